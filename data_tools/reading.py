@@ -1,0 +1,95 @@
+"""What a source gives: inputs to share out among processes, and the documents inside each."""
+
+import glob
+import gzip
+import io
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import zstandard
+
+from januslm.config import Allowed, Refused
+
+# What to do with bytes that are not UTF-8 (or a lone surrogate in a JSON escape).
+Invalid = Annotated[str, Allowed(choices=("replace", "drop", "refuse"))]
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text.  `group` is what validation may hold out as a whole: a package, a file."""
+
+    text: str
+    group: str
+    repaired: bool = False
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A document that a source read and did not pass on; every one is counted by its reason."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Input:
+    """A piece of work for one process: `read()` gives its documents, the same ones every time.
+
+    `read` travels to other processes, so it is a module's function or a functools.partial of one.
+    """
+
+    name: str
+    bytes: int
+    read: Callable[[], Iterator[Document | Dropped]]
+    version: str = ""
+
+
+def document(raw: bytes | str, group: str, invalid: str, where: str) -> Document | Dropped:
+    """Make a document of raw text, treating what is not UTF-8 as the option `invalid` says."""
+    if isinstance(raw, str):
+        raw = raw.encode("utf-8", "surrogatepass")
+    try:
+        return Document(raw.decode("utf-8"), group)
+    except UnicodeDecodeError as error:
+        if invalid == "refuse":
+            raise Refused(
+                f"{where}: not UTF-8 at byte {error.start} ({error.reason}); "
+                "invalid = 'replace' or 'drop' would read on"
+            ) from None
+    if invalid == "drop":
+        return Dropped("invalid UTF-8")
+    return Document(raw.decode("utf-8", "replace"), group, repaired=True)
+
+
+def matching(root: Path, patterns: list[str]) -> list[tuple[str, Path]]:
+    """The files that match any pattern under root, sorted, as (name under root, path)."""
+    found = set()
+    for pattern in patterns:
+        names = glob.glob(pattern, root_dir=root, recursive=True)
+        names = [name for name in names if (root / name).is_file()]
+        if not names:
+            raise Refused(f"no file matches {pattern!r} in {os.path.abspath(root)}")
+        found.update(names)
+    return [(name, root / name) for name in sorted(found)]
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A file for reading, unpacked if its name ends in .gz or .zst; Refused if it is damaged."""
+    try:
+        with open(path, "rb") as raw:
+            if path.suffix == ".gz":
+                yield gzip.GzipFile(fileobj=raw)
+            elif path.suffix == ".zst":
+                unpacked = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+                yield io.BufferedReader(unpacked)
+            else:
+                yield raw
+    except (EOFError, gzip.BadGzipFile, zstandard.ZstdError, zipfile.BadZipFile) as error:
+        raise Refused(f"{path}: damaged or cut short ({error})") from None
+    except OSError as error:
+        raise Refused(f"{path}: cannot be read ({error.strerror or error})") from None

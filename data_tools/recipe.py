@@ -1,0 +1,109 @@
+"""A corpus file (TOML) as checked values, and the work it means: inputs bundled into shards."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from data_tools.reading import Input
+from januslm.config import Refused, load, one, suggest
+from januslm.folder import find, options
+from januslm.shards import FORMAT
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a corpus is made of; every key of a corpus file."""
+
+    out: str = one()  # the folder to write: train/, valid/, the tokenizer, the journal
+    # one table per source: [sources.NAME] with kind = a file of data_tools/sources/, if it is not
+    # NAME itself, and that source's own options
+    sources: dict[str, dict] = one()
+    root: str = "."  # where the sources' relative file patterns start
+    tokenizer: str = ""  # tokenizer file; empty: OUT/tokenizer.json
+    vocabulary: int = one(16384, low=261)  # for `tokenizer`: how many tokens to learn
+    tokenizer_megabytes: float = one(64.0, above=0)  # for `tokenizer`: text to learn them from
+    processes: int = one(2, low=1, high=1024)  # the shards do not depend on it
+    shard_megabytes: float = one(256.0, above=0)  # inputs smaller than this share a shard
+    max_document_bytes: int = one(10_000_000, low=1)  # longer documents are dropped and counted
+    max_document_tokens: int = one(0, low=0)  # the same in tokens; 0: no limit
+    deduplicate: bool = True  # drop documents whose text came before, in any source
+    validation: float = one(0.0, low=0, below=1)  # share of documents held out, by their hash
+    validation_groups: list[str] = one([])  # packages (docstrings) or files held out as a whole
+
+    def __post_init__(self):
+        if not self.sources:
+            raise Refused("sources must have at least one table, e.g. [sources.docstrings]")
+
+    @property
+    def tokenizer_file(self) -> Path:
+        """Where the tokenizer is, or will be written by `tokenizer`."""
+        return Path(self.tokenizer or Path(self.out) / "tokenizer.json")
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether there will be a validation corpus."""
+        return self.validation > 0 or bool(self.validation_groups)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The inputs of one shard, all of one source: what one process works on at a time."""
+
+    number: int
+    source: str
+    inputs: tuple[Input, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Size of the inputs, as they lie on disk."""
+        return sum(one.bytes for one in self.inputs)
+
+
+def read(path: str, changes: Iterable[str] = ()) -> Recipe:
+    """The corpus file with the command line's changes; the options of its sources are checked."""
+    recipe = load(Recipe, path, changes)
+    sources = {}
+    for name, table in recipe.sources.items():
+        kind = table.get("kind", name)
+        where = f"{path}: sources.{name}"
+        if not isinstance(kind, str):
+            raise Refused(f"{where}: kind must be a text, got {kind!r}")
+        function = find("data_tools.sources", kind).inputs
+        given = {key: value for key, value in table.items() if key != "kind"}
+        sources[name] = {"kind": kind} | options(function, given, where)
+    return replace(recipe, sources=sources)
+
+
+def bundles(recipe: Recipe) -> list[Bundle]:
+    """All the work of a recipe, in the order of its shards."""
+    found: list[tuple[str, list[Input]]] = []
+    for name, table in recipe.sources.items():
+        given = {key: value for key, value in table.items() if key != "kind"}
+        inputs = find("data_tools.sources", table["kind"]).inputs(Path(recipe.root), **given)
+        room = 0.0
+        for one_input in inputs:
+            if one_input.bytes > room:
+                found.append((name, []))
+                room = recipe.shard_megabytes * 1e6
+            found[-1][1].append(one_input)
+            room -= one_input.bytes
+    names = [one_input.name for _, inputs in found for one_input in inputs]
+    for group in recipe.validation_groups:
+        if not any(f"{name}/".startswith(f"{group}/") for name in names):
+            raise Refused(f"validation_groups: no input {group!r}{suggest(group, names)}")
+    return [Bundle(i, name, tuple(inputs)) for i, (name, inputs) in enumerate(found)]
+
+
+def identity(recipe: Recipe, work: list[Bundle], tokenizer_sha256: str) -> dict:
+    """Everything that decides the shards' bytes; two builds mix only if it is equal."""
+    keys = asdict(recipe)
+    for free in ("out", "root", "processes", "tokenizer", "vocabulary", "tokenizer_megabytes"):
+        del keys[free]
+    inputs = [[b.source, one.name, one.version, one.bytes] for b in work for one in b.inputs]
+    return keys | {
+        "format": FORMAT,
+        "tokenizer": tokenizer_sha256,
+        "tokenizers": version("tokenizers"),
+        "inputs": inputs,
+    }

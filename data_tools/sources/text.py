@@ -1,0 +1,74 @@
+"""Plain text, as it is or packed (.gz, .zst, .zip): a document per file, paragraph or line."""
+
+import zipfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+from data_tools.reading import Document, Dropped, Input, Invalid, document, matching, opened
+from januslm.config import Allowed, Refused
+
+
+
+def inputs(
+    root: Path,
+    *,
+    files: list[str],
+    split: Annotated[str, Allowed(choices=("file", "blank", "line"))] = "blank",
+    encoding: str = "utf-8",
+    invalid: Invalid = "replace",
+) -> list[Input]:
+    """One input per file; of a .zip, every member that ends in .txt.
+
+    files: patterns below root, ** for any depth.  split: what ends a document: the file, a blank
+    line, or every line.  encoding: of the files, e.g. latin-1.
+    """
+    try:
+        "".encode(encoding)
+    except LookupError:
+        raise Refused(f"encoding {encoding!r} is not known; utf-8 and latin-1 are") from None
+    return [
+        Input(name, path.stat().st_size, partial(_read, name, path, split, encoding, invalid))
+        for name, path in matching(root, files)
+    ]
+
+
+def _read(
+    name: str, path: Path, split: str, encoding: str, invalid: str
+) -> Iterator[Document | Dropped]:
+    for where, raw in _chunks(path, split):
+        text = raw if encoding == "utf-8" else raw.decode(encoding, "replace")
+        found = document(text.strip(), name, invalid, where)
+        # blank lines separate documents, they are not empty ones; an empty file is one
+        if split == "file" or not isinstance(found, Document) or found.text:
+            yield found
+
+
+def _chunks(path: Path, split: str) -> Iterator[tuple[str, bytes]]:
+    with opened(path) as file:
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(file) as archive:
+                names = sorted(n for n in archive.namelist() if n.endswith(".txt"))
+                for name in names:
+                    for where, chunk in _parts(archive.open(name), split):
+                        yield f"{path}/{name}{where}", chunk
+            return
+        for where, chunk in _parts(file, split):
+            yield f"{path}{where}", chunk
+
+
+def _parts(file, split: str) -> Iterator[tuple[str, bytes]]:
+    if split == "file":
+        yield "", file.read()
+    elif split == "line":
+        yield from ((f":{number}", line) for number, line in enumerate(file, 1))
+    else:
+        paragraph, start = [], 1
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                paragraph.append(line)
+                continue
+            yield f":{start}", b"".join(paragraph)
+            paragraph, start = [], number + 1
+        yield f":{start}", b"".join(paragraph)

@@ -1,0 +1,161 @@
+"""Fine-tune a model on a task: `python -m finetune RUN.toml [key=value ...]`."""
+
+import argparse
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+
+from finetune.data import Limits, Pairs, prepare
+from januslm import config, folder, learner, start
+from januslm.checkpoint import decided
+from januslm.config import Refused, one
+from januslm.engine import Optimizer, World
+from januslm.interop import native
+from januslm.learner import Learner, Loss
+from januslm.model import Config, Seq2Seq, configure
+from januslm.schedule import Schedule
+from januslm.tokenizer import Tokenizer
+from januslm.train import Plan, Train
+from januslm.work import Packing, Training
+
+CHANGEABLE = ("dropout", "attention_dropout", "activation_checkpointing")  # of a finished model
+
+
+@dataclass(frozen=True)
+class Data:
+    """[data]: where the task's files lie and how much of each text is read, in tokens."""
+
+    root: str = ""  # "": what --data says; launch.sh gives $JANUSLM_DATA, else ../shared/data
+    max_source: int = one(512, low=4)
+    max_target: int = one(128, low=4)
+    longer: str = one("cut", choices=("cut", "refuse"))
+    valid_samples: int = one(512, low=1)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run file of finetune/runs/."""
+
+    out: str  # the run's folder: checkpoints, logs, board/ for TensorBoard, export/, predictions/
+    task: str  # a file of finetune/tasks/
+    train: Train
+    data: Data = field(default_factory=Data)
+    start: str = ""  # a run's folder or its export/; "": from scratch, with [model] and tokenizer
+    tokenizer: str = ""
+    model: dict = field(default_factory=dict)
+    objective: dict = field(default_factory=lambda: {"name": "janus"})
+    noise: dict = field(default_factory=dict)
+    loss: Loss = field(default_factory=Loss)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    packing: Packing = field(default_factory=Packing)
+    ds: str = ""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m finetune", description=__doc__)
+    parser.add_argument("run", help="a file of finetune/runs/")
+    parser.add_argument("changes", nargs="*", metavar="key=value", help="e.g. train.steps=100")
+    parser.add_argument("--ds", default="", help="a file of ds_configs/: how the run is spread")
+    parser.add_argument("--data", default="../shared/data", help="where tasks look for their files")
+    parser.add_argument("--report", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # DeepSpeed's launcher adds it
+    options = parser.parse_args()
+
+    def read():
+        run = config.load(Run, options.run, options.changes)
+        return lambda world: assemble(run, options, world)
+
+    return start.run(read, lambda text: print(f"error: {text}", file=sys.stderr), options.report)
+
+
+def assemble(run: Run, options: argparse.Namespace, world: World) -> tuple[Plan, Training]:
+    """Everything that can be refused is looked at here, before the first step."""
+    where = options.run
+    task = folder.find("finetune.tasks", run.task)
+    torch.manual_seed(run.train.seed)
+    model, tokenizer_file, inherited = _model(run, where)
+    tokenizer = Tokenizer.load(tokenizer_file)
+    _fits(run.data, model.config, where)
+    table = _inherit(run.objective, inherited)
+    objective = learner.settle(table, run.noise, run.loss, "nmt", tokenizer.special, where)
+    root = Path(run.data.root or options.data)
+    limits = Limits(run.data.max_source, run.data.max_target, run.data.longer)
+    texts = {}
+    for split in ("train", "valid"):
+        place = Path(run.out) / "data" / split
+        counts = decided(
+            lambda split=split, place=place: prepare(task, root, split, tokenizer, limits, place)
+        )
+        if world.first:
+            print(f"{split}: {_told(counts)}", flush=True)
+        texts[split] = Pairs(place, run.train.seed if split == "train" else 0)
+    about = asdict(run) | {
+        "objective": {"name": objective.name, **objective.options},
+        "noise": {"name": objective.hide.__name__, **objective.hide_options},
+        "loss": asdict(objective.loss), "model": asdict(model.config),
+        "data": asdict(run.data) | {"root": str(root.resolve())},
+    }  # fmt: skip
+    work = Training(
+        Learner(model, objective.loss), objective, tokenizer_file, tokenizer,
+        texts["train"].read, texts["valid"].read, min(run.data.valid_samples, len(texts["valid"])),
+        run.train.seed, run.packing, world.device, about,
+    )  # fmt: skip
+    ds = start.spread(options.ds or run.ds, world)
+    return Plan(Path(run.out), run.train, run.optimizer, run.schedule, ds, about), work
+
+
+def _model(run: Run, where: str) -> tuple[Seq2Seq, Path, dict]:
+    """The model to train, its tokenizer's file, and the options of the objective it comes with."""
+    if not run.start:
+        if not run.tokenizer:
+            raise Refused(
+                f"{where}: start or tokenizer is missing: a model, or words to start with"
+            )
+        size = Tokenizer.load(run.tokenizer).size
+        model = Seq2Seq(configure(run.model, size, f"{where}: model"))
+        return model, Path(run.tokenizer), {}
+    if run.tokenizer:
+        raise Refused(f"{where}: tokenizer comes with start = {run.start!r}, take it out")
+    if unknown := set(run.model) - set(CHANGEABLE):
+        raise Refused(
+            f"{where}: model.{min(unknown)} is settled by start = {run.start!r}; what can be "
+            f"changed: {', '.join(CHANGEABLE)}"
+        )
+    saved = native.read(run.start)
+    wanted = config.build(Config, asdict(saved.model.config) | run.model, f"{where}: model")
+    model = Seq2Seq(wanted)
+    native.fill(model, saved.model.state_dict(), saved.folder)
+    return model, saved.folder / native.FILES[2], {"name": saved.objective, **saved.options}
+
+
+def _inherit(table: dict, inherited: dict) -> dict:
+    """A model goes on reading where it learnt to: `read` and `query_position`, unless they are set."""
+    left_to_right = {"ar", "janus"}
+    if table.get("name") not in left_to_right or inherited.get("name") not in left_to_right:
+        return table
+    return {k: v for k, v in inherited.items() if k != "name"} | table
+
+
+def _fits(data: Data, model: Config, where: str) -> None:
+    # One place more than the target: with query_position "target" an EOS comes first.
+    for key, need in (("max_source", data.max_source), ("max_target", data.max_target + 1)):
+        if model.positions != "rotary" and need > model.max_positions:
+            raise Refused(
+                f"{where}: data.{key} = {getattr(data, key)} does not fit model.max_positions = "
+                f"{model.max_positions}"
+            )
+
+
+def _told(about: dict) -> str:
+    counts, skipped = about["counts"], about["skipped"]
+    parts = [f"{counts['pairs']:,} pairs"]
+    parts += [f"{counts[k]:,} {k}" for k in ("sources cut", "targets cut") if counts.get(k)]
+    parts += [f"{n:,} skipped: {reason}" for reason, n in skipped.items()]
+    return ", ".join(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

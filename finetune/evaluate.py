@@ -1,0 +1,232 @@
+"""python -m finetune.evaluate: predictions -> one table of quality and speed, and examples."""
+
+import argparse
+import json
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from types import ModuleType
+
+from finetune import glge, report
+from finetune.report import Metric, Run
+from januslm import significance
+from januslm.config import Refused
+from januslm.folder import find
+
+HELP = """\
+Score predictions and print one table per task: a row per file, best algorithm or not.
+
+  python -m finetune.evaluate out/docsum               every *.jsonl in a folder
+  python -m finetune.evaluate greedy.jsonl nar.jsonl   or these files
+  ... --compare greedy nar                             is their difference real? (bootstrap)
+  ... --metric bleu:mode=compound --metric bleu        other metrics than the task's own
+  ... --data ../shared/data                            check ids against the task's test set
+  python -m finetune.evaluate glge out/glge            all GLGE tasks, overall score, submission
+
+A predictions file has one JSON object a line, in the order of the test set:
+{"id", "source", "prediction", "references": [...]}; beside it lies a .json of the same name with
+task, algorithm and time, as `generate` writes them. Scores are also written to scores.json."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0, or 2 and one line on stderr for a mistake of the user's."""
+    try:
+        given = _parser().parse_args(arguments)
+        if given.places[0] == "glge":
+            return glge.evaluate(given.places[1:], given.data, given.version)
+        paths = report.files(given.places)
+        runs = [report.load(path, given.task) for path in paths]
+        home = Path(given.places[0])
+        found = evaluate(runs, given)
+        out = (home if home.is_dir() else home.parent) / "scores.json"
+        out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(f"scores written to {out}")
+    except Refused as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def evaluate(runs: list[Run], given: argparse.Namespace) -> list[dict]:
+    """Print a table per task and split; return what it says."""
+
+    def place(run: Run) -> tuple[str, str]:
+        return run.settings["task"], run.settings.get("split", "test")
+
+    found = []
+    for (name, split), several in groupby(sorted(runs, key=place), key=place):
+        task = find("finetune.tasks", name)
+        group, note = _checked(list(several), task, given.data)
+        chosen = report.metrics(task, given.metric)
+        result = {"task": name, "split": split, "modes": {}}
+        print(f"\n{name}, {split}: {len(group[0].ids)} sentences{note}")
+        for mode in report.modes(task):
+            result["modes"][mode] = _mode(group, task, chosen, mode)
+        if given.compare:
+            result["compare"] = _compare(group, given.compare, task, chosen)
+        if given.examples:
+            print("\n" + examples(group, given.examples, shutil.get_terminal_size().columns))
+        found.append(result)
+    return found
+
+
+def _mode(runs: list[Run], task: ModuleType, chosen: list[Metric], mode: str) -> dict:
+    """Print the table of one post-processing mode and what follows from it."""
+    rows = {run.label: report.scores(run, task, chosen, mode) for run in runs}
+    lead = report.baseline(runs[0], task)
+    base = report.scores(lead, task, chosen, mode) if lead else None
+    heading = ["post-processing: " + mode] if len(report.modes(task)) > 1 else []
+    lines = [*heading, table(runs, rows, lead.label if lead else "", base)]
+    if lead:
+        key = next(iter(base))
+        lines += [beats(label, row[key], lead.label, base[key], key) for label, row in rows.items()]
+    for metric in chosen:
+        if hasattr(metric.module, "signature"):
+            ours = report.texts(runs[0], task, mode)
+            lines.append(metric.name + ": " + metric.module.signature(*ours, **metric.options))
+    print("\n".join(["", *lines]))
+    return {
+        label: {**row, "ms_per_sentence": run.milliseconds, "file": run.path.name}
+        for run, (label, row) in zip(runs, rows.items(), strict=True)
+    } | ({lead.label: base} if lead else {})
+
+
+def table(runs: list[Run], rows: dict[str, dict], lead: str, base: dict | None) -> str:
+    """One row per run: scores, milliseconds, speed against AR beam, truncated sources."""
+    keys = list(next(iter(rows.values())))
+    beam = anchor(runs)
+    head = ["algorithm", *keys, "ms/sentence", f"speed vs {beam.label if beam else 'AR beam'}"]
+    body = []
+    for run, (label, row) in zip(runs, rows.items(), strict=True):
+        ms = run.milliseconds
+        speed = f"{beam.milliseconds / ms:.1f}x" if beam and ms else "-"
+        cut = run.settings.get("truncated")
+        body.append([
+            label, *(f"{row[key]:.2f}" for key in keys),
+            "-" if ms is None else f"{ms:.1f}", speed,
+            "-" if run.tokens_per_pass is None else f"{run.tokens_per_pass:.1f}",
+            "-" if cut is None else str(cut),
+        ])  # fmt: skip
+    head += ["tokens/pass", "truncated"]
+    if base:
+        body.append([lead, *(f"{base[key]:.2f}" for key in keys), *"----"])
+    return aligned([head, *body])
+
+
+def aligned(rows: list[list[str]]) -> str:
+    """Columns of equal width: the first to the left, numbers to the right; columns of - go."""
+    columns = list(zip(*rows, strict=True))
+    kept = [c for i, c in enumerate(columns) if i == 0 or any(cell != "-" for cell in c[1:])]
+    sizes = [max(map(len, column)) for column in kept]
+    lines = []
+    for row in zip(*kept, strict=True):
+        cells = [row[0].ljust(sizes[0])]
+        cells += [cell.rjust(size) for cell, size in zip(row[1:], sizes[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    lines.insert(1, "  ".join("-" * size for size in sizes))
+    return "\n".join(lines)
+
+
+def anchor(runs: list[Run]) -> Run | None:
+    """The AR beam run that speed is told against: the one with the widest beam."""
+    timed = [r for r in runs if r.settings.get("algorithm") == "beam" and r.milliseconds]
+    return max(timed, key=lambda r: r.settings.get("settings", {}).get("beam", 0), default=None)
+
+
+def beats(label: str, score: float, lead: str, base: float, key: str) -> str:
+    """One sentence: AR greedy does not beat lead-1: 18.2 < 22.7 ROUGE-1."""
+    verdict, sign = ("beats", ">") if score > base else ("does not beat", "<")
+    if f"{score:.2f}" == f"{base:.2f}":
+        verdict, sign = "does not beat", "="
+    return f"{label} {verdict} {lead}: {score:.2f} {sign} {base:.2f} {key.upper()}"
+
+
+def examples(runs: list[Run], count: int, width: int) -> str:
+    """Some sentences, evenly spread: source, reference and what every system made of it."""
+    total = len(runs[0].ids)
+    names = ["source", "reference", *(run.label for run in runs)]
+    margin = max(map(len, names)) + 2
+    blocks = []
+    for i in sorted({(2 * n + 1) * total // (2 * count) for n in range(count)}):
+        shown = [runs[0].sources[i], runs[0].references[i][0], *(r.predictions[i] for r in runs)]
+        lines = [f"example {runs[0].ids[i]}"]
+        for name, text in zip(names, shown, strict=True):
+            body = textwrap.wrap(text, max(20, width - margin), max_lines=6) or ["(nothing)"]
+            lines += [f"{name if n == 0 else '':{margin}}{line}" for n, line in enumerate(body)]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def _checked(runs: list[Run], task: ModuleType, data: Path | None) -> tuple[list[Run], str]:
+    """All runs of one test set, each against the task's data, or else against the first."""
+    place = report.root(runs[0], data)
+    note = f", ids as in {place}" if place else " (ids not checked against the task: no --data)"
+    if place:
+        runs = [report.against_task(run, task, place) for run in runs]
+    wanted = list(zip(runs[0].ids, runs[0].sources, strict=True))
+    for run in runs[1:]:
+        report.check(run, wanted, runs[0].path.name)
+        if run.references != runs[0].references:
+            raise Refused(f"{run.path}: has other references than {runs[0].path.name}")
+    labels = [run.label for run in runs]
+    named = [
+        run if labels.count(run.label) == 1 else report.named(run, f"{run.label} ({run.path.stem})")
+        for run in runs
+    ]
+    return named, note
+
+
+def _compare(
+    runs: list[Run], pair: Sequence[str], task: ModuleType, chosen: list[Metric]
+) -> list[str]:
+    """Print, and return, the paired bootstrap of two runs in the first mode."""
+    first, second = (_named(runs, name) for name in pair)
+    mode = report.modes(task)[0]
+    ours, references = report.texts(first, task, mode)
+    theirs, _ = report.texts(second, task, mode)
+    lines = []
+    for metric in chosen:
+        if not hasattr(metric.module, "each"):
+            lines.append(f"{metric.name}: no interval, it is not made of lines")
+            continue
+        lines += map(str, significance.compare(
+            metric.module, ours, theirs, references, options=metric.options
+        ))  # fmt: skip
+    print(f"\n{first.label} - {second.label}, paired bootstrap, {mode}:")
+    print("\n".join("  " + line for line in lines))
+    return lines
+
+
+def _named(runs: list[Run], name: str) -> Run:
+    """The run of that file or row; or the only one of that algorithm."""
+    for run in runs:
+        if name in (run.path.stem, run.path.name, str(run.path), run.label):
+            return run
+    same = [run for run in runs if run.settings.get("algorithm") == name]
+    if len(same) == 1:
+        return same[0]
+    known = ", ".join(run.path.stem for run in runs)
+    raise Refused(f"--compare: {len(same)} predictions {name!r} among these; there are {known}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m finetune.evaluate",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("places", nargs="+", metavar="DIR_OR_FILE")
+    parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="file names or row labels")
+    parser.add_argument("--metric", action="append", default=[], help="NAME or NAME:option=value")
+    parser.add_argument("--task", help="where no settings lie beside the predictions")
+    parser.add_argument("--data", type=Path, metavar="ROOT", help="folder with the tasks' data")
+    parser.add_argument("--examples", type=int, default=3, metavar="N", help="how many (3)")
+    parser.add_argument("--version", help="glge: easy, medium, medium+ or hard")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

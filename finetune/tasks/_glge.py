@@ -1,0 +1,177 @@
+"""What the eight GLGE tasks share: the official files, and the official mending of predictions."""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from finetune.pairs import Pair, aligned, checked, known
+from januslm.config import Refused
+
+FILES = {"train": "train", "valid": "dev", "test": "test"}
+
+# Published fine-tuning settings of ProphetNet-large, in three groups; a batch is `sentences` or
+# `tokens` times `accumulation`.
+_ADAM = {"beta1": 0.9, "beta2": 0.999, "schedule": "inverse_sqrt", "first_lr": 1e-7}
+_LOSS = {"label_smoothing": 0.1, "dropout": 0.1, "attention_dropout": 0.1}
+_STEADY = _ADAM | _LOSS | {"lr": 1e-4, "warmup": 1000, "weight_decay": 0.01, "clip": 0.1}
+BY_SENTENCES = _STEADY | {"sentences": 2, "accumulation": 256, "epochs": 10, "max_source": 512}
+BY_TOKENS = _STEADY | {
+    "tokens": 1300, "sentences": 16, "accumulation": 8, "epochs": 10, "max_source": 512,
+}  # fmt: skip
+LONG = BY_TOKENS | {
+    "beta2": 0.98, "lr": 5e-4, "warmup": 4000, "weight_decay": 0.0, "clip": 0.0,
+    "accumulation": 80, "epochs": 25,
+}  # fmt: skip
+
+BEAM_4 = {"beam": 4, "length_penalty": 1.0, "max_length": 140, "no_repeat_ngram": 3}
+
+_BRACKETS = dict(zip("()[]{}", ("LRB", "RRB", "LSB", "RSB", "LCB", "RCB"), strict=True))
+UPPER = {mark: f"-{name}-" for mark, name in _BRACKETS.items()}
+LOWER = {mark: f"-{name.lower()}-" for mark, name in _BRACKETS.items()} | {
+    "[UNK]": "UNK", "&": "&amp;", "<": "&lt;", ">": "&gt;",
+}  # fmt: skip
+_PLAIN = {f"-{name.lower()}-": mark for mark, name in _BRACKETS.items()} | {"``": '"', "''": '"'}
+
+
+def place(root: Path, task: str) -> Path:
+    """Where TASK's files are: root/VERSION's TASK, the official TASK_data/org_data, or root."""
+    root = Path(root)
+    tried = (root / task, root / f"{task}_data" / "org_data", root / "org_data", root)
+    for path in tried:
+        if any((path / f"{name}.src").is_file() for name in ("train", "dev", "test")):
+            return path
+    versions = [p.name for p in sorted(root.glob("*")) if (p / task).is_dir()]
+    if versions:
+        raise Refused(f"{root}: has {', '.join(versions)}; name one of them, {root / versions[0]}")
+    raise Refused(
+        f"{root}: no {task} there; looked for {task}/ and {task}_data/org_data/ with train.src, "
+        "...; GLGE's archive becomes such a folder by `python -m finetune.glge prepare`"
+    )
+
+
+def read(root: Path, task: str, split: str, skipped: Counter | None = None) -> Iterator[Pair]:
+    """The pairs of a split, one example a line, texts as they are."""
+    folder, name = place(root, task), FILES[known(split)]
+    source, target = folder / f"{name}.src", folder / f"{name}.tgt"
+    found = (
+        Pair(f"{task}-{name}-{number}", one.strip(), (other.strip(),))
+        for number, (one, other) in enumerate(aligned(source, target), 1)
+    )
+    return checked(found, str(source), split, skipped)
+
+
+def pieces_joined(text: str) -> str:
+    """Word pieces of BERT back to words, as the scripts' `sed "s/ ##//g"` does."""
+    return text.replace(" ##", "")
+
+
+def brackets_back(text: str) -> str:
+    """What bs_pyrouge does to both sides before ROUGE: lower case, -lrb- to ( and `` to a quote.
+
+    ROUGE drops signs but would count "lrb" as a word.
+    """
+    return re.sub("|".join(map(re.escape, _PLAIN)), lambda m: _PLAIN[m.group()], text.lower())
+
+
+def sentences_apart(text: str) -> str:
+    """What files2rouge does to both sides before ROUGE: a new line after each " . "."""
+    return text.replace(" . ", " .\n")
+
+
+def fix_tokenization(text: str, marks: dict[str, str]) -> str:
+    """Predictions of a model with BERT's word pieces to tokens as the Penn Treebank has them.
+
+    Official for cnndm, gigaword and squadqg. It does not do to the references what it does to
+    predictions ("1 , 000" becomes "1,000"), hence the plain mode without it.
+    """
+    tokens = text.split()
+    out: list[str] = []
+    opened = {'"': False, "'": False}
+    hyphen = False  # the last token ended in a hyphen that the next one belongs to
+    i = 0
+    while i < len(tokens):
+        glue, hyphen = hyphen, False
+        token = tokens[i]
+        if token in marks:
+            out.append(marks[token])
+        elif token == '"':
+            out.append("''" if opened[token] else "``")
+            opened[token] = not opened[token]
+        elif token == "'":
+            i += _apostrophe(tokens, i, out, opened)
+        elif token in ".,":
+            i += _point(tokens, i, out)
+        elif token == "-":
+            step, hyphen = _hyphen(tokens, i, out)
+            i += step
+        elif glue and out and token[0] not in string.punctuation:
+            out[-1] += token
+        else:
+            out.append(token)
+        i += 1
+    return " ".join(out)
+
+
+# Each of these appends to `out`, or lengthens its last token, and tells how many further tokens
+# it has used up.
+
+
+def _apostrophe(tokens: list[str], i: int, out: list[str], opened: dict[str, bool]) -> int:
+    after = tokens[i + 1] if i + 1 < len(tokens) else ""
+    if after == "t" and out and out[-1].endswith("n"):
+        out[-1] = out[-1][:-1]
+        out.append("n't")
+        return 1
+    if after in ("s", "d", "ll"):
+        out.append("'" + after)
+        return 1
+    out.append("'" if opened["'"] else "`")
+    opened["'"] = not opened["'"]
+    return 0
+
+
+def _point(tokens: list[str], i: int, out: list[str]) -> int:
+    mark, rest = tokens[i], tokens[i + 1 :]
+    last, after = (out[-1] if out else ""), (rest[0] if rest else "")
+    if mark == "." and rest[:2] == [".", "."]:
+        out.append("...")
+        return 2
+    if mark == "," and out and rest and _number(last) and _number(after):
+        out[-1] += "," + after
+        return 1
+    if mark == "." and last.isdigit() and after.isdigit():
+        out[-1] += "." + after
+        return 1
+    if mark == "." and _letter(last) and _letter(after) and rest[1:2] == ["."]:
+        # The official script looks for further letters one token too far, and it takes the second
+        # point twice: "U . N ." becomes "U.N. .". Published scores have it so.
+        used = 2
+        while _letter("".join(rest[used + 1 : used + 2])) and rest[used + 2 : used + 3] == ["."]:
+            used += 2
+        out[-1] += "." + "".join(rest[:used])
+        return 1
+    out.append(mark)
+    return 0
+
+
+def _hyphen(tokens: list[str], i: int, out: list[str]) -> tuple[int, bool]:
+    after = tokens[i + 1] if i + 1 < len(tokens) else ""
+    if after == "-":
+        out.append("--")
+        return 1, False
+    inside = 0 < i < len(tokens) - 1
+    if inside and out[-1] not in string.punctuation and after[0] not in string.punctuation:
+        out[-1] += "-"
+        return 0, True
+    out.append("-")
+    return 0, False
+
+
+def _number(token: str) -> bool:
+    return all(letter.isdigit() or letter == "," for letter in token)
+
+
+def _letter(token: str) -> bool:
+    return len(token) == 1 and token.isupper()

@@ -1,0 +1,58 @@
+"""GLGE CNN/DailyMail: news article -> its highlights, several sentences."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from finetune.pairs import Pair, leading
+from finetune.tasks import _glge
+
+METRICS = ("rouge",)
+OPTIONS = {"rouge": {"stem": True, "level": "summary"}}
+LEAD = "lead-3"
+DECODE = _glge.BEAM_4 | {"beam": 5, "length_penalty": 1.2, "min_length": 45, "max_length": 110}
+FINETUNE = _glge.BY_SENTENCES | {"max_target": 127}
+
+SHORTEST = 5  # words of a sentence that official scoring keeps
+REPEATED = 0.7  # share of a sentence's words already seen above which it is dropped
+
+
+def read(root: Path, split: str, skipped: Counter | None = None) -> Iterator[Pair]:
+    """Article -> highlights; sentences of a target are joined by [X_SEP], as published models do.
+
+    The official files have <S_SEP> between sentences on both sides.
+    """
+    for pair in _glge.read(root, "cnndm", split, skipped):
+        source = " ".join(pair.source.replace("<S_SEP>", " ").split())
+        yield Pair(pair.id, source, (pair.targets[0].replace("<S_SEP>", "[X_SEP]"),))
+
+
+def tidy(prediction: str, mode: str) -> str:
+    """A sentence a line.  Official: Treebank tokens, no short and no repeated sentences."""
+    sentences = [one.strip() for one in _glge.pieces_joined(prediction).split("[X_SEP]")]
+    if mode == "official":
+        fixed = [_glge.fix_tokenization(one, _glge.UPPER) for one in sentences]
+        sentences = _unrepeated([one for one in fixed if len(one.split()) >= SHORTEST])
+    return _glge.brackets_back("\n".join(sentences))
+
+
+def tidy_reference(reference: str, mode: str) -> str:
+    """A sentence a line, in both modes."""
+    del mode
+    return _glge.brackets_back(reference.replace(" [X_SEP] ", "\n"))
+
+
+def lead(source: str) -> str:
+    """The lead-3 baseline."""
+    return leading(source, 3, " [X_SEP] ")
+
+
+def _unrepeated(sentences: list[str]) -> list[str]:
+    kept: list[str] = []
+    seen: set[str] = set()
+    for sentence in sentences:
+        words = set(sentence.lower().split())
+        if len(words & seen) / len(words) <= REPEATED:
+            kept.append(sentence)
+        seen |= words
+    return kept

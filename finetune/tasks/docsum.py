@@ -1,0 +1,26 @@
+"""Docstring summarization, the demo's task: body of a documentation -> its first sentence."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from finetune.pairs import Pair, checked, folder, known, leading, records
+
+METRICS = ("rouge",)
+DECODE = {"beam": 5, "length_penalty": 1.0, "max_length": 40}
+FINETUNE: dict = {}
+
+
+def read(root: Path, split: str, skipped: Counter | None = None) -> Iterator[Pair]:
+    """Pairs of DIR/{train,valid,test}.jsonl; an object has id, package, source and target."""
+    path = folder(root, "docsum", f"{known(split)}.jsonl") / f"{split}.jsonl"
+    found = (
+        Pair(str(one["id"]), one["source"], (one["target"],))
+        for one in records(path, "id", "source", "target")
+    )
+    return checked(found, str(path), split, skipped)
+
+
+def lead(source: str) -> str:
+    """The lead-1 baseline."""
+    return leading(source)

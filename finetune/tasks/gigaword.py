@@ -1,0 +1,38 @@
+"""GLGE Gigaword: first sentence of a news article -> headline; digits are #."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from finetune.pairs import Pair
+from finetune.tasks import _glge
+
+METRICS = ("rouge",)
+OPTIONS = {"rouge": {"stem": True}}
+LEAD = "copy"
+DECODE = _glge.BEAM_4
+FINETUNE = _glge.BY_TOKENS
+
+
+def read(root: Path, split: str, skipped: Counter | None = None) -> Iterator[Pair]:
+    """Sentence -> headline; both as they are."""
+    return _glge.read(root, "gigaword", split, skipped)
+
+
+def tidy(prediction: str, mode: str) -> str:
+    """Official: tokens as in the Penn Treebank, and # for every digit 1, which all digits are."""
+    text = _glge.pieces_joined(prediction)
+    if mode == "official":
+        text = _glge.fix_tokenization(text, _glge.LOWER).replace("1", "#")
+    return _glge.brackets_back(text)
+
+
+def tidy_reference(reference: str, mode: str) -> str:
+    """Lower case, brackets as signs."""
+    del mode
+    return _glge.brackets_back(reference)
+
+
+def lead(source: str) -> str:
+    """The whole source, which is one sentence."""
+    return source

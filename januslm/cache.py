@@ -1,0 +1,121 @@
+"""What a batch that is being written remembers, and how its rows read it.
+
+B = sentences, W = hypotheses of one sentence, N = source tokens, L = length of a row,
+H = heads, d = width of a head.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+Pair = tuple[Tensor, Tensor]
+
+
+@dataclass
+class State:
+    """A batch of sentences being written.
+
+    Hypotheses of a sentence share its memory and one cache: what each of them has written is a row
+    of `seen`, so that choosing other hypotheses moves no keys.
+    """
+
+    memory: list[Pair]  # keys and values of the source per layer: [B, H, N, d]
+    heard: Tensor | None  # float [B, 1, 1, N], -inf at padding; None: there is none
+    length_scores: Tensor  # float [B, max_length], log p
+    at: Tensor  # int64 [B]: how many past slots each hypothesis has
+    cache: list[Pair] = field(
+        default_factory=list
+    )  # per layer [B, H, places, d], `used` are filled
+    used: int = 0
+    seen: Tensor | None = None  # bool [B, W, used]; None: W = 1 and all of it
+    passes: int = 0  # decoder passes so far
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def keep(self, chosen: Tensor) -> None:
+        """Go on with these sentences only: int64 [B']."""
+        self.memory = [(k[chosen], v[chosen]) for k, v in self.memory]
+        self.heard = None if self.heard is None else self.heard[chosen]
+        self.length_scores, self.at = self.length_scores[chosen], self.at[chosen]
+        self.seen = None if self.seen is None else self.seen[chosen]
+        self.cache = [
+            tuple(with_room(x[chosen, :, : self.used], x.shape[2]) for x in pair)
+            for pair in self.cache
+        ]
+
+    def take_back(self, words: Tensor) -> None:
+        """Forget the last `words` int64 [B] of the latest block (one hypothesis a sentence)."""
+        least = int(words.min())
+        self.used, self.at = self.used - least, self.at - words
+        if int(words.max()) == least:
+            self.seen = None if self.seen is None else self.seen[..., : self.used]
+            return
+        if self.seen is None:
+            self.seen = torch.ones(len(self), 1, self.used, dtype=torch.bool, device=words.device)
+        # Where others kept more, the place stays and this sentence never looks at it again.
+        place = torch.arange(self.used, device=words.device)
+        kept = place < (self.used + least - words)[:, None]
+        self.seen = self.seen[..., : self.used] & kept[:, None]
+
+
+def with_room(x: Tensor, places: int) -> Tensor:
+    """The filled places of a cache [B, H, used, d] at the head of a larger one."""
+    out = x.new_empty(*x.shape[:2], places, x.shape[3])
+    out[:, :, : x.shape[2]] = x
+    return out
+
+
+@dataclass(frozen=True)
+class Batched:
+    """Rows of equal length that read only themselves: [rows * L, H, d] on both sides."""
+
+    rows: int
+    mask: Tensor | None = None  # float [rows, 1, 1, L]
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+        shape = (self.rows, -1, *q.shape[1:])
+        q, k, v = (x.view(shape).transpose(1, 2) for x in (q, k, v))
+        out = scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
+        return out.transpose(1, 2).flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """All rows of a sentence, whatever hypothesis they belong to, read its one memory."""
+
+    batch: int
+    heard: Tensor | None
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+        q = q.view(self.batch, -1, *q.shape[1:]).transpose(1, 2)
+        out = scaled_dot_product_attention(q, k, v, attn_mask=self.heard)
+        return out.transpose(1, 2).flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class Cached:
+    """New keys join the cache, from place `used` on; queries read all that is filled."""
+
+    cache: Pair
+    used: int
+    batch: int
+    mask: Tensor | None
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+        q, k, v = (x.view(self.batch, -1, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
+        end = self.used + k.shape[2]
+        keys, values = self.cache
+        keys[:, :, self.used : end] = k
+        values[:, :, self.used : end] = v
+        out = scaled_dot_product_attention(
+            q, keys[:, :, :end], values[:, :, :end], attn_mask=self.mask
+        )
+        return out.transpose(1, 2).flatten(0, 1)
+
+
+def barred(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """bool -> 0 or -inf.  Made once a pass: SDPA would turn a bool mask anew in each layer."""
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -torch.inf)

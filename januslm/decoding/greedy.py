@@ -1,0 +1,68 @@
+"""Word by word, always the likeliest."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+import torch
+
+from januslm.config import Allowed
+from januslm.decoding import Output
+from januslm.decoding._rules import log_p, rules, top, worth_compacting
+
+Count = Annotated[int, Allowed(low=0)]
+Length = Annotated[int, Allowed(low=1)]
+Ratio = Annotated[float, Allowed(low=0)]
+
+
+@torch.inference_mode()
+def decode(
+    reader,
+    sources: Sequence[np.ndarray],
+    special,
+    *,
+    min_length: Count = 0,
+    max_length: Length = 200,
+    max_ratio: Ratio = 0.0,
+    no_repeat_ngram: Count = 0,
+) -> list[Output]:
+    """At most max_length + max_ratio * source words each; the score is log p per word, EOS too."""
+    return write(
+        reader, sources, special, lambda scores, numbers: top(scores, 1),
+        min_length=min_length, max_length=max_length, max_ratio=max_ratio,
+        no_repeat_ngram=no_repeat_ngram,
+    )  # fmt: skip
+
+
+def write(reader, sources, special, choose, **limits) -> list[Output]:
+    """One hypothesis a sentence; `choose(scores [B, V], numbers)` -> values and words, [B, 1] each.
+
+    numbers: int64 array [B], which source each row belongs to.
+    """
+    reader.must_write("word by word")
+    state = reader.start(sources)
+    logits = reader.step(state)
+    device = logits.device
+    allowed = rules(reader, sources, special, device, **limits)
+    numbers, alive = np.arange(len(sources)), np.ones(len(sources), bool)
+    written = torch.empty(len(sources), 1, 0, dtype=torch.long, device=device)
+    total = torch.zeros(len(sources), 1, dtype=torch.float64, device=device)
+    out: list[Output | None] = [None] * len(sources)
+    while True:
+        value, word = choose(allowed(log_p(logits), written)[:, 0], numbers)
+        total += value
+        count = written.shape[-1]
+        for row in np.flatnonzero(alive & (word[:, 0] == special.eos).cpu().numpy()):
+            tokens = written[row, 0].cpu().numpy()
+            out[numbers[row]] = Output(tokens, float(total[row, 0]) / (count + 1), count + 1)
+            alive[row] = False
+        if not alive.any():
+            return out
+        written = torch.cat([written, word[..., None]], 2)
+        if worth_compacting(alive):
+            chosen = torch.from_numpy(np.flatnonzero(alive)).to(device)
+            state.keep(chosen)
+            allowed, written = allowed.keep(chosen), written[chosen]
+            word, total = word[chosen], total[chosen]
+            numbers, alive = numbers[alive], alive[alive]
+        logits = reader.step(state, word)

@@ -1,0 +1,60 @@
+"""Word by word, drawn by chance: temperature, the k likeliest, the likeliest that make up p."""
+
+import zlib
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+import torch
+
+from januslm.config import Allowed
+from januslm.decoding import Output
+from januslm.decoding.greedy import Count, Length, Ratio, write
+
+
+@torch.inference_mode()
+def decode(
+    reader,
+    sources: Sequence[np.ndarray],
+    special,
+    *,
+    temperature: Annotated[float, Allowed(above=0)] = 1.0,
+    top_k: Count = 0,
+    top_p: Annotated[float, Allowed(above=0, high=1)] = 1.0,
+    seed: int = 0,
+    min_length: Count = 0,
+    max_length: Length = 200,
+    max_ratio: Ratio = 0.0,
+    no_repeat_ngram: Count = 0,
+) -> list[Output]:
+    """top_k 0: all words.  Chance comes from (seed, source), so the batch does not matter."""
+    chances = [
+        np.random.default_rng([seed, zlib.crc32(np.asarray(s, np.int64).tobytes())])
+        for s in sources
+    ]
+
+    def choose(scores, numbers):
+        drawn = torch.tensor([chances[n].random() for n in numbers], device=scores.device)
+        return draw(scores, drawn, temperature, top_k, top_p)
+
+    return write(
+        reader, sources, special, choose, min_length=min_length, max_length=max_length,
+        max_ratio=max_ratio, no_repeat_ngram=no_repeat_ngram,
+    )  # fmt: skip
+
+
+def draw(scores, drawn, temperature: float, top_k: int, top_p: float):
+    """Log p and words [B, 1] for log p [B, V] and chances in [0, 1) [B].
+
+    top_p keeps the likeliest words until their sum reaches it, that word included.
+    """
+    value, word = (scores.topk(top_k) if 0 < top_k < scores.shape[-1] else
+                   scores.sort(descending=True))  # fmt: skip
+    p = (value.double() / temperature).softmax(-1)
+    before = p.cumsum(-1) - p
+    p = torch.where(before < top_p, p, 0.0)
+    reached = p.cumsum(-1)
+    place = (reached <= drawn[:, None] * reached[:, -1:]).sum(-1, keepdim=True)
+    # Rounding may leave the last sum below the chance times itself.
+    place = place.minimum((p > 0).sum(-1, keepdim=True) - 1)
+    return value.gather(1, place), word.gather(1, place)

@@ -1,0 +1,156 @@
+"""BART's weights in Hugging Face's form, in and out (Lewis 2020; transformers' BartModel).
+
+BART is our BART-style backbone with AR read from past slots, where an EOS comes first (read "past",
+query_position "target").  Its ids differ from ours in one place: <mask> is last there and 4 here.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from januslm.config import Refused, build
+from januslm.interop import native
+from januslm.model import Config, Seq2Seq
+from januslm.tokenizer import SPECIALS
+
+OPTIONS = {"read": "past", "query_position": "target"}
+OFFSET = 2  # BART's position tables begin with two rows that nothing reads
+MASK = len(SPECIALS) - 1
+_ATTENTION = {"query": ("q_proj",), "key_value": ("k_proj", "v_proj"), "out": ("out_proj",)}
+
+
+def load(folder: Path) -> tuple[Seq2Seq, dict]:
+    """A model and its tokenizer's JSON, with ids in our order, from a folder of Hugging Face's.
+
+    Refused for what is missing, and for a configuration that is not BART's.
+    """
+    config = _json(folder / "config.json")
+    if config.get("model_type") != "bart":
+        raise Refused(
+            f"{folder / 'config.json'}: model_type is {config.get('model_type')!r}, not 'bart'"
+        )
+    model = Seq2Seq(_config(config, folder))
+    state = model.state_dict()
+    theirs = _weights(folder)
+    used: set[str] = {"final_logits_bias", "lm_head.weight"}
+    table = _take(theirs, "shared.weight", used, folder)
+    order = from_bart(len(table))
+    state["embedding.weight"] = table[order]
+    for mine, parts in names(model.config).items():
+        tensors = [_take(theirs, part, used, folder) for part in parts]
+        state[mine] = torch.cat(tensors)[OFFSET:] if "positions" in mine else torch.cat(tensors)
+    used |= {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"}
+    left = sorted(set(theirs) - used)
+    if left:
+        raise Refused(
+            f"{folder}: {left[0]} and {len(left) - 1} more tensors have no place in a BART"
+        )
+    native.fill(model, state, folder)
+    return model, tokenizer(_json(folder / "tokenizer.json"), len(table), folder)
+
+
+def save(model: Seq2Seq) -> dict[str, Tensor]:
+    """The state dict of transformers' BartForConditionalGeneration; the length head stays behind."""
+    state, out = model.state_dict(), {}
+    for mine, parts in names(model.config).items():
+        tensor = state[mine]
+        if "positions" in mine:
+            tensor = torch.cat([tensor.new_zeros(OFFSET, tensor.shape[1]), tensor])
+        for part, piece in zip(parts, tensor.chunk(len(parts)), strict=True):
+            out[f"model.{part}"] = piece.contiguous()
+    table = state["embedding.weight"][: model.config.vocabulary]
+    out["model.shared.weight"] = table[torch.argsort(from_bart(len(table)))].contiguous()
+    return out
+
+
+def from_bart(size: int) -> Tensor:
+    """int64 [V]: BART's id of each of ours."""
+    return torch.cat([torch.arange(MASK), torch.tensor([size - 1]), torch.arange(MASK, size - 1)])
+
+
+def names(config: Config) -> dict[str, tuple[str, ...]]:
+    """Our tensors and BART's; two of BART's where our keys and values are one matrix."""
+    out = {}
+    for side, layers in (("encoder", config.encoder_layers), ("decoder", config.decoder_layers)):
+        out[f"{side}.positions.table.weight"] = (f"{side}.embed_positions.weight",)
+        pairs = [("entry", "layernorm_embedding")]
+        for i in range(layers):
+            mine, theirs = f"layers.{i}", f"layers.{i}"
+            pairs += [
+                (f"{mine}.reading_norm", f"{theirs}.self_attn_layer_norm"),
+                (f"{mine}.inner", f"{theirs}.fc1"), (f"{mine}.outer", f"{theirs}.fc2"),
+                (f"{mine}.outer_norm", f"{theirs}.final_layer_norm"),
+            ]  # fmt: skip
+            looks = [("reading", "self_attn")]
+            if side == "decoder":
+                looks.append(("cross", "encoder_attn"))
+                pairs.append((f"{mine}.cross_norm", f"{theirs}.encoder_attn_layer_norm"))
+            for look, attention in looks:
+                for part, projections in _ATTENTION.items():
+                    for kind in ("weight", "bias"):
+                        out[f"{side}.{mine}.{look}.{part}.{kind}"] = tuple(
+                            f"{side}.{theirs}.{attention}.{p}.{kind}" for p in projections
+                        )
+        for mine, theirs in pairs:
+            for kind in ("weight", "bias"):
+                out[f"{side}.{mine}.{kind}"] = (f"{side}.{theirs}.{kind}",)
+    return out
+
+
+def tokenizer(tree: dict, size: int, where: Path) -> dict:
+    """A `tokenizers` JSON with BART's ids -> the same with ours."""
+    new = {int(old): i for i, old in enumerate(from_bart(size).tolist())}
+    try:
+        tree["model"]["vocab"] = {word: new[i] for word, i in tree["model"]["vocab"].items()}
+        for added in tree["added_tokens"]:
+            added["id"] = new[added["id"]]
+        tree["added_tokens"].sort(key=lambda added: added["id"])
+    except KeyError as error:
+        raise Refused(f"{where / 'tokenizer.json'}: does not fit {size} ids ({error})") from None
+    tree["post_processor"] = None  # BOS and EOS are added by who reads the text
+    return tree
+
+
+def _config(config: dict, folder: Path) -> Config:
+    if config.get("scale_embedding"):
+        raise Refused(f"{folder / 'config.json'}: scale_embedding is true, which BART never is")
+    if config["encoder_ffn_dim"] != config["decoder_ffn_dim"]:
+        raise Refused(f"{folder / 'config.json'}: encoder and decoder differ in ffn_dim")
+    table = {
+        "vocabulary": config["vocab_size"], "width": config["d_model"],
+        "ffn": config["encoder_ffn_dim"], "heads": config["encoder_attention_heads"],
+        "encoder_layers": config["encoder_layers"], "decoder_layers": config["decoder_layers"],
+        "activation": config["activation_function"], "dropout": config["dropout"],
+        "max_positions": config["max_position_embeddings"], "norm": "post",
+        "max_length": config["max_position_embeddings"],
+    }  # fmt: skip
+    return build(Config, table, str(folder / "config.json"))
+
+
+def _json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Refused(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise Refused(f"{path}: not JSON ({error})") from None
+
+
+def _weights(folder: Path) -> dict[str, Tensor]:
+    """Tensors by name, without the "model." in front; safetensors, else a pickle without code."""
+    if (folder / "model.safetensors").is_file():
+        state = native.load(folder / "model.safetensors")
+    elif (folder / "pytorch_model.bin").is_file():
+        state = torch.load(folder / "pytorch_model.bin", weights_only=True, map_location="cpu")
+    else:
+        raise Refused(f"{folder}: neither model.safetensors nor pytorch_model.bin is there")
+    return {name.removeprefix("model."): tensor.float() for name, tensor in state.items()}
+
+
+def _take(state: dict, name: str, used: set[str], folder: Path) -> Tensor:
+    if name not in state:
+        raise Refused(f"{folder}: the tensor {name} is missing")
+    used.add(name)
+    return state[name]

@@ -1,0 +1,141 @@
+"""What the decoder reads, and what each place in it may see.
+
+A layout is made for one target sentence by one objective.  S = slots.  Fields are int64 [S], of numpy
+while examples are built and of torch once they are packed; a rule works on both.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+NONE = -1  # no goal; as a rank: given from the start, before all that is generated
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Decoder inputs, one per place."""
+
+    token: (
+        Any  # what is embedded: a vocabulary id, or one of the extra vectors after the vocabulary
+    )
+    position: Any  # where it stands in the target
+    stream: Any  # which role it plays: an index into Rule.streams
+    rank: Any  # when it is generated, NONE for what is given
+    goal: Any  # which target position it must predict, NONE for nothing
+
+    def __getitem__(self, index) -> "Slots":
+        return Slots(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def __len__(self) -> int:
+        return len(self.token)
+
+
+@dataclass(frozen=True)
+class Codes:
+    """The two fields a rule may speak of."""
+
+    stream: Any
+    rank: Any
+
+    def __getitem__(self, index) -> "Codes":
+        return Codes(self.stream[index], self.rank[index])
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Which slot may read which, and what follows from it for whole streams.
+
+    `sees(q, k)` is given two objects with the fields `stream` and `rank` that broadcast against each
+    other, and answers with a boolean array: may slot q read slot k?  It uses comparisons and
+    `& | ~` only, so that one text serves numpy, torch and FlexAttention.
+    """
+
+    streams: tuple[str, ...]
+    sees: Callable[[Any, Any], Any]
+
+    @cached_property
+    def reads(self) -> np.ndarray:
+        """bool [streams, streams]: can any slot of stream q ever read one of stream k?
+
+        Found by trying all pairs of ranks up to 12: rules compare ranks, they do not count further.
+        """
+        n, ranks = len(self.streams), np.arange(-1, 12)
+        stream, rank = (x.ravel() for x in np.meshgrid(np.arange(n), ranks, indexing="ij"))
+        codes = Codes(stream, rank)
+        seen = visible(self, codes, codes)
+        return seen.reshape(n, len(ranks), n, len(ranks)).any((1, 3))
+
+    @cached_property
+    def readable(self) -> np.ndarray:
+        """bool [streams]: is the stream ever a key of another slot than itself?"""
+        return self.reads.any(0)
+
+    @cached_property
+    def block(self) -> np.ndarray:
+        """int64 [streams]: streams with different numbers never read each other, however far."""
+        near = self.reads | self.reads.T | np.eye(len(self.streams), dtype=bool)
+        for _ in self.streams:
+            near = near | (near.astype(int) @ near.astype(int) > 0)
+        first = near.argmax(1)  # the lowest stream each one is connected with names its block
+        return np.unique(first, return_inverse=True)[1]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The slots of one example and the rule that holds among them."""
+
+    slots: Slots
+    rule: Rule
+
+    def visible(self) -> np.ndarray:
+        """bool [S, S], one row per reader."""
+        return visible(self.rule, self.slots, self.slots)
+
+    def draw(self) -> str:
+        """One row per slot: '#' where it may look, '-> 3' where it must predict word 3."""
+        s, letters = self.slots, [name[0] for name in self.rule.streams]
+        legend = "   ".join(f"{name[0]} {name}" for name in self.rule.streams)
+        lines = ["      " + " ".join(letters[i] for i in s.stream) + "          " + legend]
+        for row, stream, position, goal in zip(
+            self.visible(), s.stream, s.position, s.goal, strict=True
+        ):
+            aim = "" if goal == NONE else f"  -> {goal}"
+            cells = " ".join("#" if cell else "." for cell in row)
+            lines.append(f"{letters[stream]}{position:<4d} {cells}{aim}")
+        return "\n".join(lines)
+
+
+def visible(rule: Rule, queries, keys) -> Any:
+    """bool [Q, K]: the rule, evaluated for every pair.  Both sides are Slots or Codes of [Q], [K]."""
+    q = Codes(queries.stream[:, None], queries.rank[:, None])
+    k = Codes(keys.stream[None, :], keys.rank[None, :])
+    return rule.sees(q, k)
+
+
+def stack(*streams: tuple) -> Slots:
+    """Slots from columns (token, position, stream, rank, goal), one tuple per stream, in order.
+
+    A whole column may be one number, e.g. NONE; `position` must be an array, it gives the length.
+    """
+    columns = [
+        [np.broadcast_to(np.asarray(x, np.int64), len(columns[1])) for x in columns]
+        for columns in streams
+    ]
+    return Slots(*(np.concatenate(parts) for parts in zip(*columns, strict=True)))
+
+
+def leaks(layout: Layout, told: np.ndarray) -> np.ndarray:
+    """Which slots can learn, through any number of layers, a word they must predict: bool [S].
+
+    told: bool [S, T], told[s, g] where the token of slot s depends on target word g.  It is found by
+    changing word g and building the layout again, so the proof believes no field of the slots.
+    """
+    reach = layout.visible() | np.eye(len(layout.slots), dtype=bool)
+    for _ in range(len(layout.slots).bit_length()):
+        reach = reach | (reach.astype(np.float32) @ reach.astype(np.float32) > 0)
+    learns = reach.astype(np.float32) @ told.astype(np.float32) > 0
+    goal = layout.slots.goal
+    return (goal != NONE) & learns[np.arange(len(goal)), goal]

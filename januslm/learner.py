@@ -1,0 +1,124 @@
+"""What is trained: examples become layouts, batches become loss terms, on one backbone."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from januslm import folder, losses, noise
+from januslm.config import Refused, one
+from januslm.layout import Layout
+from januslm.model import Seq2Seq, flops
+from januslm.packing import Batch, Example, Packer
+from januslm.tokenizer import Special
+
+
+@dataclass(frozen=True)
+class Loss:
+    """How the terms become one number; what is left out is the objective's own preset."""
+
+    weights: dict[str, float] | None = None
+    smoothing: float | None = one(None, low=0, below=1)
+    normalize: str | None = one(None, choices=("term", "tokens", "microbatch"))
+    detach: str = one("none", choices=losses.DETACH)
+    chunk: int = one(256, low=1)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """An objective with all its options settled: how one example is made, and what it is scored by."""
+
+    name: str
+    plugin: ModuleType
+    options: dict
+    hide: Callable
+    hide_options: dict
+    loss: Loss  # complete: no None
+    special: Special
+
+    def example(self, source, target: np.ndarray, rng: np.random.Generator) -> Example:
+        """One training example from int64 [N] source (None: plain text) and int64 [T] target."""
+        source, hidden = self.hide(source, target, self.special, rng, **self.hide_options)
+        return Example(source, target, self.layout(target, hidden))
+
+    def layout(self, target: np.ndarray, hidden: np.ndarray) -> Layout:
+        """The slots of one target; `hidden` bool [T]."""
+        return self.plugin.layout(target, hidden, self.special, **self.options)
+
+
+def settle(
+    table: Mapping, noise_table: Mapping, loss: Loss, preset: str, special: Special, where: str
+) -> Objective:
+    """An Objective from the tables [objective], [noise] and [loss] of a run file.
+
+    preset: "nmt" (pairs) or "pretrain" (plain text).  Raises Refused, naming key and choices.
+    """
+    table, noise_table = dict(table), dict(noise_table)
+    if "name" not in table:
+        raise Refused(f"{where}: objective.name is missing")
+    name = table.pop("name")
+    preset = table.pop("preset", preset)
+    plugin = folder.find("januslm.objectives", name)
+    if preset not in plugin.NOISE:
+        raise Refused(f"{where}: objective.preset must be one of {', '.join(plugin.NOISE)}")
+    options = folder.options(plugin.layout, table, f"{where}: objective")
+    usual, usual_options = plugin.NOISE[preset]
+    noise_name = noise_table.pop("name", usual)
+    hide = noise.find(noise_name)
+    given = (usual_options if noise_name == usual else {}) | noise_table
+    hide_options = folder.options(hide, given, f"{where}: noise")
+    asked = inspect.signature(plugin.weights).parameters
+    weights = plugin.weights(preset, **{k: v for k, v in options.items() if k in asked})
+    weights = weights if loss.weights is None else loss.weights
+    losses.check(weights, plugin.STREAMS, f"{where}: loss.weights")
+    loss = replace(
+        loss,
+        weights={k: w for k, w in weights.items() if w},
+        smoothing=plugin.SMOOTHING[preset] if loss.smoothing is None else loss.smoothing,
+        normalize=plugin.NORMALIZE[preset] if loss.normalize is None else loss.normalize,
+    )
+    return Objective(name, plugin, options, hide, hide_options, loss, special)
+
+
+class Learner(nn.Module):
+    """The module that is trained: `learner(batch, coefficients) -> (loss, sums of terms)`."""
+
+    def __init__(self, model: Seq2Seq, loss: Loss):
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(
+        self, batch: Batch, coefficients: Mapping[str, float]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """loss = sum of coefficients[name] * sums[name]; the sums carry no gradient."""
+        hidden, length_logits = self.model(batch)
+        loss, sums = losses.fused(
+            hidden, self.model.vocabulary_weight(), batch.sheets, dict(coefficients),
+            smoothing=self.loss.smoothing, detach=self.loss.detach, chunk=self.loss.chunk,
+        )  # fmt: skip
+        if "ce/length" in coefficients:
+            last = length_logits.shape[-1] - 1
+            wide = torch.promote_types(length_logits.dtype, torch.float32)
+            term = cross_entropy(
+                length_logits.to(wide), batch.lengths.clamp(max=last), reduction="sum"
+            )
+            loss = loss + coefficients["ce/length"] * term
+            sums["ce/length"] = term.detach()
+        return loss, sums
+
+
+def batch_of(
+    packer: Packer, objective: Objective, pairs: list, ids: np.ndarray, seed: int, model_config
+) -> Batch:
+    """Pack (source, target) pairs with the global sample ids `ids`: noise comes from (seed, id)."""
+    examples = [
+        objective.example(source, target, noise.generator(seed, int(i)))
+        for (source, target), i in zip(pairs, ids, strict=True)
+    ]
+    batch = packer(examples)
+    return replace(batch, flops=flops(model_config, batch.sizes))

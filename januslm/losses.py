@@ -1,0 +1,202 @@
+"""Hidden states at the slots with a goal -> named loss terms, without a [rows, vocabulary] tensor.
+
+Logits, softmax in fp32 and their gradient live for one chunk only: the gradient is known in closed
+form, so it is taken in the forward pass, for label-smoothed cross-entropies and symmetric KL at once
+(three log-softmaxes where the reference computes fifteen).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from januslm.config import Refused, suggest
+
+DETACH = ("none", "first")
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Target words that the same streams predict: s streams, n words."""
+
+    streams: tuple[str, ...]
+    rows: Tensor  # int64 [s, n]: which decoded row predicts word j in stream i
+    target: Tensor  # int64 [n]
+
+    def to(self, device) -> "Sheet":
+        return Sheet(self.streams, self.rows.to(device), self.target.to(device))
+
+
+def terms_of(streams) -> list[str]:
+    """Every term that streams with common goals can give, by its name in logs and run files."""
+    streams = list(streams)
+    pairs = [f"kl/{a}~{b}" for a in streams for b in streams if a != b]
+    return [f"ce/{s}" for s in streams] + pairs
+
+
+def check(weights: dict[str, float], streams, where: str) -> None:
+    """Refuse a weight for a term that does not exist, or a negative one."""
+    known = [*terms_of(streams), "ce/length"]
+    for name, weight in weights.items():
+        if name not in known:
+            raise Refused(f"{where}: no loss term {name!r}{suggest(name, known)}")
+        if weight < 0:
+            raise Refused(f"{where}: the weight of {name} must be at least 0, got {weight}")
+
+
+def counts(sheets: list[Sheet], weights: dict[str, float], examples: int) -> dict[str, int]:
+    """How many words (examples, for the length) each weighted term is summed over."""
+    out = {}
+    for name in weights:
+        streams = name.partition("/")[2]
+        need = streams.split("~")
+        words = sum(s.rows.shape[1] for s in sheets if set(need) <= set(s.streams))
+        out[name] = examples if streams == "length" else words
+    return out
+
+
+def fused(
+    hidden: Tensor,
+    weight: Tensor,
+    sheets: list[Sheet],
+    coefficients: dict[str, float],
+    *,
+    smoothing: float = 0.0,
+    detach: str = "none",
+    chunk: int = 256,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The weighted loss and the plain sums of its terms.
+
+    hidden: [G, D], one row per predicting slot; weight: [V, D], the output embedding.  Returns
+    sum(coefficients[name] * sums[name]) and the sums, each over the words its streams predict:
+    `ce/a` is (1-e) NLL + e mean_v(-log p_v); `kl/a~b` is (KL(a|b) + KL(b|a)) / 2, over the vocabulary.
+    detach "first" stops the gradient into the stream named first, the teacher.  chunk: rows at once.
+    """
+    names = [n for n in coefficients if n != "ce/length"]
+    recipe = _Recipe(sheets, names, [coefficients[n] for n in names], smoothing, detach, chunk)
+    loss, sums = _Fused.apply(hidden, weight, recipe)
+    return loss, dict(zip(names, sums.unbind(), strict=True))
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    sheets: list[Sheet]
+    names: list[str]
+    scale: list[float]
+    smoothing: float
+    detach: str
+    chunk: int
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden: Tensor, weight: Tensor, recipe: _Recipe):
+        wants = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        grad_hidden = torch.zeros_like(hidden) if wants else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wants else None
+        wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        if wants and wide == torch.float64:
+            grad_weight = grad_weight.double()
+        sums = hidden.new_zeros(len(recipe.names), dtype=torch.float64)
+        for sheet in recipe.sheets:
+            work = _Chunk(sheet.streams, recipe, sums)
+            width = max(1, recipe.chunk // len(sheet.streams))
+            for start in range(0, sheet.rows.shape[1], width):
+                rows = sheet.rows[:, start : start + width]
+                h = hidden.index_select(0, rows.flatten())
+                logits = (h @ weight.t()).to(wide).view(*rows.shape, -1)
+                grad = work.run(logits, sheet.target[start : start + width], wants)
+                if wants:
+                    grad = grad.flatten(0, 1).to(h.dtype)
+                    grad_hidden.index_copy_(0, rows.flatten(), grad @ weight)
+                    _accumulate(grad_weight, grad, h)
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        ctx.kind = weight.dtype
+        loss = (sums * sums.new_tensor(recipe.scale)).sum().to(wide)
+        sums = sums.to(wide)
+        ctx.mark_non_differentiable(sums)
+        return loss, sums
+
+    @staticmethod
+    def backward(ctx, outside: Tensor, _):
+        grad_hidden, grad_weight = ctx.saved_tensors
+        return grad_hidden * outside, (grad_weight * outside).to(ctx.kind), None
+
+
+def _accumulate(total: Tensor, grad: Tensor, h: Tensor) -> None:
+    if total.dtype == grad.dtype:
+        total.addmm_(grad.t(), h)
+    else:
+        total += grad.t() @ h
+
+
+class _Chunk:
+    """All terms among the streams of one sheet, and their gradient with respect to the logits.
+
+    With P = softmax, L = log-softmax of s streams, a pair (a, b) of weight k adds, D = L_a - L_b:
+    dJ/da = k/2 [P_a (D - <P_a, D> + 1) - P_b], and the mirror image for b.  Summed over pairs the parts in
+    D are one s x s matrix times L, the parts in P another times P.
+    """
+
+    def __init__(self, streams: tuple[str, ...], recipe: _Recipe, sums: Tensor):
+        self.sums, self.smoothing = sums, recipe.smoothing
+        self.ce, self.pairs = [], []
+        for i, name in enumerate(recipe.names):
+            kind, _, spoken = name.partition("/")
+            if not set(need := spoken.split("~")) <= set(streams):
+                continue
+            at = [streams.index(s) for s in need]
+            if kind == "ce":
+                self.ce.append((i, at[0], recipe.scale[i]))
+            else:
+                learns = (recipe.detach == "none", True)
+                self.pairs.append((i, *at, recipe.scale[i] / 2, learns))
+
+    def run(self, logits: Tensor, target: Tensor, wants: bool) -> Tensor | None:
+        """logits: fp32 [s, n, V], overwritten; target: int64 [n] -> gradient [s, n, V]."""
+        size, e = logits.shape[-1], self.smoothing
+        mean = logits.mean(-1) if e else 0.0
+        norm = logits.logsumexp(-1)
+        log_p = logits.sub_(norm[..., None])
+        own = log_p.gather(-1, target.expand(len(log_p), -1)[..., None])[..., 0]
+        for i, s, _ in self.ce:
+            loss = -own[s] if not e else -(1 - e) * own[s] - e * (mean[s] - norm[s])
+            self.sums[i] += loss.sum()
+        if not wants and not self.pairs:
+            return None
+        p = log_p.exp()
+        inner = self._inner(p, log_p)  # <P_a, L_b> for all a, b of pairs
+        for i, a, b, _, _ in self.pairs:
+            self.sums[i] += (inner[a, a] - inner[a, b] + inner[b, b] - inner[b, a]).sum() / 2
+        return self._gradient(log_p, p, inner, target, size) if wants else None
+
+    def _inner(self, p: Tensor, log_p: Tensor) -> dict[tuple[int, int], Tensor]:
+        need = {(x, y) for _, a, b, _, _ in self.pairs for x in (a, b) for y in (a, b)}
+        return {(x, y): torch.linalg.vecdot(p[x], log_p[y]) for x, y in need}
+
+    def _gradient(self, log_p, p, inner, target, size: int) -> Tensor:
+        s, e = len(p), self.smoothing
+        spread = p.new_zeros(s, s)  # dJ = P * (spread @ L + shift) - swap @ P
+        swap = p.new_zeros(s, s)
+        shift = p.new_zeros(s, p.shape[1])
+        for _, a, b, k, learns in self.pairs:
+            for x, y, learn in ((a, b, learns[0]), (b, a, learns[1])):
+                if learn:
+                    spread[x, x] += k
+                    spread[x, y] -= k
+                    swap[x, y] += k
+                    shift[x] += k * (1 - inner[x, x] + inner[x, y])
+        for _, x, scale in self.ce:
+            shift[x] += scale
+        if self.pairs:
+            grad = (spread @ log_p.flatten(1)).view_as(log_p).add_(shift[..., None]).mul_(p)
+            grad.flatten(1).addmm_(swap, p.flatten(1), alpha=-1)
+        else:
+            grad = p.mul_(shift[..., None])
+        for _, x, scale in self.ce:
+            if e:
+                grad[x] -= scale * e / size
+            grad[x].scatter_add_(
+                -1, target[:, None], p.new_full((len(target), 1), -scale * (1 - e))
+            )
+        return grad

@@ -1,0 +1,67 @@
+"""Draw a layout: `python -m januslm.objectives [NAME] [option=value ...]`.
+
+Without a name, lists the objectives there are.  Rows read columns: '#' may look, '-> 3' must predict
+word 3.  The sentence has three words, the first and the last of them hidden.
+"""
+
+import sys
+import tomllib
+
+import numpy as np
+
+from januslm import folder
+from januslm.config import Refused
+from januslm.tokenizer import Special
+
+PACKAGE = "januslm.objectives"
+TARGET = np.array([0, 11, 12, 13, 2])  # BOS, three words, EOS
+HIDDEN = np.array([False, True, False, True, False])
+
+
+def drawing(name: str, given: dict) -> str:
+    """The layout of the example sentence; raises Refused for an unknown name, option or value."""
+    plugin = folder.find(PACKAGE, name)
+    options = folder.options(plugin.layout, given, name)
+    return plugin.layout(TARGET, HIDDEN, Special(), **options).draw()
+
+
+def listing() -> str:
+    """One line per objective: its name and what it does."""
+    known = folder.names(PACKAGE)
+    width = max(map(len, known))
+    return "\n".join(
+        f"{name:{width}}  {folder.find(PACKAGE, name).__doc__.splitlines()[0]}" for name in known
+    )
+
+
+def changes(arguments: list[str]) -> dict:
+    """key=value arguments as a table; a bare word is a text."""
+    table = {}
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if not equals:
+            raise Refused(f"{argument!r} is not an option: write option=value, e.g. read=past")
+        try:
+            table[key] = tomllib.loads(f"x = {text}")["x"]
+        except tomllib.TOMLDecodeError:
+            table[key] = text
+    return table
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code: 0, or 2 for what cannot be drawn."""
+    try:
+        if arguments and arguments[0] in ("-h", "--help"):
+            print(__doc__.strip())
+        elif arguments:
+            print(drawing(arguments[0], changes(arguments[1:])))
+        else:
+            print(listing())
+    except Refused as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,80 @@
+"""Left to right, all at once and masked-permuted in one pass, so that each can teach the others.
+
+JANUS: Joint AutoRegressive and Non-autoregressive Training with Auxiliary Loss for Sequence Generation
+(EMNLP 2022).  AR is read from `next` (or `past`), NAR from `mask`, the auxiliary AUX from `query`.
+"""
+
+import numpy as np
+
+from januslm.layout import NONE, Layout, Rule, Slots, stack
+from januslm.objectives import ar
+from januslm.objectives.ar import Place, Read
+
+STREAMS = ("given", "mask", "told", "query", "past", "next")
+GIVEN, MASK, TOLD, QUERY, PAST, NEXT = range(6)
+
+NOISE = {"nmt": ("spans", {}), "pretrain": ("dual_spans", {})}
+SMOOTHING = {"nmt": 0.1, "pretrain": 0.0}
+NORMALIZE = {"nmt": "term", "pretrain": "tokens"}
+
+
+def sees(q, k):
+    """Past words see back; what is given and masked sees itself; told words and queries replace,
+    hole by hole from the left, the masks of the holes before them by the words."""
+    left_to_right = (q.stream >= PAST) & (k.stream == PAST) & (k.rank <= q.rank)
+    knows = (q.stream >= TOLD) & ((k.rank < q.rank) | ((k.rank == q.rank) & (q.stream == TOLD)))
+    hole = ((k.stream == MASK) & ~knows) | ((k.stream == TOLD) & knows)
+    return left_to_right | ((q.stream < PAST) & ((k.stream == GIVEN) | hole))
+
+
+RULE = Rule(STREAMS, sees)
+
+
+def weights(preset: str, read: str) -> dict[str, float]:
+    """The published weights: janus_loss for translation, janus_pretrain_loss for pretraining."""
+    if preset == "nmt":
+        return {
+            f"ce/{read}": 1.0, "ce/mask": 0.5, "ce/query": 0.5, "ce/length": 0.1,
+            f"kl/{read}~mask": 1.0, f"kl/{read}~query": 3.0, "kl/mask~query": 1.0,
+        }  # fmt: skip
+    return {
+        f"ce/{read}": 0.5, "ce/mask": 0.5, "ce/query": 0.5,
+        "kl/mask~query": 0.5, f"kl/{read}~query": 0.5,
+    }  # fmt: skip
+
+
+def layout(
+    target: np.ndarray,
+    hidden: np.ndarray,
+    special,
+    *,
+    read: Read = "next",
+    query_position: Place = "input",
+) -> Layout:
+    """Slots of one target int64 [T] with the words of `hidden` bool [T] to be filled."""
+    at = np.arange(len(target))
+    given, holes = at[~hidden], at[hidden]
+    order = np.arange(len(holes))
+    filling = stack(
+        (target[given], given, GIVEN, NONE, NONE),
+        (special.mask, holes, MASK, order, holes),
+        (target[holes], holes, TOLD, order, NONE),
+        (special.mask, holes, QUERY, order, holes),
+    )
+    writing = ar.slots(target, special, read, query_position, first_stream=PAST)
+    both = (np.concatenate(pair) for pair in zip(_columns(filling), _columns(writing), strict=True))
+    return Layout(Slots(*both), RULE)
+
+
+def canvas(length: int, special) -> Slots:
+    """What mask-predict starts from: BOS and EOS stand, all between is to be written."""
+    at, holes = np.arange(length), np.arange(1, length - 1)
+    ends = at[[0, -1]]
+    return stack(
+        (np.array([special.bos, special.eos]), ends, GIVEN, NONE, NONE),
+        (special.mask, holes, MASK, np.arange(len(holes)), holes),
+    )
+
+
+def _columns(slots: Slots) -> tuple:
+    return slots.token, slots.position, slots.stream, slots.rank, slots.goal

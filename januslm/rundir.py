@@ -1,0 +1,65 @@
+"""A run's folder: whose it is, whether it is done, and what it exports."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import nn
+
+from januslm.config import Refused
+
+DONE = "done"
+
+
+def opened(folder: Path, config: dict, identity: tuple[str, ...], steps: int) -> dict | None:
+    """Make the run's folder ours, or refuse one of another run; what `done` says, if it is done.
+
+    `identity`: the tables of the configuration that may not change within a run.
+    """
+    path, done_mark = folder / "config.json", folder / DONE
+    new = json.loads(json.dumps(config))
+    if path.exists():
+        old = json.loads(path.read_text(encoding="utf-8"))
+        for key in identity:
+            if found := difference(old.get(key), new.get(key), key):
+                raise Refused(f"{folder} holds another run: {found}; choose another folder")
+    path.write_text(json.dumps(new, indent=1), encoding="utf-8")
+    if not done_mark.exists():
+        return None
+    done = json.loads(done_mark.read_text(encoding="utf-8"))
+    if done["step"] >= steps:
+        return done
+    done_mark.unlink()  # train.steps was raised: the run goes on
+    return None
+
+
+def difference(old, new, key: str) -> str:
+    """The first key in which two plain tables differ, with both values; empty if they agree."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in sorted(old.keys() | new.keys()):
+            if found := difference(old.get(name), new.get(name), f"{key}.{name}"):
+                return found
+        return ""
+    return "" if old == new else f"there {key} = {old!r}, here {new!r}"
+
+
+def swapped(folder: Path, module: nn.Module, export: Callable) -> None:
+    """Export aside, then put it in the place of the former export."""
+    aside, old = folder.with_name(".export-new"), folder.with_name(".export-old")
+    for left in (aside, old):
+        shutil.rmtree(left, ignore_errors=True)
+    aside.mkdir()
+    export(module, aside)
+    if folder.exists():
+        os.rename(folder, old)
+    os.rename(aside, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def mark(folder: Path, facts: dict) -> None:
+    """Say that the run is done; launch.sh believes this file, not an exit code."""
+    aside = folder / ".done-new"
+    aside.write_text(json.dumps(facts), encoding="utf-8")
+    os.replace(aside, folder / DONE)

@@ -1,0 +1,52 @@
+"""Learning rates: a pure function of the update's number, so a resumed run needs no state."""
+
+import math
+from dataclasses import dataclass
+
+from januslm.config import Refused, one
+
+NAMES = ("inverse_sqrt", "polynomial", "cosine", "constant")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How the learning rate rises to its peak ([optimizer] lr) and what follows."""
+
+    name: str = one("inverse_sqrt", choices=NAMES)
+    warmup: int = one(4000, low=0)  # updates until the peak
+    start: float = one(1e-7, above=0)  # rate of the first update, where there is a warmup
+    end: float = one(0.0, low=0, high=1)  # what is left of the peak after the last update
+    power: float = one(1.0, above=0)  # of the polynomial; 1 is a straight line
+
+
+def check(schedule: Schedule, steps: int) -> None:
+    """Refuse a decay that would begin after the run has ended."""
+    if schedule.name in ("polynomial", "cosine") and schedule.warmup >= steps:
+        raise Refused(
+            f"schedule.warmup must be less than train.steps = {steps} for {schedule.name!r}, "
+            f"got {schedule.warmup}"
+        )
+
+
+def rate(schedule: Schedule, peak: float, step: int, steps: int) -> float:
+    """The learning rate of update `step` (the first is 1) of `steps`; never 0.
+
+    Rises in a straight line from `start` and reaches the peak at update warmup + 1, as fairseq
+    counts; DeepSpeed's own warmup gives the first update a rate of 0 and wastes it.
+    """
+    done = step - 1  # updates before this one, fairseq's num_updates
+    if done < schedule.warmup:
+        start = min(schedule.start, peak)
+        return start + (peak - start) * done / schedule.warmup
+    if schedule.name == "inverse_sqrt":
+        return peak * math.sqrt(max(schedule.warmup, 1) / max(done, 1))
+    if schedule.name == "constant":
+        return peak
+    left = 1 - (done - schedule.warmup) / max(steps - schedule.warmup, 1)
+    left = max(left, 1e-9)  # a run that was made longer goes on at the end, not beyond it
+    shape = left**schedule.power if schedule.name == "polynomial" else _cosine(left)
+    return peak * (schedule.end + (1 - schedule.end) * shape)
+
+
+def _cosine(left: float) -> float:
+    return (1 - math.cos(math.pi * left)) / 2

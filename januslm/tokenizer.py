@@ -1,0 +1,92 @@
+"""Byte-level BPE: text to ids and back, with five special tokens that no text can spell."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from januslm.config import Refused
+
+SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+SMALLEST = len(SPECIALS) + 256  # every byte has a token of its own, so nothing is ever unknown
+
+
+@dataclass(frozen=True)
+class Special:
+    """The ids of SPECIALS; the order is BART's, with <mask> moved from the end to place 4."""
+
+    bos: int = 0
+    pad: int = 1
+    eos: int = 2
+    unk: int = 3
+    mask: int = 4
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A trained vocabulary; `sha256` is what shards and checkpoints are checked against."""
+
+    model: tokenizers.Tokenizer
+    sha256: str
+    special: Special = Special()
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Tokenizer":
+        """Read a `tokenizers` JSON file; raises Refused unless ids 0..4 are SPECIALS."""
+        try:
+            raw = Path(path).read_bytes()
+            model = tokenizers.Tokenizer.from_str(raw.decode("utf-8"))
+        except OSError as error:
+            raise Refused(f"{path}: cannot be read ({error.strerror})") from None
+        except Exception as error:  # `tokenizers` raises bare Exception for a garbled file
+            raise Refused(f"{path}: not a tokenizer file ({error})") from None
+        ids = [model.token_to_id(word) for word in SPECIALS]
+        if ids != list(range(len(SPECIALS))):
+            wanted = ", ".join(SPECIALS)
+            raise Refused(f"{path}: {wanted} must be the tokens 0 to 4, their ids here are {ids}")
+        # Without this the text "<mask>" becomes the special token; the file does not keep the flag.
+        model.encode_special_tokens = True
+        return cls(model, sha256(raw).hexdigest())
+
+    @property
+    def size(self) -> int:
+        """Vocabulary size, specials included."""
+        return self.model.get_vocab_size()
+
+    def encode(self, texts: list[str]) -> list[np.ndarray]:
+        """Ids of each text, int32 [T], no specials added and none made from the text."""
+        found = self.model.encode_batch_fast(texts, add_special_tokens=False)
+        return [np.array(one.ids, dtype=np.int32) for one in found]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of the ids; specials are left out."""
+        return self.model.decode([int(one) for one in ids], skip_special_tokens=True)
+
+
+def train(texts: Iterable[str], size: int, path: str | Path) -> Tokenizer:
+    """Learn a vocabulary of at most `size` tokens from the texts and write it to `path`.
+
+    The vocabulary is smaller than asked where the texts hold too few repeated words.
+    """
+    if size < SMALLEST:
+        raise Refused(f"a vocabulary needs at least {SMALLEST} tokens, got {size}")
+    model = tokenizers.Tokenizer(models.BPE())
+    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    model.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=list(SPECIALS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    model.train_from_iterator(texts, trainer)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(path.name + ".tmp")
+    half.write_text(model.to_str(), encoding="utf-8")
+    half.replace(path)
+    return Tokenizer.load(path)

@@ -1,0 +1,308 @@
+"""The one training loop, for pretraining and fine-tuning: step, log, validate, save, go on."""
+
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from januslm.ahead import ahead
+from januslm.board import Board
+from januslm.checkpoint import chance, decided, newest, set_chance
+from januslm.config import Refused, one
+from januslm.engine import Engine, Optimizer, Values, World, read
+from januslm.log import Log, duration
+from januslm.machine import asked_to_stop, memory, peak_flops
+from januslm.rundir import mark, opened, swapped
+from januslm.schedule import Schedule, check, rate
+
+RESUME = 85  # exit code: stopped by a signal and saved; start the same command again
+SPOKEN = 5.0  # seconds between two lines for people
+
+
+@dataclass(frozen=True)
+class Train:
+    """How long, in which portions, and how often to look and to save; steps are updates."""
+
+    steps: int = one(low=1)
+    batch: int = one(256, low=1)  # examples per update, over all processes
+    accumulate: int = one(1, low=1)  # micro batches per update and process
+    clip: float = one(1.0, low=0)  # largest norm of the gradient; 0 does not clip
+    seed: int = one(1, low=0)
+    log_every: int = one(10, low=1)
+    validate_every: int = one(1000, low=1)
+    save_every: int = one(1000, low=1)
+    keep: int = one(2, low=1)  # checkpoints that stay on the disk
+    export: str = one("end", choices=("end", "save"))  # when to write export/model.safetensors
+    bad_steps: int = one(10, low=1)  # updates in a row that may be skipped as not finite
+    peak_flops: float | None = one(None, above=0)  # per process, for the utilisation; else measured
+
+
+class Batch(Protocol):
+    """What module(batch, coefficients) reads; counts: how many items each term sums over."""
+
+    counts: Mapping[str, int]
+    tokens: int
+    flops: float
+
+    def to(self, device: torch.device) -> "Batch": ...
+
+
+class Work(Protocol):
+    """What is trained, and on what.
+
+    module(batch, coefficients) -> (loss, sums), loss = sum of coefficients[name] * sums[name].
+    validation: batches or functions that return one; the same list on every rank.
+    """
+
+    module: nn.Module
+    weights: dict[str, float]
+    normalize: str
+    validation: Sequence[Batch | Callable[[], Batch]]
+
+    def batches(self, ids: np.ndarray) -> Batch:
+        """One micro batch of these samples (int64); runs in a thread, so it may not draw from
+        torch's global generator."""
+
+    def samples(self, module: nn.Module) -> str | None:
+        """Decoded validation text as markdown; rank 0 only."""
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        """Write model.safetensors and what is needed to use it; rank 0 only."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run: its folder, its settings, and the tables of `config` that may never change in it."""
+
+    folder: Path
+    train: Train
+    optimizer: Optimizer
+    schedule: Schedule
+    ds: Path
+    config: dict
+    identity: tuple[str, ...] = ("model", "objective", "data")
+
+
+@dataclass
+class Outcome:
+    """How it ended: `code` is the process' exit code, 0 or RESUME."""
+
+    code: int = 0
+    step: int = 0
+    loss: float = math.nan
+    validation: dict[str, float] = field(default_factory=dict)
+
+
+def train(plan: Plan, work: Work, world: World) -> Outcome:
+    """Train until plan.train.steps, from the newest complete checkpoint if there is one."""
+    log = Log(plan.folder, world.first)
+    check(plan.schedule, plan.train.steps)
+    if finished := decided(
+        lambda: opened(plan.folder, plan.config, plan.identity, plan.train.steps)
+    ):
+        log.say(f"{plan.folder} is done: step {finished['step']:,}, loss {finished['loss']:.4f}")
+        return Outcome(0, finished["step"], finished["loss"], finished["validation"])
+    found, skipped = newest(plan.folder / "checkpoints")
+    for line in skipped:
+        log.say(f"skipped: {line}")
+    step = found.step if found else 0
+    # Dropout differs by rank; after a checkpoint of as many ranks, Engine restores the states.
+    torch.manual_seed(((plan.train.seed << 20) + step) * 4096 + world.rank)
+    settings = plan.train
+    values = Values(settings.batch, settings.accumulate, settings.clip, plan.optimizer)
+    engine = Engine(work.module, values, read(plan.ds), world, str(plan.ds), found)
+    for file in ("train", "valid"):
+        decided(lambda file=file: log.rewind(file, step))
+    board = Board(plan.folder / "board", world.first, step)
+    board.text(step, "config", f"```json\n{json.dumps(plan.config, indent=1)}\n```")
+    if found and found.manifest["world"] != world.size:
+        was = found.manifest["world"]
+        verb = "is" if world.size == 1 else "are"
+        log.say(f"{found.folder.name} was written by {was} processes, now there {verb} {world.size}")
+    if found:
+        log.say(f"going on from {found.folder.name}, after {found.manifest['samples']:,} samples")
+    try:
+        return _Run(plan, work, engine, log, board, found.manifest if found else {}).go()
+    finally:
+        board.close()
+
+
+class _Run:
+    """The state of a run between two updates."""
+
+    def __init__(self, plan, work, engine, log, board, manifest: dict):
+        self.plan, self.work, self.engine, self.log, self.board = plan, work, engine, log, board
+        self.settings, self.world = plan.train, engine.world
+        self.step = manifest.get("step", 0)
+        self.samples = manifest.get("samples", 0)
+        self.skipped = manifest.get("skipped", 0)
+        self.bad = 0  # skipped in a row
+        self.result: dict[str, Any] = {"loss": math.nan, "terms": {}}
+        self.validation: dict[str, float] = manifest.get("validation", {})
+        self.saved = self.step if manifest else None
+        self.peak = plan.train.peak_flops or peak_flops(engine.device, engine.precision)
+        self.since: list[dict] = []  # results since the last record
+        self.recorded = self.began = time.monotonic()
+        self.spoken = 0.0
+        self.first_step, self.tokens = self.step, 0  # of this process
+
+    def go(self) -> Outcome:
+        steps = self.settings.steps
+        if not self.step:
+            self.validate()
+        with asked_to_stop() as asked, ahead(self.portions()) as batches:
+            while self.step < steps:
+                self.update(batches)
+                stop = self.engine.reduce({"stop": len(asked)}, largest=True)["stop"] > 0
+                last = self.step == steps
+                if last or self.step % self.settings.validate_every == 0:
+                    self.validate()
+                if last or stop or self.step % self.settings.save_every == 0:
+                    self.save()
+                if stop and not last:
+                    why = signal.Signals(asked[0]).name if asked else "a signal to another rank"
+                    self.log.say(f"stopped by {why} and saved; start the same command to go on")
+                    return self.outcome(RESUME)
+        if self.saved != steps:  # the last checkpoint was there, the mark that it is done was not
+            self.save()
+        self.export()
+        outcome = self.outcome(0)
+        decided(lambda: mark(self.plan.folder, asdict(outcome)))
+        self.log.say(f"done: step {steps:,}, loss {outcome.loss:.4f}")
+        return outcome
+
+    def outcome(self, code: int) -> Outcome:
+        return Outcome(code, self.step, self.result["loss"], self.validation)
+
+    def portions(self) -> Iterator[list[Batch]]:
+        """The micro batches of this rank for each update to come.
+
+        The samples of an update depend on how many came before, not on the number of ranks.
+        """
+        samples, s, size = self.samples, self.settings, self.world.size
+        parts = size * s.accumulate
+        for _ in range(self.step, s.steps):
+            mine = range(self.world.rank, parts, size)
+            ends = [(s.batch * part // parts, s.batch * (part + 1) // parts) for part in mine]
+            yield [self.work.batches(np.arange(samples + a, samples + b)) for a, b in ends]
+            samples += s.batch
+
+    def update(self, batches: Iterator[list[Batch]]) -> None:
+        began = time.monotonic()
+        batch = next(batches)
+        waited = time.monotonic() - began
+        self.step += 1
+        lr = rate(self.plan.schedule, self.plan.optimizer.lr, self.step, self.settings.steps)
+        self.result = self.engine.step(batch, self.work.weights, self.work.normalize, lr)
+        self.result |= {"lr": lr, "wait": waited}
+        self.since.append(self.result)
+        self.samples += self.settings.batch
+        self.tokens += self.result["tokens"]
+        self.skipped += self.result["skipped"]
+        self.bad = self.bad + 1 if self.result["skipped"] else 0
+        last = self.step == self.settings.steps
+        if self.step % self.settings.log_every == 0 or last or self.bad == self.settings.bad_steps:
+            self.record()
+        if last or self.step == self.first_step + 1 or time.monotonic() - self.spoken > SPOKEN:
+            self.speak()
+        if self.bad == self.settings.bad_steps:
+            raise Refused(
+                f"{self.plan.folder}: the loss or its gradient was not finite {self.bad} times in "
+                f"a row, up to step {self.step}: lower optimizer.lr, lengthen schedule.warmup or "
+                "lower train.clip; the checkpoints before it are untouched"
+            )
+
+    def record(self) -> None:
+        """One line in train.jsonl and one point on each curve: means since the last record."""
+        now, good = time.monotonic(), [r for r in self.since if not r["skipped"]]
+        seconds = max(now - self.recorded, 1e-9)
+        flops = sum(r["flops"] for r in self.since)
+        numbers = {"loss": _mean([r["loss"] for r in good])}
+        for name in self.work.weights:
+            values = [r["terms"][name] for r in good if name in r["terms"]]
+            if values:
+                numbers[name] = _mean(values)
+        numbers |= {
+            "lr": self.result["lr"], "grad_norm": _mean([r["grad_norm"] for r in good]),
+            "tokens_per_second": sum(r["tokens"] for r in self.since) / seconds,
+            "mfu": flops / seconds / (self.peak * self.world.size),
+            "data_wait": sum(r["wait"] for r in self.since) / seconds,
+            "seconds_per_step": seconds / len(self.since),
+            "memory_gb": memory(self.engine.device), "skipped": self.skipped,
+        }  # fmt: skip
+        self.log.record("train", step=self.step, samples=self.samples, **numbers)
+        self.board.numbers(self.step, **{k: v for k, v in numbers.items() if math.isfinite(v)})
+        self.since, self.recorded = [], now
+
+    def speak(self) -> None:
+        self.spoken = now = time.monotonic()
+        made = self.step - self.first_step
+        left = (now - self.began) / made * (self.settings.steps - self.step)
+        r = self.result
+        terms = " ".join(f"{name} {value:.3f}" for name, value in r["terms"].items())
+        self.log.say(
+            f"step {self.step:,}/{self.settings.steps:,} | loss {r['loss']:.4f} | {terms} | "
+            f"lr {r['lr']:.2e} | {self.tokens / (now - self.began):,.0f} tok/s | "
+            f"{f'{self.skipped} skipped | ' if self.skipped else ''}eta {duration(left)}"
+        )
+
+    def validate(self) -> None:
+        """Every term on the same batches each time; training's random state is left alone."""
+        before, paused = chance(), time.monotonic()
+        torch.manual_seed(self.settings.seed)
+        items, size, rank = list(self.work.validation), self.world.size, self.world.rank
+        if items:
+            mine = items[rank::size]
+            company = [items[0]] * (-(-len(items) // size) - len(mine))
+            made = [item() if callable(item) else item for item in mine + company]
+            terms = self.engine.evaluate(made, self.work.weights, len(mine))
+            loss = sum(self.work.weights[name] * value for name, value in terms.items())
+            self.validation = {"loss": loss, **terms}
+            self.log.record("valid", step=self.step, **self.validation)
+            self.board.numbers(self.step, **{f"valid/{k}": v for k, v in self.validation.items()})
+            told = " | ".join(f"{name} {value:.4f}" for name, value in self.validation.items())
+            self.log.say(f"validation at step {self.step:,} | {told}")
+        with self.engine.whole() as module:
+            decided(lambda: self._samples(module))
+        set_chance(before)
+        self._pause(time.monotonic() - paused)
+
+    def _samples(self, module: nn.Module) -> None:
+        if text := self.work.samples(module):
+            self.board.text(self.step, "samples", text)
+            self.board.flush()
+
+    def save(self) -> None:
+        began = time.monotonic()
+        facts = {
+            "samples": self.samples, "skipped": self.skipped, "validation": self.validation,
+            "config": self.plan.config, "torch": torch.__version__,
+        }  # fmt: skip
+        root = self.plan.folder / "checkpoints"
+        folder = self.engine.save(root, self.step, facts, self.settings.keep)
+        self.saved = self.step
+        self.log.say(f"saved {folder}")
+        if self.settings.export == "save":
+            self.export()
+        self._pause(time.monotonic() - began)
+
+    def export(self) -> None:
+        with self.engine.whole() as module:
+            decided(lambda: swapped(self.plan.folder / "export", module, self.work.export))
+
+    def _pause(self, seconds: float) -> None:
+        """Keep time that was not training out of the speeds."""
+        self.recorded += seconds
+        self.began += seconds
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else math.nan

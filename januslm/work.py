@@ -1,0 +1,137 @@
+"""What a run trains on: examples by global id, packed; validation, decoded samples, export."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from januslm import folder
+from januslm.config import Refused, one
+from januslm.interop import native
+from januslm.learner import Learner, Objective, batch_of
+from januslm.model import Config
+from januslm.packing import Batch, Packer
+from januslm.reading import Reader
+from januslm.tokenizer import Tokenizer
+
+Read = Callable[[np.ndarray], list]
+VALID_IDS = 1 << 62  # validation's noise comes from sample ids that no training step reaches
+
+
+@dataclass(frozen=True)
+class Packing:
+    """[packing]: how examples share rows."""
+
+    encoder_passes: int = one(1, low=1, high=2)  # 2: the reference's, one per block of streams
+    row: int = one(
+        8192, low=0
+    )  # slots per row for FlexAttention; 0: dense plans on GPUs too
+    valid_micro: int = one(32, low=1)  # validation examples per batch
+    samples: int = one(4, low=0)  # validation texts that are decoded for TensorBoard
+
+
+@dataclass
+class Training:
+    """januslm.train.Work: texts and an objective around one model."""
+
+    module: Learner
+    objective: Objective
+    tokenizer_file: Path
+    tokenizer: Tokenizer
+    read: Read
+    read_valid: Read
+    valid_size: int
+    seed: int
+    packing: Packing
+    device: torch.device
+    about: dict
+    weights: dict[str, float] = field(init=False)
+    normalize: str = field(init=False)
+
+    def __post_init__(self):
+        self.weights = self.objective.loss.weights
+        self.normalize = self.objective.loss.normalize
+        config, cuda = self.config, self.device.type == "cuda"
+        row = self.packing.row if cuda else 0
+        if row and config.attention_dropout:
+            raise Refused(
+                "model.attention_dropout must be 0 with FlexAttention, which has none, got "
+                f"{config.attention_dropout}; or set packing.row = 0 for dense attention"
+            )
+        self._pack = Packer(
+            self.weights, self.packing.encoder_passes, row or None, str(self.device)
+        )
+
+    @property
+    def config(self) -> Config:
+        """The model's."""
+        return self.module.model.config
+
+    def batches(self, ids: np.ndarray) -> Batch:
+        """One micro batch of these training samples."""
+        pairs = self.read(ids)
+        return batch_of(self._pack, self.objective, pairs, ids, self.seed, self.config)
+
+    @property
+    def validation(self) -> list[Callable[[], Batch]]:
+        """The same batches each time: the first `valid_size` validation samples, fixed noise."""
+        size, micro = self.valid_size, self.packing.valid_micro
+        return [
+            partial(self._valid_batch, np.arange(start, min(start + micro, size)))
+            for start in range(0, size, micro)
+        ]
+
+    def _valid_batch(self, ids: np.ndarray) -> Batch:
+        pairs = self.read_valid(ids)
+        # The noise is the same whatever the run's seed, so that runs can be compared.
+        return batch_of(self._pack, self.objective, pairs, VALID_IDS + ids, 0, self.config)
+
+    def samples(self, module: nn.Module) -> str | None:
+        """Validation texts beside what the model writes for them, AR and NAR, as a table."""
+        count = min(self.packing.samples, self.valid_size)
+        if not count:
+            return None
+        ids = np.arange(count)
+        examples = [
+            self.objective.example(*pair, np.random.default_rng(int(i)))
+            for pair, i in zip(self.read_valid(ids), ids, strict=True)
+        ]
+        sources = [e.source for e in examples]
+        reader = Reader(module.model, self.objective)
+        columns = {
+            "source": sources,
+            "target": [e.target for e in examples],
+        }
+        longest = max(len(e.target) for e in examples)
+        for title, algorithm, options in self._writers(longest):
+            decode = folder.find("januslm.decoding", algorithm).decode
+            columns[title] = [out.tokens for out in decode(reader, sources, **options)]
+        return self._table(columns)
+
+    def _writers(self, longest: int) -> list[tuple[str, str, dict]]:
+        """The ways this objective can write."""
+        writers = []
+        if {"next", "past"} & set(self.objective.plugin.STREAMS):
+            writers.append(("AR (greedy)", "greedy", {"max_length": longest}))
+        if hasattr(self.objective.plugin, "canvas"):
+            writers.append(("NAR (1 iteration)", "mask_predict", {"iterations": 1}))
+            writers.append(("NAR (4 iterations)", "mask_predict", {"iterations": 4}))
+        return writers
+
+    def _table(self, columns: dict[str, list]) -> str:
+        lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+        for row in zip(*columns.values(), strict=True):
+            cells = (self.tokenizer.decode(tokens).replace("|", "\\|") for tokens in row)
+            lines.append("| " + " | ".join(" ".join(c.split()) for c in cells) + " |")
+        return "\n".join(lines)
+
+    def export(self, module: nn.Module, target: Path) -> None:
+        """The model in januslm's own format (interop/native.py)."""
+        native.write(
+            target, module.model, self.tokenizer_file, self.objective.name,
+            self.objective.options, self.about,
+        )  # fmt: skip

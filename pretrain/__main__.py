@@ -1,0 +1,97 @@
+"""Pretrain a model on token shards: `python -m pretrain RUN.toml [key=value ...]`."""
+
+import argparse
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+
+from januslm import config, learner, start
+from januslm.config import Refused
+from januslm.engine import Optimizer, World
+from januslm.interop import native
+from januslm.learner import Learner, Loss
+from januslm.model import Seq2Seq, configure
+from januslm.schedule import Schedule
+from januslm.tokenizer import Tokenizer
+from januslm.train import Plan, Train
+from januslm.work import Packing, Training
+from pretrain.data import Data, Texts
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run file of pretrain/runs/."""
+
+    out: str  # the run's folder: checkpoints, logs, board/ for TensorBoard, export/
+    tokenizer: str
+    data: Data
+    train: Train
+    model: dict = field(default_factory=dict)  # preset, and what differs: januslm/model.py, Config
+    objective: dict = field(default_factory=lambda: {"name": "janus"})
+    noise: dict = field(default_factory=dict)  # name and options: januslm/noise.py
+    loss: Loss = field(default_factory=Loss)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    packing: Packing = field(default_factory=Packing)
+    start: str = ""  # an exported model to go on from, e.g. BART's weights; "": from scratch
+    ds: str = ""  # a file of ds_configs/; "": cpu_fp32 on a CPU, zero1_bf16 on a GPU
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m pretrain", description=__doc__)
+    parser.add_argument("run", help="a file of pretrain/runs/")
+    parser.add_argument("changes", nargs="*", metavar="key=value", help="e.g. train.steps=100")
+    parser.add_argument("--ds", default="", help="a file of ds_configs/: how the run is spread")
+    parser.add_argument("--report", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # DeepSpeed's launcher adds it
+    options = parser.parse_args()
+
+    def read():
+        run = config.load(Run, options.run, options.changes)
+        return lambda world: prepare(run, options.run, options.ds, world)
+
+    return start.run(read, lambda text: print(f"error: {text}", file=sys.stderr), options.report)
+
+
+def prepare(run: Run, where: str, ds: str, world: World) -> tuple[Plan, Training]:
+    """Everything that can be refused is looked at here, before the first step."""
+    tokenizer = Tokenizer.load(run.tokenizer)
+    model_config = configure(run.model, tokenizer.size, f"{where}: model")
+    if model_config.positions == "learned" and run.data.length + 1 > model_config.max_positions:
+        raise Refused(
+            f"{where}: data.length {run.data.length} needs model.max_positions of at least "
+            f"{run.data.length + 1}, got {model_config.max_positions}"
+        )
+    special = tokenizer.special
+    objective = learner.settle(run.objective, run.noise, run.loss, "pretrain", special, where)
+    texts = Texts(run.data, run.data.train, tokenizer, run.train.seed)
+    valid = Texts(run.data, run.data.valid, tokenizer, seed=0)
+    torch.manual_seed(run.train.seed)
+    model = Seq2Seq(model_config)
+    if run.start:
+        saved = native.read(run.start)
+        if saved.tokenizer.sha256 != tokenizer.sha256:
+            raise Refused(f"{where}: start = {run.start!r} was trained with another tokenizer")
+        native.fill(model, saved.model.state_dict(), Path(run.start))
+    about = asdict(run) | {
+        "objective": {"name": objective.name, **objective.options},
+        "noise": {"name": objective.hide.__name__, **objective.hide_options},
+        "loss": asdict(objective.loss), "model": asdict(model_config),
+        "data": asdict(run.data) | {"fingerprints": texts.fingerprint},
+    }  # fmt: skip
+    work = Training(
+        Learner(model, objective.loss), objective, Path(run.tokenizer), tokenizer,
+        texts.read, valid.read, min(run.data.valid_samples, len(valid)), run.train.seed,
+        run.packing, world.device, about,
+    )  # fmt: skip
+    plan = Plan(
+        Path(run.out), run.train, run.optimizer, run.schedule,
+        start.spread(ds or run.ds, world), about,
+    )  # fmt: skip
+    return plan, work
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""Random sentences, layouts and batches that many tests start from."""
+
+import inspect
+import itertools
+import typing
+
+import numpy as np
+import torch
+
+from januslm import folder, learner
+from januslm.config import Allowed
+from januslm.model import Config, Seq2Seq
+from januslm.packing import Batch, Example, Packer
+from januslm.tokenizer import Special
+
+SPECIAL = Special()
+VOCABULARY = 60
+OBJECTIVES = folder.names("januslm.objectives")
+
+
+def sentence(rng: np.random.Generator, size: int) -> np.ndarray:
+    """int64 [size]: BOS, different words, EOS; all different while the vocabulary lasts."""
+    words = 5 + rng.permutation(VOCABULARY - 5)
+    return np.concatenate([[SPECIAL.bos], np.resize(words, size - 2), [SPECIAL.eos]])
+
+
+def hide(rng: np.random.Generator, size: int, ratio: float = 0.5) -> np.ndarray:
+    """bool [size], never BOS or EOS."""
+    hidden = rng.random(size) < ratio
+    hidden[[0, -1]] = False
+    return hidden
+
+
+def choices(function) -> list[dict]:
+    """All combinations of a plug-in's options that are choices or switches."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    known = {}
+    for p in inspect.signature(function).parameters.values():
+        if p.kind is p.KEYWORD_ONLY:
+            for extra in getattr(hints[p.name], "__metadata__", ()):
+                if isinstance(extra, Allowed) and extra.choices:
+                    known[p.name] = extra.choices
+            if hints[p.name] is bool:
+                known[p.name] = (False, True)
+    return [dict(zip(known, values, strict=True)) for values in itertools.product(*known.values())]
+
+
+def every_layout() -> list[tuple[str, dict]]:
+    """(objective, options) for every objective in the folder with every choice."""
+    plugins = {name: folder.find("januslm.objectives", name) for name in OBJECTIVES}
+    return [(name, given) for name in OBJECTIVES for given in choices(plugins[name].layout)]
+
+
+def spoken(case: tuple[str, dict]) -> str:
+    """A name for a case, as in file names and test ids."""
+    name, given = case
+    return ".".join([name, *(f"{key}={value}" for key, value in given.items())])
+
+
+def settled(name: str, preset: str = "nmt", loss: learner.Loss | None = None, **options):
+    """An objective ready for use."""
+    table = {"name": name, **options}
+    return learner.settle(table, {}, loss or learner.Loss(), preset, SPECIAL, "run.toml")
+
+
+def examples(objective, rng, sizes: list[int], ratio: float = 0.5) -> list[Example]:
+    """Examples of targets of the given sizes, with sources of random sizes."""
+    made = []
+    for size in sizes:
+        target = sentence(rng, size)
+        layout = objective.layout(target, hide(rng, size, ratio))
+        made.append(Example(sentence(rng, int(rng.integers(3, 12))), target, layout))
+    return made
+
+
+def model(double: bool = True, **changes) -> Seq2Seq:
+    """A tiny model with weights large enough for its functions not to be flat."""
+    style = dict(
+        vocabulary=VOCABULARY, width=16, ffn=32, heads=2, encoder_layers=2, decoder_layers=2,
+        dropout=0.0, max_positions=64, max_length=32,
+    )  # fmt: skip
+    made = Seq2Seq(Config(**(style | changes)))
+    with torch.no_grad():
+        for p in made.parameters():
+            p.add_(torch.randn_like(p) * 0.2)
+    return made.double() if double else made
+
+
+def coefficients(weights: dict[str, float], batch: Batch) -> dict[str, float]:
+    """Every term a mean over its own words."""
+    return {name: w / max(batch.counts[name], 1) for name, w in weights.items()}
+
+
+def gradients(module: torch.nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Gradient by parameter name; zero where the loss does not reach."""
+    module.zero_grad()
+    loss.backward()
+    return {
+        n: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+        for n, p in module.named_parameters()
+    }
+
+
+def packed(objective, made: list[Example], **options) -> Batch:
+    """A batch of examples."""
+    return Packer(objective.loss.weights, **options)(made)

@@ -1,0 +1,91 @@
+"""A process of a real group, started by tests: what every ZeRO stage makes of the same batches."""
+
+import copy
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tiny_worker import WEIGHTS, Tiny, fingerprint, make
+
+from januslm import engine
+from januslm.engine import Engine, Optimizer, Values
+
+CONFIGS = Path(__file__).parents[1] / "ds_configs"
+STEPS, BATCH = 6, 16
+
+
+def portion(step: int, rank: int, world: int, accumulate: int, spoilt: bool = False) -> list:
+    """Micro batches of one rank; a spoilt one gives rank 1 a loss that is not finite."""
+    ids = np.arange(step * BATCH, (step + 1) * BATCH)
+    parts = np.array_split(ids, world * accumulate)[rank::world]
+    return [make(part, float("inf") if spoilt and rank == 1 else 1.0) for part in parts]
+
+
+def run(world, stage=0, bf16=False, accumulate=1, spoil=(), offload=False, norm="term", ds=None):
+    """Losses, norms, skips and the final weights of a few updates."""
+    zero = {"stage": stage} | ({"offload_optimizer": {"device": "cpu"}} if offload else {})
+    ds = ds or {"zero_optimization": zero} | ({"bf16": {"enabled": True}} if bf16 else {})
+    values = Values(BATCH, accumulate, 1.0, Optimizer(lr=0.01))
+    it = Engine(Tiny(dropout=0.0), values, ds, world)
+    results = []
+    for step in range(STEPS):
+        for spoilt in [True, False] if step in spoil else [False]:
+            micro = portion(step, world.rank, world.size, accumulate, spoilt)
+            results.append(it.step(micro, WEIGHTS, norm, 0.01))
+    valid = it.evaluate([make(np.arange(9))], WEIGHTS)
+    with it.whole() as module:
+        mark = fingerprint(module) if module else ""
+        tied = module is None or module.head.weight is module.words.weight
+        kinds = {str(p.dtype) for p in module.parameters()} if module else set()
+        again = module(make(np.arange(9)), WEIGHTS)[0].item() if module else 0.0
+    return {
+        "loss": [r["loss"] for r in results], "norm": [r["grad_norm"] for r in results],
+        "skipped": [bool(r["skipped"]) for r in results], "terms": results[-1]["terms"],
+        "valid": valid, "mark": mark, "tied": tied, "kinds": sorted(kinds), "again": again,
+    }  # fmt: skip
+
+
+def plain() -> dict:
+    """The same updates by torch alone, in one process, on whole batches."""
+    module = Tiny(dropout=0.0)
+    adam = torch.optim.AdamW(module.parameters(), lr=0.01, betas=(0.9, 0.98), weight_decay=0.01)
+    losses, norms = [], []
+    for step in range(STEPS):
+        [batch] = portion(step, 0, 1, 1)
+        loss, _ = module(batch, {n: w / batch.counts[n] for n, w in WEIGHTS.items()})
+        adam.zero_grad()
+        loss.backward()
+        norms.append(torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0).item())
+        losses.append(loss.item())
+        adam.step()
+    return {"loss": losses, "norm": norms, "mark": fingerprint(copy.deepcopy(module))}
+
+
+def main(out: Path) -> None:
+    torch.set_num_threads(1)
+    world = engine.connect(minutes=1)
+    cases = {f"z{stage} fp32": {"stage": stage} for stage in range(4)}
+    cases |= {f"z{stage} bf16": {"stage": stage, "bf16": True} for stage in range(1, 4)}
+    cases |= {f"z{s} twice": {"stage": s, "accumulate": 2} for s in range(4)}
+    cases |= {f"z{s} spoilt": {"stage": s, "accumulate": 2, "spoil": (2, 4)} for s in range(4)}
+    cases |= {f"z{s} bf16 spoilt": {"stage": s, "bf16": True, "spoil": (3,)} for s in range(1, 4)}
+    away = {"offload": True, "bf16": True}
+    cases |= {f"z{s} offload": {"stage": s, **away} for s in range(1, 4)}
+    cases |= {f"z{s} offload spoilt": {"stage": s, **away, "spoil": (1,)} for s in range(1, 4)}
+    cases |= {f"by {norm}": {"stage": 2, "norm": norm} for norm in ("tokens", "microbatch")}
+    for path in CONFIGS.glob("*.json"):
+        cases[path.name] = {"ds": engine.read(path), "accumulate": 2, "spoil": (1,)}
+    results = {name: run(world, **case) for name, case in cases.items()}
+    if world.first:
+        out.write_text(json.dumps(results | {"torch": plain()}))
+    engine.leave()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

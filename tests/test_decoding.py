@@ -1,0 +1,383 @@
+"""Every way to write, against brute force on a table, against plain formulas, against each other."""
+
+import itertools
+import zlib
+from copy import copy
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from test_reading import V, built, sentence
+
+from januslm.config import Refused
+from januslm.decoding import beam, greedy, mask_predict, sample, speculative
+from januslm.folder import find, names, options
+from januslm.layout import NONE
+from januslm.objectives import janus
+from januslm.reading import Reader
+from januslm.tokenizer import Special
+
+SPECIAL = Special()
+WORDS = range(5, 9)  # a vocabulary of four
+
+
+def chance(*key) -> np.random.Generator:
+    return np.random.default_rng(zlib.crc32(repr(key).encode()))
+
+
+@dataclass
+class Texts:
+    """The state of the table: what stands so far, per sentence and hypothesis."""
+
+    sources: list
+    texts: list
+    length_scores: torch.Tensor
+
+    def keep(self, chosen):
+        self.sources = [self.sources[i] for i in chosen]
+        self.texts = [self.texts[i] for i in chosen]
+        self.length_scores = self.length_scores[chosen]
+
+    def take_back(self, words):
+        self.texts = [
+            [t[: len(t) - int(n)] for t in ts] for ts, n in zip(self.texts, words, strict=True)
+        ]
+
+
+class Table:
+    """A model-shaped table: the logits are drawn from what stands before, by a hash."""
+
+    prefix, most_words, most_length = (0,), 30, 12
+
+    def __init__(self, seed=0):
+        self.seed = seed
+
+    def must_write(self, way):
+        pass
+
+    def logits(self, *key):
+        return chance(self.seed, *key).normal(size=9) * 1.5
+
+    def start(self, sources):
+        lengths = [chance(self.seed, *map(int, s)).normal(size=13) for s in sources]
+        lengths = torch.tensor(np.array(lengths)).log_softmax(-1)
+        return Texts([tuple(map(int, s)) for s in sources], [[()] for _ in sources], lengths)
+
+    def after(self, source, text):
+        return self.logits("next", source, tuple(w for w in text if w != 0))
+
+    def step(self, state, words=None, parents=None):
+        if words is not None:
+            state.texts = [
+                [texts[p] + (int(w),) for w, p in zip(row, chosen, strict=True)]
+                for texts, row, chosen in zip(
+                    state.texts, words, parents if parents is not None else [[0]] * len(words),
+                    strict=True,
+                )
+            ]  # fmt: skip
+        return torch.tensor(
+            np.array(
+                [
+                    [self.after(s, t) for t in ts]
+                    for s, ts in zip(state.sources, state.texts, strict=True)
+                ]
+            )
+        )
+
+    def block(self, state, words):
+        out = []
+        for b, row in enumerate(words.tolist()):
+            text = state.texts[b][0]
+            out.append(
+                [self.after(state.sources[b], text + tuple(row[: i + 1])) for i in range(len(row))]
+            )
+            state.texts[b] = [text + tuple(row)]
+        return torch.tensor(np.array(out))
+
+    def canvas(self, length):
+        slots = janus.canvas(length, SPECIAL)
+        return slots[np.argsort(slots.position)]
+
+    def slot(self, source, tokens, at):
+        return self.logits("mask", source, tuple(tokens), at)
+
+    def fill(self, state, tokens, sizes, first, asked):
+        rows = [
+            self.slot(state.sources[b], tokens[b, c, : sizes[b, c]].tolist(), l + first)
+            for b, c, l in asked.nonzero().tolist()
+        ]
+        return torch.tensor(np.array(rows)).view(-1, 9)
+
+
+def log_p(logits):
+    return logits - np.logaddexp.reduce(logits)
+
+
+def every_text(table, source, most, least=0, ngram=0):
+    """(log p with EOS, words) of all texts over the four words."""
+    for n in range(least, most + 1):
+        for words in itertools.product(WORDS, repeat=n):
+            grams = [words[i : i + ngram] for i in range(n - ngram + 1)] if ngram else []
+            if len(set(grams)) == len(grams):
+                steps = [
+                    log_p(table.after(source, words[:i]))[w] for i, w in enumerate((*words, 2))
+                ]
+                yield sum(steps), words
+
+
+SOURCES = [np.array([0, *range(5, 5 + n), 2]) for n in (1, 4, 2, 3, 6)]
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0, -0.5])
+@pytest.mark.parametrize(
+    ("least", "ngram", "early"), [(0, 0, True), (2, 0, False), (0, 2, True), (1, 1, False)]
+)
+def test_a_beam_as_wide_as_all_texts_finds_the_best_of_all(penalty, least, ngram, early):
+    table = Table()
+    found = beam.decode(
+        table, SOURCES[:3], SPECIAL, beam=64, length_penalty=penalty, max_length=3,
+        min_length=least, no_repeat_ngram=ngram, early_stop=early, n_best=4,
+    )  # fmt: skip
+    for source, output in zip(SOURCES, found, strict=False):
+        texts = every_text(table, tuple(map(int, source)), 3, least, ngram)
+        best = sorted(((p / (len(w) + 1) ** penalty, w) for p, w in texts), reverse=True)[:4]
+        outputs = [output, *output.others]
+        assert [tuple(o.tokens) for o in outputs] == [w for _, w in best]
+        assert np.allclose([o.score for o in outputs], [p for p, _ in best])
+
+
+def test_greedy_is_a_beam_of_one():
+    for seed in range(20):
+        one = greedy.decode(Table(seed), SOURCES, SPECIAL, max_length=12)
+        other = beam.decode(Table(seed), SOURCES, SPECIAL, beam=1, max_length=12)
+        assert [(tuple(a.tokens), a.passes) for a in one] == [
+            (tuple(b.tokens), b.passes) for b in other
+        ]
+        assert np.allclose([a.score for a in one], [b.score for b in other])
+
+
+def test_without_early_stop_no_beam_is_worse():
+    for seed in range(20):
+        early, late = (
+            beam.decode(Table(seed), SOURCES, SPECIAL, beam=3, max_length=8, early_stop=stop)
+            for stop in (True, False)
+        )
+        assert all(b.score >= a.score - 1e-12 for a, b in zip(early, late, strict=True))
+
+
+@pytest.mark.parametrize("way", [greedy, beam, speculative, sample])
+def test_no_ngram_comes_twice_and_lengths_are_kept(way):
+    for seed in range(5):
+        outputs = way.decode(
+            Table(seed), SOURCES, SPECIAL, no_repeat_ngram=2, min_length=4, max_length=6,
+            max_ratio=0.5,
+        )  # fmt: skip
+        for source, output in zip(SOURCES, outputs, strict=True):
+            words = output.tokens.tolist()
+            assert 4 <= len(words) <= 6 + len(source) // 2
+            assert set(words) <= set(WORDS)
+            assert len(set(itertools.pairwise(words))) == len(words) - 1
+
+
+def plain_mask_predict(table, source, iterations, lengths):
+    """The algorithm as it is described, one canvas at a time."""
+    best = (-np.inf, None)
+    for length in lengths:
+        tokens = [0, *[4] * (length - 2), 2]
+        score = [0.0] * length
+        for turn in range(iterations):
+            holes = [i for i in range(length) if tokens[i] == 4]
+            filled = list(tokens)
+            for i in holes:
+                p = log_p(table.slot(source, tokens, i))
+                filled[i] = max(WORDS, key=lambda w: p[w])
+                score[i] = p[filled[i]]
+            tokens = list(filled)
+            hide = (length - 2) * (iterations - turn - 1) // iterations
+            for i in sorted(range(1, length - 1), key=lambda i: score[i])[:hide]:
+                tokens[i] = 4
+        best = max(best, (sum(score) / length, tuple(filled[1:-1])))
+    return best
+
+
+@pytest.mark.parametrize(
+    ("kind", "iterations", "extra"), [("topk", 4, False), ("around", 10, True), ("topk", 1, False)]
+)
+def test_mask_predict_does_what_is_written_in_its_paper(kind, iterations, extra):
+    table = Table(3)
+    found = mask_predict.decode(
+        table, SOURCES, SPECIAL, iterations=iterations, lengths=kind, early_stop=False,
+        extra_pass=extra,
+    )  # fmt: skip
+    scores = table.start(SOURCES).length_scores.numpy()
+    for source, row, output in zip(SOURCES, scores, found, strict=True):
+        order = sorted(range(3, 13), key=lambda n: -row[n])
+        around = [min(max(order[0] + d, 3), 12) for d in (-1, 0, 1)]
+        lengths = order[:3] if kind == "topk" else around
+        want = plain_mask_predict(table, tuple(map(int, source)), iterations + extra, lengths)
+        assert tuple(output.tokens) == want[1]
+        assert output.score == pytest.approx(want[0])
+
+
+def test_stopping_early_is_stopping_when_a_pass_changes_nothing():
+    model, objective = built()
+    rng = np.random.default_rng(5)
+    sources = [sentence(rng, n) for n in rng.integers(2, 12, 40)]
+    reader = Reader(model, objective)
+    early = mask_predict.decode(reader, sources, SPECIAL, iterations=10, length_beam=1)
+    for source, output in zip(sources, early, strict=True):
+        words = []
+        for done in range(1, output.passes + 1):
+            board = _board_after(reader, source, done)
+            words.append(tuple(board.full[0, 0].tolist()))
+        settled = words[-1] == words[-2] if len(words) > 1 else False
+        assert settled or output.passes >= 10 - 10 // len(words[-1])
+        assert all(a != b for a, b in itertools.pairwise(words[:-1]))
+
+
+def _board_after(reader, source, passes):
+    state = reader.start([source])
+    board = mask_predict.Board.of(
+        reader, state.length_scores[:, 3:].argmax(1, keepdim=True) + 3, SPECIAL
+    )
+    for done in range(1, passes + 1):
+        board = board.filled(reader, state, SPECIAL)
+        if done < passes:
+            board = board.hidden(board.holes.sum(-1) * (10 - done) // 10, SPECIAL)
+    return board
+
+
+WAYS = {
+    "greedy": {}, "beam": {"beam": 3, "n_best": 2}, "sample": {"top_k": 9, "top_p": 0.9, "seed": 7},
+    "mask_predict": {"iterations": 5}, "speculative": {"block": 4},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("read", ["next", "past"])
+@pytest.mark.parametrize("name", WAYS)
+def test_a_batch_of_many_is_many_batches_of_one(name, read):
+    model, objective = built(read=read)
+    rng = np.random.default_rng(4)
+    sources = [sentence(rng, n) for n in rng.integers(1, 12, 24)]
+    reader, decode = Reader(model, objective), find("januslm.decoding", name).decode
+    limit = {} if name == "mask_predict" else {"max_length": 25}
+    given = options(decode, WAYS[name] | limit, "decode")
+    together = decode(reader, sources, SPECIAL, **given)
+    alone = [decode(reader, [s], SPECIAL, **given)[0] for s in sources]
+    assert len({len(o.tokens) for o in alone}) > 3, "sentences that all end together prove little"
+    for a, b in zip(together, alone, strict=True):
+        assert (a.tokens.tolist(), a.passes) == (b.tokens.tolist(), b.passes)
+        assert [o.tokens.tolist() for o in a.others] == [o.tokens.tolist() for o in b.others]
+        assert a.score == pytest.approx(b.score, abs=1e-6)
+
+
+@pytest.mark.parametrize("place", ["input", "target"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"draft": "jacobi", "block": 3},
+        {"draft_iterations": 3},
+        {"no_repeat_ngram": 2},
+        {"min_length": 9},
+    ],
+)
+def test_speculative_writes_exactly_what_greedy_writes(place, given):
+    limits = {k: v for k, v in given.items() if k in ("no_repeat_ngram", "min_length")}
+    for seed, read in itertools.product(range(3), ("next", "past")):
+        torch.manual_seed(seed)
+        model, objective = built(read=read, query_position=place)
+        rng = np.random.default_rng(seed)
+        sources = [sentence(rng, n) for n in rng.integers(1, 12, 30)]
+        reader = Reader(model, objective)
+        slow = greedy.decode(reader, sources, SPECIAL, max_length=25, **limits)
+        fast = speculative.decode(reader, sources, SPECIAL, max_length=25, **given)
+        assert [o.tokens.tolist() for o in slow] == [o.tokens.tolist() for o in fast]
+        assert np.allclose([o.score for o in slow], [o.score for o in fast])
+
+
+def test_speculative_with_a_perfect_draft_needs_two_passes():
+    class Sure(Table):
+        """Both streams know the same text by heart."""
+
+        def slot(self, source, tokens, at):
+            return np.eye(9)[5 + at % 4] * 9
+
+        def after(self, source, text):
+            words = [w for w in text if w != 0]
+            right = all(w == 5 + (i + 1) % 4 for i, w in enumerate(words))
+            length = int(self.start([np.array(source)]).length_scores[0, 3:].argmax()) + 1
+            return np.eye(9)[2 if right and len(words) == length else 5 + (len(words) + 1) % 4] * 9
+
+    outputs = speculative.decode(Sure(), SOURCES, SPECIAL)
+    assert [o.passes for o in outputs] == [2] * len(SOURCES)
+    slow = greedy.decode(Sure(), SOURCES, SPECIAL)
+    assert [o.tokens.tolist() for o in outputs] == [o.tokens.tolist() for o in slow]
+
+
+def test_sampling_follows_the_table():
+    scores = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().expand(4000, 4)
+    drawn = torch.rand(4000)
+    counts = sample.draw(scores, drawn, 1.0, 0, 1.0)[1][:, 0].bincount(minlength=4) / 4000
+    assert torch.allclose(counts, scores[0].exp(), atol=0.03)
+    assert set(sample.draw(scores, drawn, 1.0, 2, 1.0)[1][:, 0].tolist()) == {0, 1}
+    assert set(sample.draw(scores, drawn, 1.0, 0, 0.75)[1][:, 0].tolist()) == {0, 1}
+    assert set(sample.draw(scores, drawn, 1e-3, 0, 1.0)[1][:, 0].tolist()) == {0}
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [("cmlm", "greedy"), ("ar", "mask_predict"), ("ar", "speculative"), ("cmlm", "beam")],
+)
+def test_what_a_checkpoint_never_learnt_is_refused(name, way):
+    model, objective = built(name)
+    with pytest.raises(Refused, match=f"objective '{name}' cannot write"):
+        find("januslm.decoding", way).decode(Reader(model, objective), SOURCES, SPECIAL)
+
+
+def test_cmlm_writes_its_own_end():
+    model, objective = built("cmlm")
+    reader = Reader(model, objective)
+    canvas = reader.canvas(5)
+    assert (canvas.goal != NONE).sum() == 4
+    outputs = mask_predict.decode(reader, SOURCES, SPECIAL, length_beam=1)
+    for source, output in zip(SOURCES, outputs, strict=True):
+        length = int(reader.start([source]).length_scores[0, 3:].argmax()) + 3
+        assert len(output.tokens) == length - 2
+        assert output.tokens.min() > 4
+
+
+def test_every_file_in_the_folder_decodes():
+    assert set(names("januslm.decoding")) == set(WAYS)
+    for name in names("januslm.decoding"):
+        decode = find("januslm.decoding", name).decode
+        assert options(decode, {}, "decode") is not None
+        with pytest.raises(Refused, match="decode: unknown key 'beem'"):
+            options(decode, {"beem": 3}, "decode")
+
+
+def test_a_source_the_model_has_no_positions_for_is_refused():
+    model, objective = built()
+    with pytest.raises(Refused, match="source 1 of the batch has 41 tokens; possible: 1 to 40"):
+        Reader(model, objective).start([np.arange(4), np.zeros(41, int)])
+
+
+def test_top_is_topk():
+    from januslm.decoding._rules import top
+
+    scores = torch.randn(7, 5003)
+    for k in (1, 3, 10):
+        value, at = top(scores, k)
+        assert torch.equal(value, scores.topk(k)[0])
+        assert torch.equal(scores.gather(1, at), value)
+
+
+def test_a_state_can_be_copied_and_its_twin_used_up():
+    model, objective = built()
+    reader = Reader(model, objective)
+    state = reader.start(SOURCES)
+    twin = copy(state)
+    mask_predict.write(reader, twin, SPECIAL, 3, 1, "topk", early_stop=True)
+    assert len(state) == len(SOURCES)
+    assert V == reader.step(state).shape[-1]

@@ -1,0 +1,131 @@
+"""Weights that leave and come back are the same, and BART's mean what transformers says they mean."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from januslm import learner, tokenizer
+from januslm.config import Refused
+from januslm.interop import bart, native
+from januslm.interop.__main__ import convert
+from januslm.learner import Loss
+from januslm.model import Seq2Seq, configure
+from januslm.noise import generator
+from januslm.packing import Packer
+
+transformers = pytest.importorskip("transformers", reason="transformers is a dev dependency")
+
+
+@pytest.fixture
+def words(tmp_path):
+    """A small tokenizer of ours."""
+    texts = ["the quick brown fox jumps over the lazy dog " * 3]
+    return tokenizer.train(texts, 300, tmp_path / "tokenizer.json"), tmp_path / "tokenizer.json"
+
+
+def huggingface(folder, size):
+    """A random BART as transformers saves it, with a tokenizer whose <mask> comes last."""
+    config = transformers.BartConfig(
+        vocab_size=size, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64,
+        max_position_embeddings=64, dropout=0.0, attention_dropout=0.0,
+    )  # fmt: skip
+    model = transformers.BartForConditionalGeneration(config).eval()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    model.save_pretrained(folder)
+    return model
+
+
+def with_mask_last(path, size):
+    """Our tokenizer's JSON with BART's ids."""
+    tree = json.loads(path.read_text())
+    old = {i: int(j) for i, j in enumerate(bart.from_bart(size))}
+    tree["model"]["vocab"] = {w: old[i] for w, i in tree["model"]["vocab"].items()}
+    for added in tree["added_tokens"]:
+        added["id"] = old[added["id"]]
+    return tree
+
+
+def test_bart_gives_the_logits_of_transformers(tmp_path, words):
+    ours, path = words
+    theirs = huggingface(tmp_path / "hf", ours.size)
+    (tmp_path / "hf" / "tokenizer.json").write_text(json.dumps(with_mask_last(path, ours.size)))
+    convert("bart", tmp_path / "hf", tmp_path / "ours")
+    saved = native.read(tmp_path / "ours")
+    assert (
+        saved.tokenizer.encode(["the lazy fox"])[0].tolist()
+        == ours.encode(["the lazy fox"])[0].tolist()
+    )
+    table = {"name": saved.objective, **saved.options}
+    objective = learner.settle(table, {"name": "none"}, Loss(), "nmt", ours.special, "test")
+    rng, order = np.random.default_rng(0), bart.from_bart(ours.size).numpy()
+    source, target = (np.r_[0, rng.integers(4, ours.size, n), 2] for n in (9, 7))
+    batch = Packer(objective.loss.weights)([objective.example(source, target, generator(0, 0))])
+    with torch.inference_mode():
+        hidden, _ = saved.model(batch)
+        mine = hidden @ saved.model.vocabulary_weight().t()
+        start = torch.from_numpy(np.r_[2, order[target[:-1]]])[None]
+        logits = theirs(torch.from_numpy(order[source])[None], decoder_input_ids=start).logits[0]
+    torch.testing.assert_close(mine, logits[:, order], atol=2e-4, rtol=1e-4)
+
+
+def test_bart_weights_survive_the_way_out_and_in(tmp_path, words):
+    ours, path = words
+    theirs = huggingface(tmp_path / "hf", ours.size)
+    (tmp_path / "hf" / "tokenizer.json").write_text(json.dumps(with_mask_last(path, ours.size)))
+    convert("bart", tmp_path / "hf", tmp_path / "ours")
+    convert("bart-out", tmp_path / "ours", tmp_path / "back")
+    state = native.load(tmp_path / "back" / "model.safetensors")
+    for name, tensor in theirs.state_dict().items():
+        if name in state:
+            offset = 2 if "embed_positions" in name else 0
+            assert torch.equal(state[name][offset:], tensor[offset:]), name
+    missing = {n for n in theirs.state_dict() if n not in state}
+    assert missing == {
+        "lm_head.weight", "final_logits_bias", "model.encoder.embed_tokens.weight",
+        "model.decoder.embed_tokens.weight",
+    }  # fmt: skip
+
+
+def test_a_missing_tensor_is_named(tmp_path, words):
+    ours, path = words
+    huggingface(tmp_path / "hf", ours.size)
+    (tmp_path / "hf" / "tokenizer.json").write_text(path.read_text())
+    state = native.load(tmp_path / "hf" / "model.safetensors")
+    from safetensors.torch import save_file
+
+    state.pop("model.decoder.layers.1.fc2.bias")
+    save_file(state, tmp_path / "hf" / "model.safetensors")
+    with pytest.raises(Refused, match=r"the tensor decoder\.layers\.1\.fc2\.bias is missing"):
+        bart.load(tmp_path / "hf")
+
+
+def test_our_own_format_gives_back_every_weight(tmp_path, words):
+    ours, path = words
+    model = Seq2Seq(configure({"width": 32, "ffn": 64}, ours.size, "test"))
+    native.write(tmp_path / "x", model, path, "janus", {"read": "next"}, {"task": "none"})
+    saved = native.read(tmp_path / "x")
+    assert (saved.objective, saved.options, saved.about) == (
+        "janus",
+        {"read": "next"},
+        {"task": "none"},
+    )
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, saved.model.state_dict()[name]), name
+
+
+def test_a_folder_that_is_no_model_says_what_is_missing(tmp_path):
+    with pytest.raises(Refused, match=r"no model\.safetensors, config\.json, tokenizer\.json"):
+        native.read(tmp_path)
+
+
+def test_a_foreign_tokenizer_beside_the_weights_is_refused(tmp_path, words):
+    ours, path = words
+    model = Seq2Seq(configure({"width": 32, "ffn": 64}, ours.size, "test"))
+    native.write(tmp_path / "x", model, path, "janus", {}, {})
+    tokenizer.train(["another text altogether"], 300, tmp_path / "x" / "tokenizer.json")
+    with pytest.raises(Refused, match=r"not the tokenizer that config\.json names"):
+        native.read(tmp_path / "x")

@@ -1,0 +1,139 @@
+"""Each objective's grid equals a drawing kept here; what is derived from a rule holds for all ranks."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from samples import OBJECTIVES, SPECIAL, every_layout, hide, sentence, spoken
+
+from januslm import folder
+from januslm.layout import NONE, Codes, Rule, Slots, stack, visible
+from januslm.objectives.__main__ import HIDDEN, TARGET, drawing, listing, main
+
+DRAWINGS = Path(__file__).parent / "drawings"
+CASES = pytest.mark.parametrize("case", every_layout(), ids=spoken)
+
+
+@CASES
+def test_the_grid_equals_its_drawing(case):
+    name, given = case
+    path = DRAWINGS / f"{spoken(case)}.txt"
+    command = " ".join(["python -m januslm.objectives", name, *(f"{k}={v}" for k, v in given.items())])
+    assert path.is_file(), f"look at the new layout, then: {command} > tests/drawings/{path.name}"
+    assert drawing(name, given) + "\n" == path.read_text(encoding="utf-8")
+
+
+def test_every_drawing_belongs_to_a_layout():
+    assert {p.stem for p in DRAWINGS.glob("*.txt")} == {spoken(case) for case in every_layout()}
+
+
+@CASES
+def test_a_word_has_one_goal_per_stream_and_goals_are_words(case):
+    rng = np.random.default_rng(0)
+    name, given = case
+    plugin = folder.find("januslm.objectives", name)
+    for size in (3, 4, 7, 12):
+        slots = plugin.layout(sentence(rng, size), hide(rng, size), SPECIAL, **given).slots
+        aims = [(s, g) for s, g in zip(slots.stream, slots.goal, strict=True) if g != NONE]
+        assert len(aims) == len(set(aims))
+        assert all(0 <= goal < size for _, goal in aims)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_streams_that_never_read_each_other_are_found_for_all_ranks(name):
+    rule = folder.find("januslm.objectives", name).RULE
+    n, ranks = len(rule.streams), np.arange(-1, 40)
+    stream, rank = (x.ravel() for x in np.meshgrid(np.arange(n), ranks, indexing="ij"))
+    seen = visible(rule, Codes(stream, rank), Codes(stream, rank))
+    reads = seen.reshape(n, len(ranks), n, len(ranks)).any((1, 3))
+    assert (rule.reads == reads).all()
+    apart = rule.block[:, None] != rule.block[None, :]
+    assert not (reads & apart).any()
+    assert (rule.readable == reads.any(0)).all()
+
+
+@CASES
+def test_no_reader_is_blind(case):
+    name, given = case
+    plugin = folder.find("januslm.objectives", name)
+    assert plugin.layout(TARGET, HIDDEN, SPECIAL, **given).visible().any(1).all()
+
+
+def test_janus_queries_and_next_slots_are_never_keys():
+    rule = folder.find("januslm.objectives", "janus").RULE
+    unread = {s for s, read in zip(rule.streams, rule.readable, strict=True) if not read}
+    assert unread == {"query", "next"}
+    assert len(set(rule.block)) == 2
+
+
+def test_streams_in_a_chain_share_a_block():
+    rule = Rule(("a", "b", "c", "d"), lambda q, k: (k.stream == q.stream + 1) & (q.stream != 2))
+    assert list(rule.block) == [0, 0, 0, 1]
+
+
+def test_stack_repeats_numbers_and_keeps_order():
+    slots = stack((7, np.arange(2), 0, NONE, NONE), (np.array([8, 9]), np.arange(2), 1, 0, [3, 4]))
+    assert [list(getattr(slots, f)) for f in ("token", "position", "stream", "rank", "goal")] == [
+        [7, 7, 8, 9], [0, 1, 0, 1], [0, 0, 1, 1], [-1, -1, 0, 0], [-1, -1, 3, 4],
+    ]  # fmt: skip
+    assert isinstance(slots[1:3], Slots) and len(slots[1:3]) == 2
+
+
+def by_the_table(slots: Slots) -> np.ndarray:
+    """bool [S, S]: OBJECTIVES 1, 'Visibility', slot by slot in words."""
+    seen = np.zeros((len(slots), len(slots)), bool)
+    names = np.array(["U", "M", "Y", "Q", "A", "B"])[slots.stream]
+    holes = sorted(set(slots.position[names == "M"].tolist()))
+    for i, (row, at) in enumerate(zip(names, slots.position, strict=True)):
+        for j, (column, place) in enumerate(zip(names, slots.position, strict=True)):
+            if row in "AB":
+                seen[i, j] = column == "A" and place <= at
+            elif column == "U":
+                seen[i, j] = True
+            elif column == "M":
+                k, other = holes.index(at) if at in holes else None, holes.index(place)
+                seen[i, j] = {"U": True, "M": True}.get(row) or (
+                    other > k if row == "Y" else row == "Q" and other >= k
+                )
+            elif column == "Y" and row in "YQ":
+                k, other = holes.index(at), holes.index(place)
+                seen[i, j] = other <= k if row == "Y" else other < k
+    return seen
+
+
+def test_janus_sees_what_its_table_says():
+    rng = np.random.default_rng(1)
+    janus = folder.find("januslm.objectives", "janus")
+    for size in rng.integers(3, 15, 20):
+        layout = janus.layout(sentence(rng, size), hide(rng, size), SPECIAL)
+        assert (layout.visible() == by_the_table(layout.slots)).all()
+
+
+def test_listing_names_every_objective_with_its_sentence():
+    lines = listing().splitlines()
+    assert [line.split()[0] for line in lines] == OBJECTIVES
+    assert all(len(line.split()) > 3 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["jannus"], "no 'jannus' in objectives/; there are {}. Did you mean 'janus'?\n"),
+        (["janus", "raed=past"], "janus: unknown key 'raed'; there are query_position, read. "
+         "Did you mean 'read'?\n"),
+        (["janus", "read=last"], "janus: read must be one of next, past, got 'last'\n"),
+        (["janus", "past"], "'past' is not an option: write option=value, e.g. read=past\n"),
+    ],
+)  # fmt: skip
+def test_a_typo_gets_one_line_and_code_2(arguments, message, capsys):
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", message.format(", ".join(OBJECTIVES)))
+
+
+def test_the_command_draws():
+    command = [sys.executable, "-m", "januslm.objectives", "ar", "read=next"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert (done.returncode, done.stdout) == (0, drawing("ar", {"read": "next"}) + "\n")

@@ -1,0 +1,384 @@
+"""Every metric against the program that first printed it, or against numbers worked out by hand."""
+
+import importlib.util
+import math
+import re
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finetune.pairs import lines
+from finetune.tasks import multi30k, scitldr
+from januslm import significance
+from januslm.config import Refused
+from januslm.folder import find, names
+from januslm.metrics import (
+    bleu,
+    coqa_f1,
+    distinct,
+    exact_match,
+    meteor,
+    nltk_bleu,
+    qg_bleu,
+    qg_rouge,
+    rouge,
+)
+from januslm.metrics._porter import stem
+
+rouge_scorer = pytest.importorskip("rouge_score.rouge_scorer")
+METRICS = [name for name in names("januslm.metrics") if name != "meteor"]
+TEXTS = st.lists(st.text("abc .-\n", max_size=30), min_size=1, max_size=3)
+
+
+def damaged(text: str, every: int) -> str:
+    """A text without each n-th word, and with two words exchanged."""
+    words = [word for i, word in enumerate(text.split()) if i % every != 1]
+    words[:2] = reversed(words[:2])
+    return " ".join(words)
+
+
+@pytest.fixture(scope="module")
+def papers(data):
+    """200 real abstracts as predictions, with one to four reference summaries each."""
+    pairs = list(scitldr.read(data, "test"))[:200]
+    return [p.source for p in pairs], [list(p.targets) for p in pairs]
+
+
+@pytest.fixture(scope="module")
+def captions(data):
+    """300 real captions, damaged, with their references and a second reference for some."""
+    texts = [p.targets[0] for p in multi30k.read(data, "test")][:301]
+    references = [[a, b] if i % 3 == 0 else [a] for i, (a, b) in enumerate(pairwise(texts))]
+    return [damaged(text, 8) for text in texts[:300]], references
+
+
+@pytest.fixture(scope="module")
+def questions(data):
+    """300 real questions, tokenized."""
+    texts = list(lines(data / "squad_qg" / "dev.tgt.gz"))[:300]
+    return [damaged(text, 5) for text in texts], [[text.strip()] for text in texts]
+
+
+def google(kinds: list[str], predictions, references) -> dict[str, np.ndarray]:
+    scorer = rouge_scorer.RougeScorer(kinds)
+    found = [scorer.score_multi(r, p) for p, r in zip(predictions, references, strict=True)]
+    return {kind: np.array([100 * one[kind].fmeasure for one in found]) for kind in kinds}
+
+
+# ROUGE
+
+
+@pytest.mark.parametrize("texts", ["papers", "questions", "captions"])
+def test_rouge_without_stemming_equals_googles_on_every_line(texts, request):
+    predictions, references = request.getfixturevalue(texts)
+    ours = rouge.each(predictions, references)
+    theirs = google(["rouge1", "rouge2", "rougeL"], predictions, references)
+    for a, b in zip(ours.values(), theirs.values(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_summary_level_rouge_equals_googles_on_real_sentences(papers):
+    predictions = ["\n".join(text.split(". ")) for text in papers[0][:60]]
+    references = [["\n".join(one.split(", ")) for one in several] for several in papers[1][:60]]
+    ours = rouge.each(predictions, references, level="summary")["rouge-l"]
+    theirs = google(["rougeLsum"], predictions, references)["rougeLsum"]
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text("abc .-\n", max_size=40), TEXTS)
+def test_rouge_equals_googles_on_any_text(prediction, references):
+    for level, kind in (("sentence", "rougeL"), ("summary", "rougeLsum")):
+        ours = rouge.each([prediction], [references], level=level)
+        theirs = google(["rouge1", "rouge2", kind], [prediction], [references])
+        for a, b in zip(ours.values(), theirs.values(), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+PERL = """
+    caresses caress ponies poni ties ti cats cat feed feed agreed agre plastered plaster
+    bled bled motoring motor sing sing conflated conflat hopping hop falling fall hissing
+    hiss filing file happy happi sky sky relational relat conditional condit rational ration
+    valency valenc digitizer digit conformably conform triplicate triplic formative form
+    electrical electr goodness good revival reviv adjustable adjust adoption adopt probate
+    probat rate rate cease ceas controll control roll roll generalizations gener oscillators
+    oscil governmental govern agreement agreem document docum documentation docum statement
+    statem instrumental instrum environmental environ internationally internat international
+    intern traditionally tradit congressional congress commissioner commiss possibly possibl
+    technology technolog psychology psycholog accidentally accid implementation implem
+    cement cement element elem movement movem yearly yearli dying dy skies ski innings in
+    2020s 2020 covid19 covid19
+"""
+
+
+def test_stems_are_what_the_perl_script_prints():
+    words = PERL.split()
+    assert [stem(word) for word in words[::2]] == words[1::2]
+
+
+def test_stems_equal_nltks_but_for_step_4_on_a_real_vocabulary(papers):
+    porter = pytest.importorskip("nltk.stem.porter")
+    oracle = porter.PorterStemmer(mode=porter.PorterStemmer.MARTIN_EXTENSIONS)
+    vocabulary = {word for text in papers[0] for word in rouge.words(text)}
+    differ = {w for w in vocabulary if len(w) > 3 and stem(w) != oracle.stem(w)}
+    assert {"agreement", "documents", "implementation"} & differ
+    assert all(re.search("ion|ent", word) for word in differ)
+    assert len(vocabulary) > 3000 > 20 * len(differ)
+
+
+def test_words_of_three_letters_are_not_stemmed():
+    assert rouge.words("Ties, tied, was; the dogs' bus!", stem=True) == [
+        "ti", "ti", "was", "the", "dog", "bus",
+    ]  # fmt: skip
+
+
+def test_irregular_words_go_to_their_base_form_before_the_stemmer_sees_them(tmp_path):
+    (tmp_path / "noun.exc").write_text("geese goose\nmen man\n")
+    known = rouge.irregular(str(tmp_path))
+    assert rouge.words("Geese goose men", stem=True, exceptions=known) == ["goose", "goos", "men"]
+    (tmp_path / "adj.exc").write_text("worse bad\n")
+    rouge.irregular.cache_clear()
+    scores = rouge.score(["worse"], [["bad"]], stem=True, exceptions=str(tmp_path))
+    assert scores["rouge-1"] == 100
+
+
+def test_rouge_of_several_references_is_the_best_one():
+    assert rouge.score(["a b"], [["x y", "a b"]])["rouge-2"] == 100
+
+
+def test_rouge_by_hand():
+    scores = rouge.score(["the cat sat"], [["the cat was on the mat"]])
+    assert scores["rouge-1"] == pytest.approx(100 * 4 / 9)
+    assert scores["rouge-2"] == pytest.approx(100 * 2 / 7)
+    assert scores["rouge-l"] == pytest.approx(100 * 4 / 9)
+
+
+# BLEU
+
+
+def test_bleu_equals_sacrebleu_on_real_captions(captions):
+    sacrebleu = pytest.importorskip("sacrebleu")
+    predictions, references = captions
+    single = [several[:1] for several in references]
+    expected = sacrebleu.corpus_bleu(predictions, [[one[0] for one in single]]).score
+    assert bleu.score(predictions, single)["bleu"] == expected
+    assert "tok:13a|smooth:exp" in bleu.signature(predictions, single)
+
+
+def test_fairseq_bleu_is_the_plain_formula_on_tokens(questions):
+    predictions, references = questions
+    matches, totals = np.zeros(4), np.zeros(4)
+    ours = theirs = 0
+    for prediction, (reference,) in zip(predictions, references, strict=True):
+        a, b = prediction.split(), reference.split()
+        ours, theirs = ours + len(a), theirs + len(b)
+        for n in range(1, 5):
+            grams = [tuple(a[i : i + n]) for i in range(len(a) - n + 1)]
+            left = [tuple(b[i : i + n]) for i in range(len(b) - n + 1)]
+            for gram in grams:
+                totals[n - 1] += 1
+                if gram in left:
+                    left.remove(gram)
+                    matches[n - 1] += 1
+    expected = 100 * np.exp(np.log(matches / totals).mean() + min(0, 1 - theirs / ours))
+    assert bleu.score(predictions, references, mode="fairseq")["bleu"] == pytest.approx(expected)
+
+
+def test_compound_bleu_splits_hyphens_on_both_sides_and_says_so():
+    texts, wanted = ["a well-known low-cost book is here"], [["a well-known low cost book is here"]]
+    assert bleu.split_compounds("a-b-c x - y") == "a ##AT##-##AT## b-c x - y"
+    plain = bleu.score(texts, wanted, mode="fairseq")["bleu"]
+    assert bleu.score(texts, wanted, mode="compound")["bleu"] > plain
+    assert bleu.signature(texts, wanted, mode="compound").startswith("compound|")
+
+
+def test_bleu_without_one_common_fourgram_is_zero_for_fairseq_but_not_for_sacrebleu():
+    texts, wanted = ["a b c x d e f"], [["a b c y d e f"]]
+    assert bleu.score(texts, wanted, mode="fairseq")["bleu"] == 0
+    assert bleu.score(texts, wanted)["bleu"] > 0
+
+
+def test_bleu4_of_the_question_scripts_equals_unsmoothed_sacrebleu(captions):
+    predictions, references = captions
+    expected = bleu.score(predictions, references, mode="fairseq")["bleu"]
+    assert qg_bleu.score(predictions, references)["bleu-4"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_rouge_of_the_question_scripts_takes_precision_and_recall_from_different_references():
+    # precision 1 from the long reference, recall 1/2 from the short one, beta 1.2
+    found = qg_rouge.score(["a b"], [["a b c d e f", "x b"]])["rouge-l"]
+    assert found == pytest.approx(100 * 2.44 * 1 * 0.5 / (0.5 + 1.44 * 1))
+
+
+# PersonaChat
+
+
+def test_a_perfect_answer_has_133_and_122_in_the_old_nltk_form():
+    scores = nltk_bleu.score(["i have two dogs and a cat"], [["i have two dogs and a cat"]])
+    assert scores["bleu-1"] == pytest.approx(400 / 3)
+    assert scores["bleu-2"] == pytest.approx(100 * math.sqrt(4 / 3 * 10 / 9))
+
+
+def test_the_old_form_of_smoothing_by_hand():
+    # p1 = 1/2; no pairs: p2, p3, p4 = (i + 5 / ln 2) / 1 in method 4, then averaged with neighbours
+    unit = 5 / math.log(2)
+    first = (1.5 + 0.5 + (1 + unit)) / 3
+    second = (first + (1 + unit) + (2 + unit)) / 3
+    scores = nltk_bleu.score(["a b"], [["a c"]])
+    assert scores["bleu-1"] == pytest.approx(100 * first)
+    assert scores["bleu-2"] == pytest.approx(100 * math.sqrt(first * second))
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "one", "two"),
+    [
+        ("i have two dogs .", "i have a cat .", 81.666667, 86.818996),
+        ("the old bridge is closed today", "the bridge is closed", 91.111111, 68.856026),
+        ("yes i do", "no i do not like it at all", 17.838251, 29.966090),
+        ("a b", "a c", 340.449173, 486.211451),
+        ("hello there", "hello", 340.449173, 486.211451),
+        ("i paint small boats by the sea every day", "i paint boats by the sea", 94.444444, 73.802412),
+    ],
+)
+def test_the_old_form_gives_what_nltk_3_5_printed(prediction, reference, one, two):
+    scores = nltk_bleu.score([prediction], [[reference]])
+    assert scores == pytest.approx({"bleu-1": one, "bleu-2": two}, abs=1e-5)
+
+
+def test_the_old_form_equals_todays_nltk_where_every_ngram_matches_once(captions):
+    nltk = pytest.importorskip("nltk.translate.bleu_score")
+    smooth = nltk.SmoothingFunction().method7
+    same = 0
+    for prediction, several in zip(*captions, strict=True):
+        if not all(bleu.each([prediction], [several], mode="fairseq")["bleu"][0, :4]):
+            continue
+        same += 1
+        ours = nltk_bleu.each([prediction], [several])
+        split = [one.split(" ") for one in several]
+        for name, weights in (("bleu-1", [1, 0, 0, 0]), ("bleu-2", [0.5, 0.5, 0, 0])):
+            theirs = nltk.sentence_bleu(split, prediction.split(" "), weights, smooth)
+            assert ours[name][0] == pytest.approx(100 * theirs)
+    assert same > 30
+
+
+def test_one_word_and_wrong_answers_score_zero_as_in_the_official_script():
+    scores = nltk_bleu.score(["yes", "no dogs here"], [["yes"], ["a cat"]])
+    assert scores == {"bleu-1": 0, "bleu-2": 0}
+
+
+def test_distinct_counts_over_all_answers_together():
+    scores = distinct.score(["i like dogs", "i like cats"], [["x"], ["x"]])
+    assert scores["distinct-1"] == pytest.approx(100 * 4 / 6, abs=1e-3)
+    assert scores["distinct-2"] == pytest.approx(100 * 3 / 4, abs=1e-3)
+
+
+# CoQA, exact match, METEOR
+
+
+def test_coqa_f1_forgets_articles_case_and_punctuation():
+    scores = coqa_f1.each(
+        ["The white, House.", "", "", "a cat", "he ran home"],
+        [["white house"], ["the"], ["yes"], ["dog"], ["ran far away"]],
+    )["f1"]
+    np.testing.assert_allclose(scores, [100, 100, 0, 0, 100 * 2 / 6])
+
+
+def test_exact_match_takes_any_reference():
+    assert exact_match.score(["a  b ", "c"], [["x", "a b"], ["d"]]) == {"exact": 50}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pycocoevalcap") is not None, reason="it is here")
+def test_meteor_without_its_package_says_what_to_install():
+    with pytest.raises(Refused, match=r"pycocoevalcap is not installed; pip install .*meteor"):
+        meteor.score(["a"], [["a"]])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("pycocoevalcap") is None, reason="no pycocoevalcap")
+def test_meteor_equals_pycocoevalcaps(questions):
+    predictions, references = (part[:40] for part in questions)
+    reference = pytest.importorskip("pycocoevalcap.meteor.meteor").Meteor()
+    known, found = dict(enumerate(references)), {i: [p] for i, p in enumerate(predictions)}
+    expected, _ = reference.compute_score(known, found)
+    assert meteor.score(predictions, references)["meteor"] == pytest.approx(100 * expected)
+
+
+# What all of them promise
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_test_set_without_lines_scores_zero(name):
+    assert set(find("januslm.metrics", name).score([], []).values()) == {0.0}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_missing_prediction_is_an_error_and_not_a_shifted_score(name):
+    if name == "distinct":
+        pytest.skip("distinct does not look at references")
+    with pytest.raises(ValueError, match=r"shorter|longer|predictions for"):
+        find("januslm.metrics", name).score(["a"], [["a"], ["b"]])
+
+
+@pytest.mark.parametrize("name", [n for n in METRICS if n != "distinct"])
+def test_the_score_follows_from_what_each_line_has(name, captions):
+    metric = find("januslm.metrics", name)
+    scores = metric.score(*captions)
+    for key, values in metric.each(*captions).items():
+        assert len(values) == 300
+        again = significance.resampled(metric, values, {}, 0, 0)
+        assert again[0] == pytest.approx(scores[key])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: rouge.score(["a"], [["a"]], level="page"),
+            "rouge: level must be one of sentence, summary, got 'page'",
+        ),
+        (
+            lambda: bleu.score(["a"], [["a"]], mode="moses"),
+            "bleu: mode must be one of sacre, fairseq, compound, got 'moses'",
+        ),
+    ],
+)
+def test_messages(call, message):
+    with pytest.raises(Refused) as caught:
+        call()
+    assert str(caught.value) == message
+
+
+# Significance
+
+
+def test_a_system_does_not_differ_from_itself(captions):
+    predictions, references = captions
+    (found,) = significance.compare(bleu, predictions, predictions, references, draws=50)
+    assert (found.low, found.high, found.real) == (0, 0, False)
+
+
+def test_a_clearly_worse_system_differs_and_the_report_says_so(captions):
+    predictions, references = captions
+    worse = [damaged(text, 3) for text in predictions]
+    (found,) = significance.compare(bleu, predictions, worse, references, draws=200)
+    assert found.real
+    assert found.low > 0
+    assert str(found).endswith("a real difference")
+
+
+def test_two_equally_good_systems_are_called_different_about_one_time_in_twenty():
+    rng, wrong = np.random.default_rng(7), 0
+    references = [["yes"]] * 200
+    for seed in range(60):
+        a, b = (["yes" if x else "no" for x in rng.random(200) < 0.6] for _ in "ab")
+        (found,) = significance.compare(exact_match, a, b, references, draws=200, seed=seed)
+        wrong += found.real
+    assert wrong <= 8
+
+
+def test_a_score_over_all_answers_together_has_no_interval():
+    with pytest.raises(Refused, match="distinct: has no values per line to resample"):
+        significance.compare(distinct, ["a"], ["b"], [["a"]])

@@ -1,0 +1,223 @@
+"""What is hidden: the laws of the text, against slow references written from it."""
+
+from collections import Counter
+from math import ceil, exp, factorial
+
+import numpy as np
+import pytest
+from samples import SPECIAL
+
+from januslm import noise
+from januslm.config import Refused
+
+
+def words(size: int) -> np.ndarray:
+    return np.concatenate([[SPECIAL.bos], np.arange(10, 8 + size), [SPECIAL.eos]])
+
+
+def hidden(name: str, size: int, samples: int, seed: int = 0, **options) -> np.ndarray:
+    """bool [samples, size]."""
+    y = words(size)
+    hide = noise.find(name)
+    return np.array(
+        [hide(y, y, SPECIAL, noise.generator(seed, i), **options)[1] for i in range(samples)]
+    )
+
+
+def law(rows) -> Counter:
+    """How often each outcome was seen, as shares."""
+    seen = Counter(map(tuple, rows))
+    return Counter({k: v / sum(seen.values()) for k, v in seen.items()})
+
+
+def distance(one: Counter, other: Counter) -> float:
+    """Total variation."""
+    return sum(abs(one[k] - other[k]) for k in one | other) / 2
+
+
+def poisson(mean: float, rng) -> int:
+    """One draw, by adding up the law until a uniform number is passed."""
+    u, k, total = rng.random(), 0, 0.0
+    while True:
+        total += exp(-mean) * mean**k / factorial(k)
+        if u < total or k > 60:
+            return k
+        k += 1
+
+
+def slow_spans(size: int, ratio: float, mean: float, rng) -> tuple:
+    """OBJECTIVES 1, steps 1 to 3, word for word."""
+    m = ceil(ratio * size)
+    drawn = [poisson(mean, rng) for _ in range(m)]
+    while sum(drawn) < m:
+        drawn += [poisson(mean, rng) for _ in range(m)]
+    i = 0
+    while sum(drawn[: i + 1]) < m and i + 1 < size:
+        i += 1
+    drawn[i] = m - sum(drawn[:i])
+    starts = rng.permutation(size)[: i + 1]
+    out = [False] * size
+    for start, run in zip(starts, drawn[: i + 1], strict=True):
+        run = 1 if start + run > size else run
+        for at in range(start, start + run):
+            out[at] = True
+    out[0] = out[-1] = False
+    return tuple(out)
+
+
+@pytest.mark.parametrize("size", [3, 4, 6])
+def test_spans_follow_the_law_of_the_reference(size):
+    rng = np.random.default_rng(5)
+    slow = law(slow_spans(size, 0.7, 2.0, rng) for _ in range(5000))
+    again = law(slow_spans(size, 0.7, 2.0, rng) for _ in range(5000))
+    assert distance(law(hidden("spans", size, 5000)), slow) < distance(slow, again) + 0.03
+
+
+def test_spans_hide_the_published_shares():
+    long = hidden("spans", 40, 600)
+    assert long[:, 1:-1].mean() == pytest.approx(0.55, abs=0.01)
+    assert hidden("spans", 10, 1500)[:, 1:-1].mean() == pytest.approx(0.58, abs=0.02)
+
+
+@pytest.mark.parametrize(("size", "chance"), [(3, 0.24), (4, 0.13), (5, 0.05), (6, 0.01)])
+def test_spans_hide_nothing_as_often_as_measured(size, chance):
+    assert (~hidden("spans", size, 3000).any(1)).mean() == pytest.approx(chance, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["spans", "dual_spans", "infill"])
+def test_the_ends_are_never_hidden(name):
+    for size in (2, 3, 5, 17):
+        source = None if name in ("dual_spans", "infill") else words(size)
+        for i in range(200):
+            seen, mask = noise.find(name)(source, words(size), SPECIAL, noise.generator(1, i))
+            assert not mask[0] and not mask[-1] and len(mask) == size
+            assert (seen[0], seen[-1]) == (SPECIAL.bos, SPECIAL.eos)
+
+
+def test_uniform_hides_each_number_and_each_subset_alike():
+    size = 5  # BOS, three words, EOS: four may be hidden, 1 to 3 of them are
+    rows = hidden("uniform", size, 6000)
+    assert not rows[:, 0].any()
+    numbers = law((n,) for n in rows.sum(1))
+    assert set(numbers) == {(1,), (2,), (3,)}
+    assert all(share == pytest.approx(1 / 3, abs=0.03) for share in numbers.values())
+    subsets = law(rows)
+    assert len(subsets) == 4 + 6 + 4
+    for subset, share in subsets.items():
+        assert share == pytest.approx(1 / 3 / {1: 4, 2: 6, 3: 4}[sum(subset)], abs=0.02)
+
+
+def test_uniform_hides_eos_when_nothing_else_is_there():
+    assert (hidden("uniform", 2, 20) == [False, True]).all()
+
+
+def slow_dual(size: int, ratio: float, mean: float, rng) -> tuple[tuple, tuple]:
+    """OBJECTIVES 2, corruption, span by span and token by token: (source, hidden)."""
+    target = words(size).tolist()
+    m = ceil(ratio * (size - 2))
+    drawn = []
+    while sum(drawn) < m:
+        drawn.append(poisson(mean, rng))
+    if drawn:
+        drawn[-1] = m - sum(drawn[:-1])
+    inserts, drawn = drawn.count(0), [run for run in drawn if run]
+    starts = (1 + rng.permutation(size - 2))[: len(drawn)]
+    mask, kept, source = [False] * size, [True] * size, list(target)
+    for start, run in zip(starts, drawn, strict=False):
+        both = rng.random() < 0.5
+        for at in range(start, min(start + run, size - 1)):
+            mask[at] = True
+            if both:
+                kept[at] = kept[at] and at == start
+                source[at] = SPECIAL.mask if at == start else source[at]
+    source = [word for word, keep in zip(source, kept, strict=True) if keep]
+    total = len(source) + inserts
+    holes = set((1 + rng.permutation(total - 2))[:inserts].tolist())
+    rest = iter(source)
+    source = [SPECIAL.mask if at in holes else next(rest) for at in range(total)]
+    return tuple(source), tuple(mask)
+
+
+def test_dual_spans_follow_the_law_of_the_reference():
+    rng, size = np.random.default_rng(3), 6
+    options = {"ratio": 0.5, "mean": 1.5}
+
+    def ours(i: int) -> tuple:
+        source, mask = noise.dual_spans(None, words(size), SPECIAL, noise.generator(2, i), **options)
+        return tuple(source.tolist()), tuple(mask.tolist())
+
+    slow = law(slow_dual(size, 0.5, 1.5, rng) for _ in range(6000))
+    again = law(slow_dual(size, 0.5, 1.5, rng) for _ in range(6000))
+    assert distance(law(ours(i) for i in range(6000)), slow) < distance(slow, again) + 0.03
+
+
+def test_dual_spans_hide_the_published_shares():
+    size, both, only, total, lengths = 512, 0, 0, 0, 0
+    for i in range(120):
+        source, mask = noise.dual_spans(None, words(size), SPECIAL, noise.generator(0, i))
+        told = np.isin(words(size), source)
+        total, lengths = total + mask.sum(), lengths + len(source)
+        only, both = only + (mask & told).sum(), both + (mask & ~told).sum()
+        assert (~told <= mask).all(), "a word that is missing in the source is shown to the decoder"
+    share = 1 / (120 * size)
+    assert total * share == pytest.approx(0.268, abs=0.006)
+    assert only * share == pytest.approx(0.134, abs=0.01)
+    assert both * share == pytest.approx(0.133, abs=0.01)
+    assert lengths * share == pytest.approx(0.91, abs=0.01)
+
+
+def test_decoder_only_spans_leave_the_source_alone():
+    options = {"decoder_only": 1.0, "mean": 50.0}
+    for i in range(50):
+        source, mask = noise.dual_spans(None, words(20), SPECIAL, noise.generator(0, i), **options)
+        assert (source == words(20)).all() and mask.any()
+
+
+def test_rotation_turns_the_source_between_its_ends():
+    turned = 0
+    for i in range(200):
+        plain, mask = noise.dual_spans(None, words(12), SPECIAL, noise.generator(0, i))
+        source, same = noise.dual_spans(None, words(12), SPECIAL, noise.generator(0, i), rotate=1.0)
+        assert (mask == same).all()
+        assert sorted(source) == sorted(plain) and (source[[0, -1]] == plain[[0, -1]]).all()
+        inner, twice = source[1:-1].tolist(), plain[1:-1].tolist() * 2
+        assert any(twice[k : k + len(inner)] == inner for k in range(len(inner)))
+        turned += (source != plain).any()
+    assert turned > 150
+
+
+def test_infill_hides_words_from_the_encoder_alone():
+    lengths = []
+    for i in range(100):
+        source, mask = noise.infill(None, words(200), SPECIAL, noise.generator(0, i))
+        assert not mask.any() and (source == SPECIAL.mask).any()
+        lengths.append((~np.isin(words(200), source)).mean())
+    assert np.mean(lengths) == pytest.approx(0.27, abs=0.02)
+
+
+def test_noise_depends_on_seed_and_sample_alone():
+    one, same = hidden("spans", 20, 30), hidden("spans", 20, 30)
+    other = hidden("spans", 20, 30, seed=1)
+    assert (one == same).all()
+    assert len(set(map(tuple, one))) > 25 and (one != other).any(1).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "message"),
+    [
+        ("spans", None, "noise 'spans' needs pairs; plain text needs 'dual_spans' or 'infill'"),
+        ("dual_spans", words(4),
+         "noise 'dual_spans' makes its own source from plain text; pairs need 'spans'"),
+    ],
+)  # fmt: skip
+def test_a_noise_for_other_data_is_refused(name, source, message):
+    with pytest.raises(Refused) as error:
+        noise.find(name)(source, words(4), SPECIAL, noise.generator(0, 0))
+    assert str(error.value) == message
+
+
+def test_an_unknown_noise_gets_the_names_there_are():
+    with pytest.raises(Refused) as error:
+        noise.find("span")
+    assert str(error.value).startswith("no noise 'span'; there are ")
+    assert str(error.value).endswith("Did you mean 'spans'?")

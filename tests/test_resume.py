@@ -1,0 +1,227 @@
+"""What would break: a run that is killed, stopped, out of disk or on other ranks than before."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from launching import finish, start, wait_until
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.slow
+
+CONFIGS = Path(__file__).parents[1] / "ds_configs"
+TRAIN = {
+    "steps": 10, "batch": 8, "save_every": 3, "validate_every": 5, "log_every": 1, "keep": 9,
+}  # fmt: skip
+
+
+def asked(folder: Path, config: str = "cpu_fp32.json", work: dict | None = None, **changes) -> str:
+    train = TRAIN | changes
+    ds = str(CONFIGS / config)
+    return json.dumps({"folder": str(folder), "ds": ds, "train": train, "work": work or {}})
+
+
+def train(*arguments, processes: int = 2, **changes) -> tuple[list[int], str]:
+    order = asked(*arguments, **changes)
+    return finish(start("tiny_worker.py", order, processes=processes))
+
+
+def lines(folder: Path, file: str = "train") -> list[dict]:
+    path = folder / f"{file}.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def learnt(folder: Path, file: str = "train") -> list[tuple]:
+    """What must repeat: every number that does not depend on the clock."""
+    keys = ("step", "samples", "loss", "ce/next", "ce/mask", "lr", "grad_norm", "skipped")
+    return [tuple(line.get(key) for key in keys) for line in lines(folder, file)]
+
+
+def tensors(value) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = [value[key] for key in sorted(value, key=str)]
+    if isinstance(value, list | tuple):
+        return [tensor for item in value for tensor in tensors(item)]
+    return []
+
+
+def same_state(a: Path, b: Path) -> bool:
+    """Every tensor of two checkpoints: weights, Adam's moments, random states, of all ranks."""
+    files = sorted(path.relative_to(a) for path in a.rglob("*.pt"))
+    assert files, a
+    for file in files:
+        pairs = [tensors(torch.load(root / file, weights_only=False)) for root in (a, b)]
+        if not all(map(torch.equal, *pairs)) or len(pairs[0]) != len(pairs[1]):
+            return False
+    return True
+
+
+@pytest.fixture(scope="module", params=["cpu_fp32.json", "zero3_bf16.json"])
+def uninterrupted(request, tmp_path_factory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    codes, said = train(folder, request.param)
+    assert codes == [0, 0], said
+    return folder, request.param
+
+
+def test_a_run_killed_in_the_middle_ends_bit_for_bit_like_an_uninterrupted_one(
+    uninterrupted, tmp_path
+):
+    whole, config = uninterrupted
+    folder = tmp_path / "run"
+    group = start("tiny_worker.py", asked(folder, config, {"pause": 0.1}))
+    wait_until(lambda: len(lines(folder)) >= 8)
+    group[1].send_signal(signal.SIGKILL)
+    codes, said = finish(group, 30)
+    assert codes[1] == -signal.SIGKILL
+    assert codes[0] != 0, "rank 0 must not think that it finished"
+    assert not (folder / "done").exists()
+    # As if the kill had come while step 9 was being written: rank 1's shard is cut short.
+    saved = folder / "checkpoints"
+    shutil.rmtree(saved / "step-00000009", ignore_errors=True)
+    shutil.copytree(saved / "step-00000006", saved / "step-00000009")
+    shard = next((saved / "step-00000009" / "state").glob("*_rank_1_*optim*"))
+    os.truncate(shard, shard.stat().st_size // 2)
+    (saved / ".saving-step-00000012").mkdir()
+
+    codes, said = train(folder, config)
+    assert codes == [0, 0], said
+    assert "skipped: .saving-step-00000012 is not complete: its writing was never finished" in said
+    assert f"skipped: step-00000009 is not complete: {shard.name} has " in said
+    assert "going on from step-00000006, after 48 samples" in said
+    assert learnt(folder) == learnt(whole)
+    assert learnt(folder, "valid") == learnt(whole, "valid")
+    for name in ("step-00000009", "step-00000010"):
+        assert same_state(saved / name, whole / "checkpoints" / name)
+    mine, theirs = (load_file(f / "export" / "model.safetensors") for f in (folder, whole))
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+def test_what_a_run_leaves_behind_is_complete(uninterrupted):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder, _ = uninterrupted
+    assert [line["step"] for line in lines(folder, "valid")] == [0, 5, 10]
+    first, last = (lines(folder, "valid")[i]["ce/next"] for i in (0, -1))
+    assert last < 0.7 * first
+    assert json.loads((folder / "done").read_text())["step"] == 10
+    events = EventAccumulator(str(folder / "board"))
+    events.Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {"loss", "ce/next", "ce/mask", "lr", "grad_norm", "tokens_per_second", "mfu"} <= tags
+    assert {"data_wait", "memory_gb", "skipped", "valid/loss", "valid/ce/mask"} <= tags
+    assert set(events.Tags()["tensors"]) == {"config/text_summary", "samples/text_summary"}
+
+
+def test_sigterm_to_one_rank_saves_on_all_and_one_process_can_finish_the_run(
+    uninterrupted, tmp_path
+):
+    whole, config = uninterrupted
+    folder = tmp_path / "run"
+    group = start("tiny_worker.py", asked(folder, config, {"pause": 0.1}))
+    wait_until(lambda: len(lines(folder)) >= 4)
+    group[1].send_signal(signal.SIGTERM)
+    codes, said = finish(group, 30)
+    assert codes == [85, 85], said
+    assert "stopped by a signal to another rank and saved; start the same command" in said
+    stopped = lines(folder)[-1]["step"]
+    assert (folder / "checkpoints" / "newest").read_text() == f"step-{stopped:08d}\n"
+    assert 4 <= stopped < 10
+
+    codes, said = train(folder, config, processes=1)
+    assert codes == [0], said
+    assert "was written by 2 processes, now there is 1" in said
+    # Dropout draws differ on one process, and so do sums; the samples are the same.
+    for here, there in zip(lines(folder), lines(whole), strict=True):
+        assert here["samples"] == there["samples"]
+        assert here["loss"] == pytest.approx(there["loss"], rel=0.25)
+    assert not list((folder / "checkpoints").glob(".universal*"))
+
+    codes, said = train(folder, config, processes=1)
+    assert codes == [0]
+    assert said.strip().splitlines() == [
+        f"{folder} is done: step 10, loss {lines(folder)[-1]['loss']:.4f}"
+    ]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system with room for about one and a half checkpoints."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=170k", "tmpfs", str(disk)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_stops_the_run_with_its_last_checkpoint_untouched(small_disk):
+    codes, said = train(small_disk / "run")
+    assert codes == [2, 2], said
+    checkpoints = small_disk / "run" / "checkpoints"
+    refused = next(line for line in said.splitlines() if line.startswith("refused: "))
+    assert "could not be saved (rank " in refused
+    assert ": No space left on device); the last complete checkpoint" in refused
+    kept = (checkpoints / "newest").read_text().strip()
+    assert f"{checkpoints / kept}, is untouched" in refused
+    subprocess.run(["mount", "-o", "remount,size=9m", str(small_disk)], check=True)
+    codes, said = train(small_disk / "run")
+    assert codes == [0, 0], said
+    assert f"going on from {kept}" in said
+
+
+def test_a_failure_on_one_rank_does_not_leave_the_other_waiting(tmp_path):
+    codes, said = train(tmp_path / "run", work={"broken": 30})
+    assert codes[0] != 0
+    assert codes[1] != 0
+    assert "OSError: the shard is gone" in said
+
+
+def test_a_loss_that_stays_infinite_is_skipped_counted_and_then_refused(tmp_path):
+    codes, said = train(tmp_path / "run", work={"spoilt": 40}, bad_steps=3, processes=1)
+    assert codes == [2], said
+    assert lines(tmp_path / "run")[-1]["skipped"] == 3
+    assert (
+        f"refused: {tmp_path / 'run'}: the loss or its gradient was not finite 3 times in a row, "
+        "up to step 8: lower optimizer.lr, lengthen schedule.warmup or lower train.clip; the "
+        "checkpoints before it are untouched"
+    ) in said
+    order = json.loads(asked(tmp_path / "run")) | {"model": {"width": 3}}
+    codes, said = finish(start("tiny_worker.py", json.dumps(order), processes=1))
+    assert codes == [2]
+    assert said.strip() == (
+        f"refused: {tmp_path / 'run'} holds another run: there model.width = 24, here 3; "
+        "choose another folder"
+    )
+
+
+def test_a_stage_other_than_the_checkpoints_is_refused(uninterrupted, tmp_path):
+    whole, config = uninterrupted
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    codes, said = train(folder, "cpu_zero0_fp32.json", processes=1, steps=11)
+    assert codes == [2]
+    stage, kind = (2, "fp32") if config == "cpu_fp32.json" else (3, "bf16")
+    assert (
+        f"{folder}/checkpoints/step-00000010 was written with ZeRO stage {stage} in {kind}, "
+        f"{CONFIGS}/cpu_zero0_fp32.json asks for stage 0 in fp32: keep the former, or start a new "
+        "run from the exported weights"
+    ) in said
+
+
+def test_python_itself_says_nothing_else(uninterrupted, tmp_path):
+    """Neither DeepSpeed, gloo nor torch may print among our lines."""
+    codes, said = train(tmp_path / "run", steps=2, processes=1)
+    known = ("validation at", "step ", "saved ", "done: ")
+    assert codes == [0], (said, sys.version)
+    assert [line for line in said.splitlines() if line and not line.startswith(known)] == []

@@ -1,0 +1,142 @@
+"""A process of a real run, started by tests: a tiny model with dropout and tied weights."""
+
+import hashlib
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from januslm import engine
+from januslm.config import Refused, build
+from januslm.engine import Optimizer
+from januslm.schedule import Schedule
+from januslm.train import Plan, Train, train
+
+V, D, T = 48, 24, 7
+WEIGHTS = {"ce/next": 1.0, "ce/mask": 0.5}
+
+
+@dataclass
+class TinyBatch:
+    tokens_in: torch.Tensor  # int64 [B, T]
+    goals: torch.Tensor  # int64 [B, T]
+    next: torch.Tensor  # bool [B, T]: counted by ce/next
+    mask: torch.Tensor  # bool [B, T]: counted by ce/mask
+    scale: float = 1.0
+    flops: float = 1e6
+
+    @property
+    def counts(self) -> dict[str, int]:
+        counts = {"ce/next": int(self.next.sum()), "ce/mask": int(self.mask.sum())}
+        return counts | {"tokens": sum(counts.values())}
+
+    @property
+    def tokens(self) -> int:
+        return self.counts["tokens"]
+
+    def to(self, device) -> "TinyBatch":
+        return self
+
+
+class Tiny(nn.Module):
+    """Guesses (3 x + 1) mod V, twice, with a head that shares the embedding."""
+
+    def __init__(self, dropout: float = 0.1):
+        super().__init__()
+        torch.manual_seed(5)
+        self.words = nn.Embedding(V, D)
+        self.inner = nn.Linear(D, D)
+        self.norm = nn.LayerNorm(D)
+        self.head = nn.Linear(D, V, bias=False)
+        self.head.weight = self.words.weight
+        self.dropout = nn.Dropout(dropout)
+        self.register_buffer("steps", torch.arange(T), persistent=False)
+
+    def forward(self, batch: TinyBatch, coefficients: dict[str, float]):
+        hidden = self.dropout(F.gelu(self.inner(self.words(batch.tokens_in))))
+        logits = self.head(self.norm(hidden)).float() * batch.scale
+        each = F.cross_entropy(logits.flatten(0, 1), batch.goals.flatten(), reduction="none")
+        each = each.view_as(batch.goals)
+        sums = {
+            "ce/next": (each * batch.next).sum(),
+            "ce/mask": (each * batch.mask).sum(),
+        }
+        loss = sum(coefficients[name] * value for name, value in sums.items())
+        return loss, {name: value.detach() for name, value in sums.items()}
+
+
+def make(ids: np.ndarray, scale: float = 1.0) -> TinyBatch:
+    """Examples of different lengths, each a pure function of its id."""
+    words, lengths = [], []
+    for i in ids:
+        rng = np.random.default_rng(int(i))
+        words.append(rng.integers(0, V, T))
+        lengths.append(rng.integers(1, T + 1))
+    words, lengths = torch.tensor(np.array(words)), torch.tensor(lengths)
+    inside = torch.arange(T) < lengths[:, None]
+    return TinyBatch(words, (3 * words + 1) % V, inside, inside & (words % 3 == 0), scale)
+
+
+@dataclass
+class TinyWork:
+    module: Tiny
+    pause: float = 0.0  # seconds per micro batch
+    spoilt: float = np.inf  # from this sample on, no loss is finite
+    broken: float = np.inf  # at this sample, rank 1 fails
+    weights = WEIGHTS
+    normalize = "term"
+    validation = (lambda: make(np.arange(10**6, 10**6 + 9)), make(np.arange(77, 80)))
+
+    def batches(self, ids: np.ndarray) -> TinyBatch:
+        time.sleep(self.pause)
+        if ids[-1] >= self.broken and os.environ["RANK"] == "1":
+            raise OSError("the shard is gone")
+        return make(ids, float("inf") if ids[-1] >= self.spoilt else 1.0)
+
+    def samples(self, module: nn.Module) -> str | None:
+        with torch.no_grad():
+            return str(module(make(np.arange(3)), WEIGHTS)[0].item())
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        from safetensors.torch import save_model
+
+        save_model(module, str(folder / "model.safetensors"))
+
+
+def fingerprint(module: nn.Module) -> str:
+    state = hashlib.sha256()
+    for _, value in sorted(module.state_dict().items()):
+        state.update(value.float().numpy().tobytes())
+    return state.hexdigest()
+
+
+def main(asked: dict) -> int:
+    """`asked`: folder, ds, train (a table), and optionally model and options of TinyWork."""
+    torch.set_num_threads(1)
+    world = engine.connect(minutes=1)
+    plan = Plan(
+        Path(asked["folder"]), build(Train, asked["train"], "test"), Optimizer(lr=0.01),
+        Schedule("inverse_sqrt", warmup=4), Path(asked["ds"]),
+        {"model": asked.get("model", {"width": D}), "objective": "tiny"},
+    )  # fmt: skip
+    outcome = train(plan, TinyWork(Tiny(), **asked.get("work", {})), world)
+    engine.leave()
+    return outcome.code
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(json.loads(sys.argv[1])))
+    except Refused as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"refused: {error}", file=sys.stderr)
+        sys.exit(2)

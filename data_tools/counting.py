@@ -35,4 +35,6 @@ def table(counters: dict[str, dict]) -> str:
             rows.append(("", "  of the read ones, repaired (invalid UTF-8)", report["repaired"]))
     wide = max(len(row[0]) for row in rows)
     deep = max(len(row[1]) for row in rows)
-    return "\n".join(f"{name:<{wide}}  {what:<{deep}}  {number:>11,}" for name, what, number in rows)
+    return "\n".join(
+        f"{name:<{wide}}  {what:<{deep}}  {number:>11,}" for name, what, number in rows
+    )

@@ -1,5 +1,6 @@
 """The work of one process in a build: a bundle into a part, a part into its shards."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -20,6 +21,11 @@ COPIED = 8192  # documents copied at a time when a shard is sealed
 HASH = np.dtype([("high", "<u8"), ("low", "<u8")])
 
 
+def part_file(recipe: Recipe, number: int, suffix: str) -> Path:
+    """Where a file of a part lies until its shard is finished."""
+    return Path(recipe.out) / "parts" / f"part-{number:05d}.{suffix}"
+
+
 @cache
 def _tokenizer(path: str) -> Tokenizer:
     return Tokenizer.load(path)  # once per process
@@ -31,14 +37,14 @@ def passed(bundle: Bundle, recipe: Recipe, counts: Counter) -> Iterator[tuple[Do
         for found in source_input.read():
             counts["read"] += 1
             if not isinstance(found, Document):
-                counts[fDROP + "{found.reason}"] += 1
+                counts[DROP + found.reason] += 1
                 continue
             counts["repaired"] += found.repaired
             raw = found.text.encode()
             if not found.text.strip():
                 counts[DROP + "empty"] += 1
             elif len(raw) > recipe.max_document_bytes:
-                counts[fDROP + "longer than {recipe.max_document_bytes} bytes"] += 1
+                counts[f"{DROP}longer than {recipe.max_document_bytes} bytes"] += 1
             else:
                 yield found, raw
 
@@ -52,8 +58,10 @@ def split_of(document: Document, raw: bytes, recipe: Recipe) -> int:
 def tokenize(bundle: Bundle, recipe: Recipe, tokenizer_file: str) -> dict:
     """Write the part of a bundle and the facts about its documents; the journal's line for it."""
     tokenizer = _tokenizer(tokenizer_file)
-    folder, name = Path(recipe.out) / "parts", f"part-{bundle.number:05d}"
-    writer = Writer(folder, name, dtype_for(tokenizer.size), tokenizer.special.eos)
+    stem = part_file(recipe, bundle.number, "").stem
+    writer = Writer(
+        Path(recipe.out) / "parts", stem, dtype_for(tokenizer.size), tokenizer.special.eos
+    )
     counts: Counter = Counter()
     hashes, splits = [], []
     for batch in _batches(passed(bundle, recipe, counts), BATCH):
@@ -61,15 +69,18 @@ def tokenize(bundle: Bundle, recipe: Recipe, tokenizer_file: str) -> dict:
         kept = []
         for (document, raw), tokens in zip(batch, ids, strict=True):
             if 0 < recipe.max_document_tokens < len(tokens):
-                counts[fDROP + "longer than {recipe.max_document_tokens} tokens"] += 1
+                counts[f"{DROP}longer than {recipe.max_document_tokens} tokens"] += 1
                 continue
             digest = xxh3_128_intdigest(raw)
             kept.append(tokens)
             hashes.append((digest >> 64, digest & (2**64 - 1)))
             splits.append(split_of(document, raw, recipe))
         writer.add(kept)
-    np.save(folder / f"{name}.hash.npy", np.array(hashes, HASH))
-    np.save(folder / f"{name}.split.npy", np.array(splits, np.uint8))
+    facts = {"hash": np.array(hashes, HASH), "split": np.array(splits, np.uint8)}
+    for suffix, values in facts.items():
+        with open(part_file(recipe, bundle.number, f"{suffix}.npy"), "wb") as file:
+            np.save(file, values)
+            os.fsync(file.fileno())
     return {"part": bundle.number, "shard": writer.close().__dict__, "counts": dict(counts)}
 
 
@@ -94,25 +105,38 @@ def first_seen(hashes: list[np.ndarray]) -> list[np.ndarray]:
     return np.split(first, np.cumsum([len(one) for one in hashes])[:-1])
 
 
-def seal(number: int, keep: np.ndarray, recipe: Recipe, dtype: str, eos: int) -> dict:
-    """Copy the kept documents of a part into its shards; the journal's line for them."""
-    parts = Path(recipe.out) / "parts" / f"part-{number:05d}"
-    lengths = np.fromfile(parts.with_suffix(".idx"), "<i4", len(keep), offset=HEADER)
-    tokens = np.memmap(parts.with_suffix(".bin"), dtype, "r") if len(keep) else np.empty(0, dtype)
+def seal(
+    number: int, members: list[tuple[int, np.ndarray]], recipe: Recipe, dtype: str, eos: int
+) -> dict:
+    """Copy the kept documents of some parts into one shard per split; the journal's line for it.
+
+    members: the parts' numbers, and which of their documents to keep, bool [documents].
+    """
+    writers: dict[str, Writer] = {}
+    counts = []
+    for part, keep in members:
+        splits = np.load(part_file(recipe, part, "split.npy"))
+        one = {DROP + "duplicate": int((~keep).sum())}
+        for place, split in enumerate(KEPT):
+            mine = keep & (splits == place)
+            one[split] = int(mine.sum())
+            if not one[split]:
+                continue
+            if split not in writers:
+                folder = Path(recipe.out) / split
+                writers[split] = Writer(folder, f"shard-{number:05d}", dtype, eos)
+            _copy(recipe, part, mine, writers[split])
+        counts.append([part, one])
+    shards = {split: writer.close().__dict__ for split, writer in writers.items()}
+    return {"sealed": number, "shards": shards, "counts": counts}
+
+
+def _copy(recipe: Recipe, part: int, mine: np.ndarray, writer: Writer) -> None:
+    """Append the documents of a part that `mine` marks, 8192 at a time."""
+    lengths = np.fromfile(part_file(recipe, part, "idx"), "<i4", len(mine), offset=HEADER)
+    tokens = np.memmap(part_file(recipe, part, "bin"), writer.dtype, "r")
     ends = np.cumsum(lengths, dtype=np.int64)
-    splits = np.load(f"{parts}.split.npy")
-    line: dict = {"sealed": number, "counts": {DROP + "duplicate": int((~keep).sum())}}
-    for place, split in enumerate(KEPT):
-        mine = keep & (splits == place)
-        line["counts"][split] = int(mine.sum())
-        line[split] = None
-        if not mine.any():
-            continue
-        writer = Writer(Path(recipe.out) / split, f"shard-{number:05d}", dtype, eos)
-        for start in range(0, len(mine), COPIED):
-            here = slice(start, start + COPIED)
-            span = slice(ends[start] - lengths[start], ends[here][-1])
-            wanted = np.repeat(mine[here], lengths[here])
-            writer.copy(tokens[span][wanted], lengths[here][mine[here]])
-        line[split] = writer.close().__dict__
-    return line
+    for start in range(0, len(mine), COPIED):
+        here = slice(start, start + COPIED)
+        span = slice(ends[start] - lengths[start], ends[here][-1])
+        writer.copy(tokens[span][np.repeat(mine[here], lengths[here])], lengths[here][mine[here]])

@@ -1,12 +1,13 @@
-"""A corpus file (TOML) as checked values, and the work it means: inputs bundled into shards."""
+"""A corpus file (TOML) as checked values, and the work it means: inputs in bundles."""
 
+import difflib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from data_tools.reading import Input
-from januslm.config import Refused, load, one, suggest
+from januslm.config import Refused, load, one
 from januslm.folder import find, options
 from januslm.shards import FORMAT
 
@@ -15,21 +16,22 @@ from januslm.shards import FORMAT
 class Recipe:
     """What a corpus is made of; every key of a corpus file."""
 
-    out: str = one()  # the folder to write: train/, valid/, the tokenizer, the journal
+    out: str  # the folder to write: train/, valid/, the tokenizer, the journal
     # one table per source: [sources.NAME] with kind = a file of data_tools/sources/, if it is not
     # NAME itself, and that source's own options
-    sources: dict[str, dict] = one()
+    sources: dict[str, dict]
     root: str = "."  # where the sources' relative file patterns start
     tokenizer: str = ""  # tokenizer file; empty: OUT/tokenizer.json
     vocabulary: int = one(16384, low=261)  # for `tokenizer`: how many tokens to learn
     tokenizer_megabytes: float = one(64.0, above=0)  # for `tokenizer`: text to learn them from
     processes: int = one(2, low=1, high=1024)  # the shards do not depend on it
-    shard_megabytes: float = one(256.0, above=0)  # inputs smaller than this share a shard
+    part_megabytes: float = one(64.0, above=0)  # inputs one process works on at a time
+    shard_megabytes: float = one(512.0, above=0)  # tokens of several parts share a shard up to this
     max_document_bytes: int = one(10_000_000, low=1)  # longer documents are dropped and counted
     max_document_tokens: int = one(0, low=0)  # the same in tokens; 0: no limit
     deduplicate: bool = True  # drop documents whose text came before, in any source
     validation: float = one(0.0, low=0, below=1)  # share of documents held out, by their hash
-    validation_groups: list[str] = one([])  # packages (docstrings) or files held out as a whole
+    validation_groups: tuple[str, ...] = ()  # packages (docstrings) or files held out as a whole
 
     def __post_init__(self):
         if not self.sources:
@@ -48,7 +50,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Bundle:
-    """The inputs of one shard, all of one source: what one process works on at a time."""
+    """Inputs of one source that one process works on at a time; they become one part."""
 
     number: int
     source: str
@@ -76,7 +78,7 @@ def read(path: str, changes: Iterable[str] = ()) -> Recipe:
 
 
 def bundles(recipe: Recipe) -> list[Bundle]:
-    """All the work of a recipe, in the order of its shards."""
+    """All the work of a recipe, in the order of its documents."""
     found: list[tuple[str, list[Input]]] = []
     for name, table in recipe.sources.items():
         given = {key: value for key, value in table.items() if key != "kind"}
@@ -85,13 +87,14 @@ def bundles(recipe: Recipe) -> list[Bundle]:
         for one_input in inputs:
             if one_input.bytes > room:
                 found.append((name, []))
-                room = recipe.shard_megabytes * 1e6
+                room = recipe.part_megabytes * 1e6
             found[-1][1].append(one_input)
             room -= one_input.bytes
     names = [one_input.name for _, inputs in found for one_input in inputs]
     for group in recipe.validation_groups:
         if not any(f"{name}/".startswith(f"{group}/") for name in names):
-            raise Refused(f"validation_groups: no input {group!r}{suggest(group, names)}")
+            close = difflib.get_close_matches(group, names, 1) or names[:1]
+            raise Refused(f"validation_groups: no input {group!r}; there is {', '.join(close)}")
     return [Bundle(i, name, tuple(inputs)) for i, (name, inputs) in enumerate(found)]
 
 

@@ -36,14 +36,15 @@ class Shard:
 class Writer:
     """Writes one shard; nothing has its final name before `close` returned.
 
-    Memory is 4 bytes per document and one block, whatever the size.
+    Memory is 4 bytes per document, whatever the size.
     """
 
     def __init__(self, folder: str | Path, name: str, dtype: str, eos: int):
         self.folder, self.name, self.dtype, self.eos = Path(folder), name, np.dtype(dtype), eos
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lengths: list[np.ndarray] = []
-        self._whole, self._blocks, self._pending = xxh3_128(), [], b""
+        self._whole, self._block, self._blocks = xxh3_128(), xxh3_64(), []
+        self._room = BLOCK  # bytes until the block that is being hashed is full
         self._bin = open(self._path("bin.tmp"), "wb")  # noqa: SIM115 - closed in `close`
 
     def add(self, documents: Iterable[np.ndarray]) -> None:
@@ -57,21 +58,24 @@ class Writer:
     def copy(self, tokens: np.ndarray, lengths: np.ndarray) -> None:
         """Append documents that have their eos: their tokens end to end, and their lengths."""
         self._lengths.append(lengths)
-        waiting = self._pending + tokens.tobytes()
-        whole = len(waiting) // BLOCK * BLOCK
-        for start in range(0, whole, BLOCK):
-            self._flush(waiting[start : start + BLOCK])
-        self._pending = waiting[whole:]
+        raw = memoryview(tokens.tobytes())
+        self._bin.write(raw)
+        self._whole.update(raw)
+        while len(raw) >= self._room:
+            self._end_block(raw[: self._room])
+            raw, self._room = raw[self._room :], BLOCK
+        self._block.update(raw)
+        self._room -= len(raw)
 
-    def _flush(self, block: bytes) -> None:
-        self._bin.write(block)
-        self._whole.update(block)
-        self._blocks.append(xxh3_64(block).intdigest())
+    def _end_block(self, last: bytes | memoryview) -> None:
+        self._block.update(last)
+        self._blocks.append(self._block.intdigest())
+        self._block.reset()
 
     def close(self) -> Shard:
         """Finish the three files: write, fsync, rename."""
-        if self._pending:
-            self._flush(self._pending)
+        if self._room < BLOCK:
+            self._end_block(b"")
         size = self._bin.tell()
         _sync_and_close(self._bin)
         lengths = np.concatenate([np.empty(0, np.int32), *self._lengths])

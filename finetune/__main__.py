@@ -132,7 +132,7 @@ def _model(run: Run, where: str) -> tuple[Seq2Seq, Path, dict]:
 
 
 def _inherit(table: dict, inherited: dict) -> dict:
-    """A model goes on reading where it learnt to: `read` and `query_position`, unless they are set."""
+    """A model goes on reading as it learnt to: `read` and `query_position`, unless they are set."""
     left_to_right = {"ar", "janus"}
     if table.get("name") not in left_to_right or inherited.get("name") not in left_to_right:
         return table

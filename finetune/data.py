@@ -1,4 +1,4 @@
-"""A task's texts as token pairs: read once, cut to the model's limits, kept as flat arrays on disk."""
+"""A task's texts as token pairs: read once, cut to the model's limits, kept as flat arrays."""
 
 import hashlib
 import json
@@ -21,11 +21,11 @@ CHUNK = 4096  # texts that are tokenized at once
 
 @dataclass(frozen=True)
 class Limits:
-    """How long texts may be, in tokens with BOS and EOS; longer ones are cut and counted, or refused."""
+    """How long texts may be, in tokens with BOS and EOS; what to do with longer ones."""
 
     source: int
     target: int
-    longer: str  # "cut" or "refuse"
+    longer: str  # "cut" (and count) or "refuse"
 
 
 def prepare(
@@ -94,7 +94,7 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 
 class Pairs:
-    """Prepared pairs by global sample id, in a shuffled order that is a pure function of (seed, id)."""
+    """Prepared pairs by global sample id; the order is a pure function of (seed, id)."""
 
     def __init__(self, folder: Path, seed: int):
         self._tokens, self._starts = (

@@ -17,7 +17,7 @@ from januslm.config import Refused
 from januslm.folder import find
 
 HELP = """\
-Score predictions and print one table per task: a row per file, best algorithm or not.
+Score predictions: one table per task, a row per algorithm, next to the lead baseline.
 
   python -m finetune.evaluate out/docsum               every *.jsonl in a folder
   python -m finetune.evaluate greedy.jsonl nar.jsonl   or these files

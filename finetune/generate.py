@@ -1,4 +1,4 @@
-"""Decode a task's texts with a fine-tuned model: `python -m finetune.generate RUN --algorithm beam`."""
+"""Decode a task's texts: `python -m finetune.generate RUN --algorithm beam beam=5`."""
 
 import argparse
 import inspect
@@ -141,16 +141,15 @@ def decode(
     for start in range(0, len(order), batch):
         mine = order[start : start + batch]
         before = time.perf_counter()
-        for i, output in zip(
-            mine, algorithm(reader, [arrays[i] for i in mine], **settings), strict=True
-        ):
+        answers = algorithm(reader, [arrays[i] for i in mine], tokenizer.special, **settings)
+        for i, output in zip(mine, answers, strict=True):
             outputs[i] = output
         seconds += time.perf_counter() - before
         now, done = time.monotonic(), start + len(mine)
         if now - spoken > SPOKEN or done == len(order):
             left = (now - began) / done * (len(order) - done)
-            print(f"decoded {done:,}/{len(order):,} | {1000 * seconds / done:.1f} ms per sentence | "
-                  f"eta {left:.0f} s", flush=True)  # fmt: skip
+            pace = f"{1000 * seconds / done:.1f} ms per sentence | eta {left:.0f} s"
+            print(f"decoded {done:,}/{len(order):,} | {pace}", flush=True)
             spoken = now
     texts = [" ".join(tokenizer.decode(o.tokens).split()) for o in outputs]
     tokens, passes = sum(len(o.tokens) for o in outputs), sum(o.passes for o in outputs)

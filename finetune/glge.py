@@ -1,6 +1,7 @@
 """GLGE as a whole: the official archives made ready, the overall score, submission files."""
 
 import argparse
+import json
 import re
 import shutil
 import sys
@@ -167,23 +168,25 @@ def evaluate(places: Sequence[str], data: Path | None, version: str | None) -> i
     runs = _one_per_task([report.load(path) for path in report.files(places)])
     home = Path(places[0]) if Path(places[0]).is_dir() else Path(places[0]).parent
     version = _version(runs, version)
-    everything: dict[str, dict[str, dict[str, float]]] = {"official": {}, "plain": {}}
-    print(f"GLGE {version}")
     for name, run in runs.items():
-        task = find("finetune.tasks", name)
         if place := report.root(run, data):
-            run = report.against_task(run, task, place)
-        for mode in everything:
-            found = report.scores(run, task, report.metrics(task, ()), mode)
-            everything[mode][name] = found
-            told = "  ".join(f"{key} {value:.2f}" for key, value in found.items())
-            print(f"  {name:<12} {mode:<9} {told}")
-    for mode, scores in everything.items():
-        print(f"overall, {mode}: {_total(scores)}")
+            runs[name] = report.against_task(run, find("finetune.tasks", name), place)
     out = home / "submission"
     out.mkdir(exist_ok=True)
     written = [submit(run, version, out) for run in runs.values()]
-    print(f"{len(written)} submission files in {out}")
+    print(f"GLGE {version}; {len(written)} submission files in {out}")
+    everything: dict[str, dict[str, dict[str, float]]] = {"official": {}, "plain": {}}
+    for name, run in runs.items():
+        task = find("finetune.tasks", name)
+        for mode, scores in everything.items():
+            scores[name] = report.scores(run, task, report.metrics(task, ()), mode)
+            told = "  ".join(f"{key} {value:.2f}" for key, value in scores[name].items())
+            print(f"  {name:<12} {mode:<9} {told}")
+    for mode, scores in everything.items():
+        print(f"overall, {mode}: {_total(scores)}")
+    (home / "scores.json").write_text(
+        json.dumps({"version": version, **everything}, indent=1) + "\n"
+    )
     return 0
 
 

@@ -109,6 +109,8 @@ def files(places: Iterable[str]) -> list[Path]:
     """Every predictions file of the given files and folders, in the order of their names."""
     found: list[Path] = []
     for place in map(Path, places):
+        if not place.exists():
+            raise Refused(f"{place}: no such file or folder")
         inside = [place]
         if place.is_dir():  # a hidden file is one that is still being written
             inside = sorted(p for p in place.rglob("*.jsonl") if not p.name.startswith("."))

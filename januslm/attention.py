@@ -50,6 +50,8 @@ class Dense:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
         """q: [Q, H, d]; k, v: [K, H, d] -> [Q, H, d]."""
+        if not self.buckets:  # nobody asks: a batch without a single goal
+            return q
         heads = q.shape[1:]
         qs = _spread(q, [b.queries for b in self.buckets], self.back, None)
         ks = _spread(k, [b.keys for b in self.buckets], self.key_back, self.unread)

@@ -31,7 +31,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class Objective:
-    """An objective with all its options settled: how one example is made, and what it is scored by."""
+    """An objective with its options settled: how an example is made and what it is scored by."""
 
     name: str
     plugin: ModuleType

@@ -121,7 +121,7 @@ def _cover(starts: np.ndarray, ends: np.ndarray, length: int) -> np.ndarray:
 
 
 def _lengths(total: int, mean: float, rng: np.random.Generator, most: int | None = None):
-    """Poisson run lengths up to a sum of `total`; the last is cut to fit; at most `most` of them."""
+    """Poisson run lengths with a sum of `total`, at most `most`: the last one is made to fit."""
     if total <= 0:
         return np.zeros(0, np.int64)
     table, drawn = _poisson(mean), np.zeros(0, np.int64)
@@ -130,9 +130,7 @@ def _lengths(total: int, mean: float, rng: np.random.Generator, most: int | None
     end = int(np.searchsorted(drawn.cumsum(), total))
     end = min(end, most - 1) if most else end
     lengths = drawn[: end + 1].copy()
-    lengths[end] = min(lengths[end], total - lengths[:end].sum()) if most else (
-        total - lengths[:end].sum()
-    )  # fmt: skip
+    lengths[end] = total - lengths[:end].sum()
     return lengths
 
 

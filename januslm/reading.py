@@ -238,7 +238,7 @@ def _rows(asked: Tensor) -> tuple[Tensor | None, Tensor | None]:
         return None, None
     counts = asked.sum(1)
     most = max(1, int(counts.max()))
-    order = (~asked).to(torch.uint8).argsort(1, stable=True)[:, :most]
+    order = (~asked).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
     start = torch.arange(len(asked), device=asked.device)[:, None] * asked.shape[1]
     real = torch.arange(most, device=asked.device) < counts[:, None]
     return (start + order).flatten(), None if real.all() else real.flatten().nonzero()[:, 0]

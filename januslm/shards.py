@@ -43,10 +43,11 @@ def open_corpus(
         )
     dtype = np.dtype(manifest["dtype"])
     shards = [_open(folder, about, dtype, verify != "size") for about in manifest["shards"]]
+    corpus = Corpus(folder, manifest, shards)
     if verify == "full":
-        for shard in shards:
-            shard.touch(0, len(shard.tokens))
-    return Corpus(folder, manifest, shards)
+        for number in range(len(shards)):
+            corpus.check(number)
+    return corpus
 
 
 def _open(folder: Path, about: dict, dtype: np.dtype, watch: bool) -> "_Open":
@@ -156,6 +157,14 @@ class Corpus:
     def fingerprint(self) -> str:
         """A checksum of the manifest, and so of every shard: what a checkpoint remembers."""
         return digest(self.manifest)
+
+    def check(self, number: int) -> None:
+        """Hash what is not hashed yet of one shard; raises Refused where it is damaged."""
+        self._shards[number].touch(0, len(self._shards[number].tokens))
+
+    def lengths(self) -> np.ndarray:
+        """Tokens of every document, its eos not counted: int32 [documents]."""
+        return np.concatenate([shard.lengths for shard in self._shards]) - 1
 
     def document(self, i: int) -> np.ndarray:
         """The ids of document i without its final eos: int64 [T]."""

@@ -123,12 +123,10 @@ def train(plan: Plan, work: Work, world: World) -> Outcome:
         decided(lambda file=file: log.rewind(file, step))
     board = Board(plan.folder / "board", world.first, step)
     board.text(step, "config", f"```json\n{json.dumps(plan.config, indent=1)}\n```")
-    if found and found.manifest["world"] != world.size:
-        was = found.manifest["world"]
-        verb = "is" if world.size == 1 else "are"
-        log.say(f"{found.folder.name} was written by {was} processes, now there {verb} {world.size}")
     if found:
         log.say(f"going on from {found.folder.name}, after {found.manifest['samples']:,} samples")
+        if found.manifest["world"] != world.size:
+            log.say(f"it was written by {found.manifest['world']} processes, now: {world.size}")
     try:
         return _Run(plan, work, engine, log, board, found.manifest if found else {}).go()
     finally:

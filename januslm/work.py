@@ -27,9 +27,7 @@ class Packing:
     """[packing]: how examples share rows."""
 
     encoder_passes: int = one(1, low=1, high=2)  # 2: the reference's, one per block of streams
-    row: int = one(
-        8192, low=0
-    )  # slots per row for FlexAttention; 0: dense plans on GPUs too
+    row: int = one(8192, low=0)  # slots per row for FlexAttention; 0: dense plans on GPUs too
     valid_micro: int = one(32, low=1)  # validation examples per batch
     samples: int = one(4, low=0)  # validation texts that are decoded for TensorBoard
 
@@ -100,16 +98,13 @@ class Training:
             self.objective.example(*pair, np.random.default_rng(int(i)))
             for pair, i in zip(self.read_valid(ids), ids, strict=True)
         ]
-        sources = [e.source for e in examples]
+        sources, special = [e.source for e in examples], self.objective.special
         reader = Reader(module.model, self.objective)
-        columns = {
-            "source": sources,
-            "target": [e.target for e in examples],
-        }
+        columns = {"source": sources, "target": [e.target for e in examples]}
         longest = max(len(e.target) for e in examples)
         for title, algorithm, options in self._writers(longest):
             decode = folder.find("januslm.decoding", algorithm).decode
-            columns[title] = [out.tokens for out in decode(reader, sources, **options)]
+            columns[title] = [out.tokens for out in decode(reader, sources, special, **options)]
         return self._table(columns)
 
     def _writers(self, longest: int) -> list[tuple[str, str, dict]]:

@@ -43,7 +43,10 @@ def run(world, stage=0, bf16=False, accumulate=1, spoil=(), offload=False, norm=
         mark = fingerprint(module) if module else ""
         tied = module is None or module.head.weight is module.words.weight
         kinds = {str(p.dtype) for p in module.parameters()} if module else set()
-        again = module(make(np.arange(9)), WEIGHTS)[0].item() if module else 0.0
+        nine = make(np.arange(9))
+        again = (
+            module(nine, {"ce/next": 1, "ce/mask": 0})[0] / nine.counts["ce/next"] if module else 0
+        )
     return {
         "loss": [r["loss"] for r in results], "norm": [r["grad_norm"] for r in results],
         "skipped": [bool(r["skipped"]) for r in results], "terms": results[-1]["terms"],
@@ -84,7 +87,7 @@ def main(out: Path) -> None:
     results = {name: run(world, **case) for name, case in cases.items()}
     if world.first:
         out.write_text(json.dumps(results | {"torch": plain()}))
-    engine.leave()
+    engine.leave(0)
 
 
 if __name__ == "__main__":

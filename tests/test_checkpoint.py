@@ -129,21 +129,22 @@ def small_disk(tmp_path):
 @pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_a_complete_checkpoint(tmp_path):
     save(tmp_path, 1)
-    for trial in range(40):
+    kills, found = 0, newest(tmp_path)[0]
+    while kills < 40 or found.step < 40:  # a slow machine may need more kills to get anywhere
         child = os.fork()
         if child == 0:
-            step = newest(tmp_path)[0].step
+            step = found.step
             while True:
                 step += 1
                 save(tmp_path, step, keep=2)
-        time.sleep(0.005 + 0.001 * trial)
+        time.sleep(0.005 + 0.001 * (kills % 40))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+        before, kills = found.step, kills + 1
         found, _ = newest(tmp_path)
-        assert found is not None
+        assert found.step >= before
         manifest = json.loads((found.folder / "manifest.json").read_text())
         assert manifest["samples"] == found.step * 8
-    assert found.step > 10, "too few checkpoints were written for this to prove anything"
 
 
 def test_random_numbers_go_on_where_they_were(tmp_path):

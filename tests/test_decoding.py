@@ -1,4 +1,4 @@
-"""Every way to write, against brute force on a table, against plain formulas, against each other."""
+"""Every way to write: against brute force on a table, plain formulas, and each other."""
 
 import itertools
 import zlib
@@ -104,8 +104,8 @@ class Table:
 
     def fill(self, state, tokens, sizes, first, asked):
         rows = [
-            self.slot(state.sources[b], tokens[b, c, : sizes[b, c]].tolist(), l + first)
-            for b, c, l in asked.nonzero().tolist()
+            self.slot(state.sources[b], tokens[b, c, : sizes[b, c]].tolist(), at + first)
+            for b, c, at in asked.nonzero().tolist()
         ]
         return torch.tensor(np.array(rows)).view(-1, 9)
 
@@ -148,7 +148,7 @@ def test_a_beam_as_wide_as_all_texts_finds_the_best_of_all(penalty, least, ngram
 
 
 def test_greedy_is_a_beam_of_one():
-    for seed in range(20):
+    for seed in range(8):
         one = greedy.decode(Table(seed), SOURCES, SPECIAL, max_length=12)
         other = beam.decode(Table(seed), SOURCES, SPECIAL, beam=1, max_length=12)
         assert [(tuple(a.tokens), a.passes) for a in one] == [
@@ -158,7 +158,7 @@ def test_greedy_is_a_beam_of_one():
 
 
 def test_without_early_stop_no_beam_is_worse():
-    for seed in range(20):
+    for seed in range(8):
         early, late = (
             beam.decode(Table(seed), SOURCES, SPECIAL, beam=3, max_length=8, early_stop=stop)
             for stop in (True, False)
@@ -223,7 +223,7 @@ def test_mask_predict_does_what_is_written_in_its_paper(kind, iterations, extra)
 def test_stopping_early_is_stopping_when_a_pass_changes_nothing():
     model, objective = built()
     rng = np.random.default_rng(5)
-    sources = [sentence(rng, n) for n in rng.integers(2, 12, 40)]
+    sources = [sentence(rng, n) for n in rng.integers(2, 12, 10)]
     reader = Reader(model, objective)
     early = mask_predict.decode(reader, sources, SPECIAL, iterations=10, length_beam=1)
     for source, output in zip(sources, early, strict=True):
@@ -259,9 +259,9 @@ WAYS = {
 def test_a_batch_of_many_is_many_batches_of_one(name, read):
     model, objective = built(read=read)
     rng = np.random.default_rng(4)
-    sources = [sentence(rng, n) for n in rng.integers(1, 12, 24)]
+    sources = [sentence(rng, n) for n in rng.integers(1, 12, 12)]
     reader, decode = Reader(model, objective), find("januslm.decoding", name).decode
-    limit = {} if name == "mask_predict" else {"max_length": 25}
+    limit = {} if name == "mask_predict" else {"max_length": 9, "max_ratio": 1.0}
     given = options(decode, WAYS[name] | limit, "decode")
     together = decode(reader, sources, SPECIAL, **given)
     alone = [decode(reader, [s], SPECIAL, **given)[0] for s in sources]
@@ -285,11 +285,11 @@ def test_a_batch_of_many_is_many_batches_of_one(name, read):
 )
 def test_speculative_writes_exactly_what_greedy_writes(place, given):
     limits = {k: v for k, v in given.items() if k in ("no_repeat_ngram", "min_length")}
-    for seed, read in itertools.product(range(3), ("next", "past")):
+    for seed, read in enumerate(("next", "past")):
         torch.manual_seed(seed)
         model, objective = built(read=read, query_position=place)
         rng = np.random.default_rng(seed)
-        sources = [sentence(rng, n) for n in rng.integers(1, 12, 30)]
+        sources = [sentence(rng, n) for n in rng.integers(1, 12, 12)]
         reader = Reader(model, objective)
         slow = greedy.decode(reader, sources, SPECIAL, max_length=25, **limits)
         fast = speculative.decode(reader, sources, SPECIAL, max_length=25, **given)
@@ -380,4 +380,4 @@ def test_a_state_can_be_copied_and_its_twin_used_up():
     twin = copy(state)
     mask_predict.write(reader, twin, SPECIAL, 3, 1, "topk", early_stop=True)
     assert len(state) == len(SOURCES)
-    assert V == reader.step(state).shape[-1]
+    assert reader.step(state).shape[-1] == V

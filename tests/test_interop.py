@@ -1,4 +1,4 @@
-"""Weights that leave and come back are the same, and BART's mean what transformers says they mean."""
+"""Weights that leave and come back are the same, and BART's mean what transformers says."""
 
 import json
 

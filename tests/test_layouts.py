@@ -20,7 +20,9 @@ CASES = pytest.mark.parametrize("case", every_layout(), ids=spoken)
 def test_the_grid_equals_its_drawing(case):
     name, given = case
     path = DRAWINGS / f"{spoken(case)}.txt"
-    command = " ".join(["python -m januslm.objectives", name, *(f"{k}={v}" for k, v in given.items())])
+    command = " ".join(
+        ["python -m januslm.objectives", name, *(f"{k}={v}" for k, v in given.items())]
+    )
     assert path.is_file(), f"look at the new layout, then: {command} > tests/drawings/{path.name}"
     assert drawing(name, given) + "\n" == path.read_text(encoding="utf-8")
 

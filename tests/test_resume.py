@@ -5,13 +5,14 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from launching import finish, start, wait_until
 from safetensors.torch import load_file
+
+from januslm.checkpoint import newest
 
 pytestmark = pytest.mark.slow
 
@@ -69,6 +70,9 @@ def uninterrupted(request, tmp_path_factory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("whole") / "run"
     codes, said = train(folder, request.param)
     assert codes == [0, 0], said
+    # Neither DeepSpeed nor gloo nor torch may print among our lines.
+    known = ("validation at", "step ", "saved ", "done: ")
+    assert [line for line in said.splitlines() if line and not line.startswith(known)] == []
     return folder, request.param
 
 
@@ -121,10 +125,10 @@ def test_what_a_run_leaves_behind_is_complete(uninterrupted):
     assert set(events.Tags()["tensors"]) == {"config/text_summary", "samples/text_summary"}
 
 
-def test_sigterm_to_one_rank_saves_on_all_and_one_process_can_finish_the_run(
-    uninterrupted, tmp_path
-):
+def test_sigterm_to_one_rank_saves_on_all_of_them(uninterrupted, tmp_path):
     whole, config = uninterrupted
+    if config != "cpu_fp32.json":
+        pytest.skip("the signal does not depend on the stage; once is enough")
     folder = tmp_path / "run"
     group = start("tiny_worker.py", asked(folder, config, {"pause": 0.1}))
     wait_until(lambda: len(lines(folder)) >= 4)
@@ -135,21 +139,21 @@ def test_sigterm_to_one_rank_saves_on_all_and_one_process_can_finish_the_run(
     stopped = lines(folder)[-1]["step"]
     assert (folder / "checkpoints" / "newest").read_text() == f"step-{stopped:08d}\n"
     assert 4 <= stopped < 10
+    assert learnt(folder) == learnt(whole)[:stopped]
 
-    codes, said = train(folder, config, processes=1)
+
+def test_one_process_goes_on_where_two_stopped(uninterrupted, tmp_path):
+    whole, config = uninterrupted
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    codes, said = train(folder, config, processes=1, steps=12)
     assert codes == [0], said
-    assert "was written by 2 processes, now there is 1" in said
-    # Dropout draws differ on one process, and so do sums; the samples are the same.
-    for here, there in zip(lines(folder), lines(whole), strict=True):
-        assert here["samples"] == there["samples"]
-        assert here["loss"] == pytest.approx(there["loss"], rel=0.25)
+    assert "it was written by 2 processes, now: 1" in said
+    assert "going on from step-00000010, after 80 samples" in said
+    assert learnt(folder)[:10] == learnt(whole)
+    assert [line["samples"] for line in lines(folder)[10:]] == [88, 96]
+    assert lines(folder, "valid")[-1]["loss"] < 1.1 * lines(whole, "valid")[-1]["loss"]
     assert not list((folder / "checkpoints").glob(".universal*"))
-
-    codes, said = train(folder, config, processes=1)
-    assert codes == [0]
-    assert said.strip().splitlines() == [
-        f"{folder} is done: step 10, loss {lines(folder)[-1]['loss']:.4f}"
-    ]
 
 
 @pytest.fixture
@@ -174,10 +178,7 @@ def test_a_full_disk_stops_the_run_with_its_last_checkpoint_untouched(small_disk
     assert ": No space left on device); the last complete checkpoint" in refused
     kept = (checkpoints / "newest").read_text().strip()
     assert f"{checkpoints / kept}, is untouched" in refused
-    subprocess.run(["mount", "-o", "remount,size=9m", str(small_disk)], check=True)
-    codes, said = train(small_disk / "run")
-    assert codes == [0, 0], said
-    assert f"going on from {kept}" in said
+    assert newest(checkpoints)[0].folder.name == kept
 
 
 def test_a_failure_on_one_rank_does_not_leave_the_other_waiting(tmp_path):
@@ -196,32 +197,3 @@ def test_a_loss_that_stays_infinite_is_skipped_counted_and_then_refused(tmp_path
         "up to step 8: lower optimizer.lr, lengthen schedule.warmup or lower train.clip; the "
         "checkpoints before it are untouched"
     ) in said
-    order = json.loads(asked(tmp_path / "run")) | {"model": {"width": 3}}
-    codes, said = finish(start("tiny_worker.py", json.dumps(order), processes=1))
-    assert codes == [2]
-    assert said.strip() == (
-        f"refused: {tmp_path / 'run'} holds another run: there model.width = 24, here 3; "
-        "choose another folder"
-    )
-
-
-def test_a_stage_other_than_the_checkpoints_is_refused(uninterrupted, tmp_path):
-    whole, config = uninterrupted
-    folder = tmp_path / "run"
-    shutil.copytree(whole, folder)
-    codes, said = train(folder, "cpu_zero0_fp32.json", processes=1, steps=11)
-    assert codes == [2]
-    stage, kind = (2, "fp32") if config == "cpu_fp32.json" else (3, "bf16")
-    assert (
-        f"{folder}/checkpoints/step-00000010 was written with ZeRO stage {stage} in {kind}, "
-        f"{CONFIGS}/cpu_zero0_fp32.json asks for stage 0 in fp32: keep the former, or start a new "
-        "run from the exported weights"
-    ) in said
-
-
-def test_python_itself_says_nothing_else(uninterrupted, tmp_path):
-    """Neither DeepSpeed, gloo nor torch may print among our lines."""
-    codes, said = train(tmp_path / "run", steps=2, processes=1)
-    known = ("validation at", "step ", "saved ", "done: ")
-    assert codes == [0], (said, sys.version)
-    assert [line for line in said.splitlines() if line and not line.startswith(known)] == []

@@ -128,15 +128,14 @@ def main(asked: dict) -> int:
         Schedule("inverse_sqrt", warmup=4), Path(asked["ds"]),
         {"model": asked.get("model", {"width": D}), "objective": "tiny"},
     )  # fmt: skip
-    outcome = train(plan, TinyWork(Tiny(), **asked.get("work", {})), world)
-    engine.leave()
-    return outcome.code
+    return train(plan, TinyWork(Tiny(), **asked.get("work", {})), world).code
 
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(json.loads(sys.argv[1])))
+        code = main(json.loads(sys.argv[1]))
     except Refused as error:
+        code = 2
         if os.environ.get("RANK", "0") == "0":
             print(f"refused: {error}", file=sys.stderr)
-        sys.exit(2)
+    engine.leave(code)

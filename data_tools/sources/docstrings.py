@@ -1,12 +1,13 @@
 """Docstrings and documentation of the standard library and the installed packages, not imported."""
 
 import ast
+import gc
 import importlib.metadata
 import os
 import platform
 import sysconfig
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -53,8 +54,8 @@ class Package:
 def inputs(
     root: Path,
     *,
-    include: list[str] = [],  # noqa: B006 - an option's default is shown, never changed
-    exclude: list[str] = [],  # noqa: B006
+    include: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
     minimum_words: Annotated[int, Allowed(low=0)] = 20,
     package_megabytes: Annotated[float, Allowed(low=0)] = 0.0,
     invalid: Invalid = "replace",
@@ -76,7 +77,7 @@ def inputs(
     ]
 
 
-def chosen(include: list[str], exclude: list[str]) -> list[Package]:
+def chosen(include: Iterable[str], exclude: Iterable[str]) -> list[Package]:
     """The installed packages of these names; raises Refused for one that is not installed."""
     known = installed()
     for name in include:
@@ -107,12 +108,7 @@ def docstrings(path: Path) -> Iterator[tuple[str, str]]:
     source = path.read_bytes()
     if b'"""' not in source and b"'''" not in source:
         return  # parsing is what takes the time
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # other people's invalid escapes
-        try:
-            waiting: list[tuple[str, ast.AST]] = [("", ast.parse(source))]
-        except (ValueError, RecursionError, MemoryError) as error:
-            raise SyntaxError(str(error)) from None
+    waiting: list[tuple[str, ast.AST]] = [("", _parsed(source))]
     while waiting:
         name, node = waiting.pop()
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -124,6 +120,18 @@ def docstrings(path: Path) -> Iterator[tuple[str, str]]:
             inner = getattr(node, field, None)
             if isinstance(inner, list):
                 waiting.extend((name, one) for one in reversed(inner) if hasattr(one, "body"))
+
+
+def _parsed(source: bytes) -> ast.Module:
+    gc.disable()  # a tree is a million small objects without cycles; looking for some takes 25 %
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # other people's invalid escapes
+            return ast.parse(source)
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise SyntaxError(str(error)) from None
+    finally:
+        gc.enable()
 
 
 def _read(package: Package, least: int, most: int, invalid: str) -> Iterator[Document | Dropped]:

@@ -10,7 +10,6 @@ from data_tools.reading import Document, Dropped, Input, Invalid, document, matc
 from januslm.config import Allowed, Refused
 
 
-
 def inputs(
     root: Path,
     *,

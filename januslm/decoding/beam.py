@@ -86,8 +86,8 @@ class _Front:
         total = torch.zeros(batch, 1, device=device)
         return cls(written, total, None, np.arange(batch), np.ones(batch, bool))
 
-    def gather(self, harvest: list["_Harvest"], value: Tensor, parent: Tensor, ends: Tensor):
-        """Hands finished hypotheses among the best `beam` to their sentences, and ends sentences."""
+    def gather(self, harvest: list, value: Tensor, parent: Tensor, ends: Tensor) -> None:
+        """Hands finished hypotheses among the best `beam` to their sentences; ends sentences."""
         best = harvest[0].beam
         count = self.written.shape[-1]
         found = (ends & (value > -torch.inf))[:, :best].cpu()
@@ -102,7 +102,7 @@ class _Front:
 
     def grown(self, value, parent, word, ends, beam: int) -> "_Front":
         """The best `beam` that go on, one word longer."""
-        order = ends.to(torch.uint8).argsort(1, stable=True)[:, :beam]
+        order = ends.to(torch.uint8).argsort(dim=1, stable=True)[:, :beam]
         parent, word = parent.gather(1, order), word.gather(1, order)
         total = value.masked_fill(ends, -torch.inf).gather(1, order)
         past = parent[..., None].expand(-1, -1, self.written.shape[-1])

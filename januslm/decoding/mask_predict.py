@@ -131,7 +131,7 @@ class Board:
 
     def hidden(self, count: Tensor, special) -> "Board":
         """The `count` int64 [B, C] least certain words of each canvas hidden again."""
-        doubt = self.score.masked_fill(~self.holes, torch.inf).argsort(-1, stable=True)
+        doubt = self.score.masked_fill(~self.holes, torch.inf).argsort(dim=-1, stable=True)
         rank = torch.arange(doubt.shape[-1], device=doubt.device)
         masked = torch.zeros_like(self.holes).scatter(-1, doubt, rank < count[..., None])
         return replace(self, masked=masked, tokens=self.tokens.masked_fill(masked, special.mask))

@@ -123,7 +123,7 @@ class _Text:
         word, value: the choice after the words before the tail, and after each word of the tail.
         """
         if self.ended:
-            return 0
+            return -1  # its last word need not stay in the cache either
         self.passes += 1
         right = 0
         while right < len(tail) and tail[right] == word[right] != eos:

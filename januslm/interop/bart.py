@@ -52,7 +52,7 @@ def load(folder: Path) -> tuple[Seq2Seq, dict]:
 
 
 def save(model: Seq2Seq) -> dict[str, Tensor]:
-    """The state dict of transformers' BartForConditionalGeneration; the length head stays behind."""
+    """What transformers' BartForConditionalGeneration loads; the length head stays behind."""
     state, out = model.state_dict(), {}
     for mine, parts in names(model.config).items():
         tensor = state[mine]

@@ -1,4 +1,4 @@
-"""A finished model as a folder: model.safetensors, config.json and tokenizer.json, nothing pickled."""
+"""A finished model as a folder: model.safetensors, config.json, tokenizer.json; nothing pickled."""
 
 import dataclasses
 import json
@@ -85,7 +85,7 @@ def load(path: Path) -> dict:
 
 
 def fill(model: Seq2Seq, state: dict, where: Path) -> None:
-    """Put tensors into a model; Refused names the first that is missing, unknown or of another size."""
+    """Put tensors into a model; Refused names the first that is missing, unknown or misshaped."""
     mine = model.state_dict()
     for name in sorted(mine.keys() | state.keys()):
         if name not in state or name not in mine:

@@ -1,0 +1,125 @@
+"""Loader: sampler, windows and collation against HF arrow batches, per CPU second.
+
+`python -m benchmarks.loader [CORPUS] [--rounds N] [--length L]`
+Both give torch int64 [32, L] of the same windows of the same real tokens in the same order, from
+memory maps of files that are in the page cache.  Interleaved rounds, CPU time of the process,
+median of the paired ratios; the command fails where any token differs.
+CORPUS is a folder made by `python -m data_tools build`, by default the demo's.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from benchmarks.record import record
+from januslm.config import Refused
+from januslm.sampler import Sampler
+from januslm.shards import Corpus, open_corpus
+
+BATCH = 32
+STEPS = 200  # batches per round
+FORMATS = ("numpy", "torch", "arrow")
+WANTED = 10.0  # times as many samples per CPU second as HF's numpy batches
+
+
+def ours(corpus: Corpus, length: int) -> Callable[[int], torch.Tensor]:
+    """Step -> batch, as a training run reads it."""
+    sampler = Sampler([corpus.windows(length)], [1], seed=0)
+
+    def batch(step: int) -> torch.Tensor:
+        _, index, _ = sampler.locate(sampler.ids(step, BATCH))
+        return torch.from_numpy(corpus.read_windows(index, length))
+
+    return batch
+
+
+def theirs(corpus: Corpus, length: int, kind: str, folder: str) -> Callable[[int], torch.Tensor]:
+    """Step -> batch from an arrow dataset of the same windows, asked in the same order."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    if not os.listdir(folder):
+        windows = corpus.read_windows(np.arange(corpus.windows(length)), length)
+        rows = {"ids": list(windows.astype(corpus.manifest["dtype"]))}
+        datasets.Dataset.from_dict(rows).save_to_disk(folder)
+    data = datasets.load_from_disk(folder).with_format(kind)
+    sampler = Sampler([len(data)], [1], seed=0)
+
+    def batch(step: int) -> torch.Tensor:
+        _, index, _ = sampler.locate(sampler.ids(step, BATCH))
+        ids = data[index]["ids"]
+        if kind == "arrow":
+            flat = ids.combine_chunks().values.to_numpy()
+            return torch.from_numpy(flat.reshape(len(index), length).astype(np.int64))
+        if kind == "numpy":
+            return torch.from_numpy(np.asarray(ids).astype(np.int64))
+        return ids.long()
+
+    return batch
+
+
+def seconds(batch: Callable[[int], torch.Tensor], first: int) -> float:
+    """CPU seconds of STEPS batches."""
+    start = time.process_time()
+    for step in range(first, first + STEPS):
+        batch(step)
+    return time.process_time() - start
+
+
+def main() -> int:
+    """Compare, print, record; exit code 1 where tokens differ or the ratio is below WANTED."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("corpus", nargs="?", default="runs/docstrings/train")
+    parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=15)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    try:
+        corpus = open_corpus(given.corpus)
+    except Refused as error:
+        print(error, file=sys.stderr)
+        return 2
+    windows = corpus.windows(given.length)
+    print(f"{given.corpus}: {windows:,} windows of {given.length}, batches of {BATCH}")
+    mine = ours(corpus, given.length)
+    with tempfile.TemporaryDirectory() as folder:
+        others = {kind: theirs(corpus, given.length, kind, folder) for kind in FORMATS}
+        for kind, other in others.items():
+            if not all(torch.equal(mine(step), other(step)) for step in range(50)):
+                print(f"the tokens of HF's {kind} batches differ", file=sys.stderr)
+                return 1
+        ratios = {kind: [] for kind in FORMATS}
+        rates: dict[str, list[float]] = {kind: [] for kind in ("januslm", *FORMATS)}
+        for number in range(given.rounds):
+            for kind, other in others.items():
+                own, hf = seconds(mine, number * STEPS), seconds(other, number * STEPS)
+                ratios[kind].append(hf / own)
+                rates["januslm"].append(BATCH * STEPS / own)
+                rates[kind].append(BATCH * STEPS / hf)
+    found = {kind: statistics.median(values) for kind, values in ratios.items()}
+    per_second = {kind: statistics.median(values) for kind, values in rates.items()}
+    for kind, rate in per_second.items():
+        tail = f", januslm reads {found[kind]:.1f} times as many" if kind in found else ""
+        print(
+            f"{kind if kind == 'januslm' else 'HF ' + kind:>10}: {rate:>12,.0f} samples/CPU s{tail}"
+        )
+    path = record(
+        "loader",
+        {
+            "windows": windows, "length": given.length, "batch": BATCH, "rounds": given.rounds,
+            "samples_per_cpu_second": per_second, "median_paired_ratio": found,
+        },
+    )  # fmt: skip
+    print(f"tokens equal; written to {path.name}")
+    return int(found["numpy"] < WANTED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

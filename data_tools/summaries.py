@@ -1,0 +1,169 @@
+"""Body -> summary pairs from docstrings: a small summarization task that every machine holds.
+
+A pair is the first paragraph of a docstring (the target) and the rest of its prose (the source).
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from xxhash import xxh3_64_intdigest
+
+from data_tools.counting import DROP
+from data_tools.pool import finished, pool
+from data_tools.progress import Progress
+from data_tools.prose import letters, paragraphs, words
+from data_tools.sources.docstrings import Package, chosen, docstrings
+from data_tools.writer import write_text
+from januslm.config import Refused
+
+SPLITS = ("test", "valid", "train")  # of pairs that occur twice, the first of these keeps one
+TEST = ("networkx",)
+VALID = ("huggingface_hub",)
+TRAIN = (
+    "stdlib", "torch", "numpy", "pandas", "sympy", "deepspeed", "datasets", "fsspec", "pyarrow",
+    "tensorboard", "mpmath", "jinja2", "werkzeug", "markdown", "google", "grpc", "pip",
+    "setuptools", "tqdm", "packaging",
+)  # fmt: skip
+TARGET_WORDS = (4, 30)
+SOURCE_WORDS = (20, 400)
+LETTERS = 0.85  # of the characters of each side
+COVERAGE = 0.25  # share of the target's words that the source has; below, nobody could guess it
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One example; `id` is package/file:name of the object that was documented."""
+
+    id: str
+    package: str
+    source: str
+    target: str
+
+
+def write(
+    out: str,
+    packages: dict[str, list[str]],
+    say: Callable[[str], None],
+    processes: int = 2,
+    most: int = 0,
+) -> None:
+    """Write OUT/train.jsonl, valid.jsonl and test.jsonl; no package is in two of them.
+
+    packages: their names by split.  most: keep at most so many pairs of valid and of test.
+    """
+    _disjoint(packages)
+    tasks = [(split, one) for split in SPLITS for one in chosen(packages[split], [])]
+    progress = Progress("summaries")
+    found: dict[int, tuple[list[Pair], Counter]] = {}
+    order = sorted(range(len(tasks)), key=lambda i: -len(tasks[i][1].files()))
+    with pool(processes) as executor:
+        work = [(tasks[i][1],) for i in order]
+        tick = lambda done: progress.show(f"read {done} of {len(tasks)} packages")  # noqa: E731
+        for place, result in finished(executor, pairs, work, tick):
+            found[order[place]] = result
+    progress.end()
+    seen: set[str] = set()
+    counts: dict[str, Counter] = {split: Counter() for split in SPLITS}
+    for split in SPLITS:
+        kept = []
+        for i, (owner, _) in enumerate(tasks):
+            if owner == split:
+                kept += _unseen(found[i][0], seen, counts[split])
+                counts[split].update(found[i][1])
+        if not kept:
+            raise Refused(f"no pairs for {split} in the packages {', '.join(packages[split])}")
+        kept = _sampled(kept, most if split != "train" else 0, counts[split])
+        Path(out).mkdir(parents=True, exist_ok=True)
+        lines = "".join(json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in kept)
+        write_text(Path(out) / f"{split}.jsonl", lines)
+    say(_told(out, packages, counts, progress.seconds))
+
+
+def _disjoint(packages: dict[str, list[str]]) -> None:
+    for i, split in enumerate(SPLITS):
+        for other in SPLITS[i + 1 :]:
+            for name in set(packages[split]) & set(packages[other]):
+                raise Refused(f"package {name!r} cannot be in both {split} and {other}")
+
+
+def _unseen(pairs: list[Pair], seen: set[str], counts: Counter) -> Iterator[Pair]:
+    for pair in pairs:
+        if pair.source in seen or pair.target in seen:
+            counts[DROP + "duplicate of another pair's source or target"] += 1
+            continue
+        seen.update((pair.source, pair.target))
+        yield pair
+
+
+def _sampled(pairs: list[Pair], most: int, counts: Counter) -> list[Pair]:
+    """At most so many, chosen by the hash of the id: the same ones on every machine."""
+    if most and len(pairs) > most:
+        counts[DROP + f"past the first {most}"] += len(pairs) - most
+        pairs = sorted(pairs, key=lambda pair: xxh3_64_intdigest(pair.id.encode()))[:most]
+    counts["kept"] = len(pairs)
+    return pairs
+
+
+def pairs(package: Package) -> tuple[list[Pair], Counter]:
+    """The pairs of one package, and what became of its docstrings."""
+    found, counts = [], Counter()
+    for name, path in package.files():
+        if path.suffix != ".py":
+            continue
+        try:
+            texts = list(docstrings(path))
+        except SyntaxError:
+            counts["files that are not valid Python"] += 1
+            continue
+        for owner, text in texts:
+            counts["docstrings"] += 1
+            pair = _pair(package.name, f"{package.name}/{name}:{owner}", text)
+            if isinstance(pair, Pair):
+                found.append(pair)
+            else:
+                counts[DROP + pair] += 1
+    return found, counts
+
+
+def _pair(package: str, where: str, text: str) -> Pair | str:
+    """The pair of one docstring, or the reason why it gives none."""
+    head, _, rest = text.strip().partition("\n\n")
+    target = " ".join(paragraphs(head, sections=False, least=0.0))
+    source = " ".join(paragraphs(rest, sections=False))
+    if not source:
+        return "no prose after the first paragraph"
+    for side, value, (least, most) in (
+        ("target", target, TARGET_WORDS),
+        ("source", source, SOURCE_WORDS),
+    ):
+        if not least <= len(value.split()) <= most:
+            return f"{side} not of {least} to {most} words"
+        if letters(value) < LETTERS:
+            return f"{side} has less than {LETTERS:.0%} letters"
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return "invalid UTF-8"
+    asked, told = set(words(target)), set(words(source))
+    if len(asked & told) < COVERAGE * len(asked):
+        return f"source has less than {COVERAGE:.0%} of the target's words"
+    return Pair(where, package, source, target)
+
+
+def _told(out: str, packages: dict, counts: dict[str, Counter], seconds: float) -> str:
+    lines = []
+    for split in reversed(SPLITS):
+        one = counts[split]
+        lines.append(
+            f"{out}/{split}.jsonl: {one['kept']:,} pairs of {one['docstrings']:,} docstrings"
+        )
+        lines += [
+            f"  {number:>9,}  {key}"
+            for key, number in sorted(one.items())
+            if key not in ("kept", "docstrings")
+        ]
+        lines.append(f"             from {', '.join(packages[split])}")
+    return "\n".join([*lines, f"written in {seconds:.0f} s"])

@@ -1,0 +1,141 @@
+"""Both plans let through exactly what the rule allows, and compute plain masked attention with it."""
+
+import numpy as np
+import pytest
+import torch
+from samples import OBJECTIVES
+from torch.nn.attention.flex_attention import create_mask
+
+from januslm import folder
+from januslm.attention import PADDING, Codes, Side, allowed, dense, flex
+from januslm.layout import Rule
+
+H, D = 2, 8
+RULES = {name: folder.find("januslm.objectives", name).RULE for name in OBJECTIVES}
+RULES["own rank"] = Rule(("a", "b"), lambda q, k: (k.rank <= q.rank) & (k.stream <= q.stream))
+
+
+def plain(q, k, v, seen) -> torch.Tensor:
+    """Softmax attention by the formula; q: [Q, H, d], seen: bool [Q, K]."""
+    scores = torch.einsum("qhd,khd->hqk", q, k) / q.shape[-1] ** 0.5
+    scores = scores.masked_fill(~torch.from_numpy(seen), -torch.inf)
+    return torch.einsum("hqk,khd->qhd", scores.softmax(-1), v)
+
+
+def sides(rng, rule: Rule | None, groups: int, most: int, asking: float = 1.0):
+    """Random groups; every slot may at least read the first key of its group, as layouts have it."""
+    queries, keys = [], []
+    for group in range(groups):
+        size = int(rng.integers(1, most + 1))
+        if rule is not None:
+            stream = rng.integers(0, len(rule.streams), size)
+            rank = rng.integers(-1, most, size)
+            own = Codes(stream, rank)
+            seen = rule.sees(
+                Codes(stream[:, None], rank[:, None]), Codes(stream[None], rank[None])
+            ) & np.ones((size, size), bool)
+            if not seen.any(1).all():  # a reader without anything to read is no layout
+                stream[:], rank[:] = 0, np.arange(size)
+                own = Codes(stream, rank)
+        else:
+            own = None
+        kept = rng.random(size) < asking
+        one = Side(np.full(size, group), own)
+        keys.append(one)
+        if kept.any():
+            queries.append(one[np.flatnonzero(kept)])
+
+    def joined(parts: list[Side]) -> Side:
+        codes = rule and Codes(
+            np.concatenate([p.codes.stream for p in parts]),
+            np.concatenate([p.codes.rank for p in parts]),
+        )
+        return Side(np.concatenate([p.group for p in parts]), codes)
+
+    return joined(queries), joined(keys)
+
+
+def tensors(queries: Side, keys: Side) -> list[torch.Tensor]:
+    sizes = len(queries.group), len(keys.group), len(keys.group)
+    return [torch.randn(n, H, D, dtype=torch.float64, requires_grad=True) for n in sizes]
+
+
+@pytest.mark.parametrize("waste", [1.0, 1.4, 100.0])
+@pytest.mark.parametrize("name", [None, *RULES])
+def test_dense_is_plain_masked_attention_with_its_gradient(name, waste):
+    rule = RULES.get(name)
+    for seed, asking in ((0, 1.0), (1, 0.5), (2, 0.15)):
+        rng = np.random.default_rng(seed)
+        queries, keys = sides(rng, rule, groups=9, most=40, asking=asking)
+        inputs = tensors(queries, keys)
+        wanted = plain(*inputs, allowed(queries, keys, rule))
+        found = dense(queries, keys, rule, waste)(*inputs)
+        assert torch.allclose(found, wanted, atol=1e-10, rtol=0)
+        pull = torch.randn_like(wanted)
+        for a, b in zip(
+            torch.autograd.grad((found * pull).sum(), inputs),
+            torch.autograd.grad((wanted * pull).sum(), inputs),
+            strict=True,
+        ):
+            assert torch.allclose(a, b, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_buckets_waste_no_more_than_asked(seed):
+    queries, keys = sides(np.random.default_rng(seed), None, groups=200, most=90)
+    small = 1 << 14
+    real = allowed(queries, keys, None).sum()
+    for waste in (1.05, 1.4, 2.0):
+        areas = [np.prod(b.shape) for b in dense(queries, keys, None, waste).buckets]
+        assert sum(a for a in areas if a > small) <= waste * real
+    assert len(dense(queries, keys, None, 1e9).buckets) == 1
+
+
+def rows(rng, rule: Rule | None, count: int, length: int) -> tuple[Side, Side]:
+    """`count` rows of `length` places, the last of each row padding."""
+    parts = [sides(rng, rule, groups=4, most=length // 5) for _ in range(count)]
+
+    def laid(part: int) -> Side:
+        group = np.full((count, length), PADDING)
+        stream, rank = np.zeros((count, length), np.int64), np.full((count, length), -1)
+        for row, both in enumerate(parts):
+            side = both[part]
+            size = len(side.group)
+            group[row, :size] = side.group + 4 * row
+            if rule:
+                stream[row, :size], rank[row, :size] = side.codes.stream, side.codes.rank
+        codes = Codes(stream.ravel(), rank.ravel()) if rule else None
+        return Side(group.ravel(), codes)
+
+    return laid(0), laid(1)
+
+
+@pytest.mark.parametrize("name", [None, "janus"])  # eager FlexAttention is slow; masks are below
+def test_flex_equals_dense(name):
+    rule, count, length = RULES.get(name), 2, 128
+    queries, keys = rows(np.random.default_rng(0), rule, count, length)
+    q, k, v = (x.detach().float() for x in tensors(queries, keys))
+    plan = flex(queries, keys, rule, count, "cpu")
+    found = plan(q, k, v)
+    asks, reads = (np.flatnonzero(side.group != PADDING) for side in (queries, keys))
+    wanted = dense(queries[asks], keys[reads], rule)(q[asks], k[reads], v[reads])
+    assert torch.allclose(found[asks], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [None, *RULES])
+def test_the_block_mask_is_what_the_rule_allows(name):
+    rule, count, length = RULES.get(name), 3, 128
+    queries, keys = rows(np.random.default_rng(1), rule, count, length)
+    plan = flex(queries, keys, rule, count, "cpu")
+    masks = create_mask(plan.block_mask.mask_mod, count, 1, length, length, device="cpu")[:, 0]
+    wanted = allowed(queries, keys, rule).reshape(count, length, count, length)
+    for row in range(count):
+        assert (masks[row].numpy() == wanted[row, :, row]).all()
+    wanted[np.arange(count), :, np.arange(count)] = False
+    assert not wanted.any(), "a place reads another row"
+
+
+def test_flex_refuses_attention_dropout():
+    queries, keys = rows(np.random.default_rng(1), None, 1, 128)
+    with pytest.raises(AssertionError, match="attention_dropout = 0"):
+        flex(queries, keys, None, 1, "cpu")(*tensors(queries, keys), dropout=0.1)

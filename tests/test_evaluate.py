@@ -1,0 +1,287 @@
+"""The evaluate command on real predictions files: its table, its verdicts, and what it refuses."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from finetune import evaluate, glge, report
+from finetune.pairs import Pair
+from finetune.tasks import docsum
+from januslm.folder import find
+
+ROOT = Path(__file__).resolve().parents[1]
+ARCHIVE = Path(__file__).parent / "fixtures" / "glge" / "data" / "easy"
+SOURCES = [
+    "Open a file and read it. The name is given.",
+    "Close the file. Nothing is returned.",
+    "Return the size of a file in bytes. Links are followed.",
+    "Delete a folder. It must be empty.",
+]
+TARGETS = ["Read a whole file.", "Close the file.", "Size of a file.", "Delete an empty folder."]
+
+
+@pytest.fixture
+def corpus(tmp_path) -> Path:
+    """A docsum test set of four lines."""
+    rows = [
+        {"id": f"m.{i}", "package": "m", "source": source, "target": target}
+        for i, (source, target) in enumerate(zip(SOURCES, TARGETS, strict=True))
+    ]
+    (tmp_path / "docsum").mkdir()
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "docsum" / "test.jsonl").write_text(text)
+    return tmp_path
+
+
+def write(path: Path, pairs: list[Pair], texts: list[str], **settings) -> Path:
+    """A predictions file and its settings, as `generate` writes them."""
+    rows = [
+        {"id": p.id, "source": p.source, "prediction": text, "references": list(p.targets)}
+        for p, text in zip(pairs, texts, strict=True)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    known = {"split": "test", "sentences": len(rows), "settings": {}, "truncated": 0}
+    path.with_suffix(".json").write_text(json.dumps(known | settings))
+    return path
+
+
+@pytest.fixture
+def runs(corpus) -> Path:
+    """A folder with greedy, beam and mask-predict predictions of that test set."""
+    pairs = list(docsum.read(corpus, "test"))
+    out = corpus / "run"
+    made = [
+        ("greedy", ["File.", "File.", "File.", "File."], {}, 20.0),
+        ("beam", TARGETS, {"beam": 5}, 60.0),
+        ("mask_predict", ["Read.", "Close.", "Size.", "Delete."], {"iterations": 4}, 5.0),
+    ]
+    for name, texts, settings, ms in made:
+        write(
+            out / f"test.{name}.jsonl", pairs, texts, algorithm=name, settings=settings,
+            task="docsum", ms_per_sentence=ms, tokens=12, passes=3.0, truncated=1,
+        )  # fmt: skip
+    return out
+
+
+def said(capsys, *arguments) -> str:
+    assert evaluate.main([str(a) for a in arguments]) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys, *arguments) -> str:
+    """The one line on stderr of a call that exits with 2."""
+    assert evaluate.main([str(a) for a in arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error.strip()
+
+
+# The table
+
+
+def test_the_table_has_a_row_per_algorithm_and_one_of_lead_1(runs, capsys):
+    text = said(capsys, runs, "--examples", "0")
+    rows = {line[:16].strip(): line.split() for line in reversed(text.splitlines())}
+    assert rows["AR beam 5"][-7:] == ["100.00", "100.00", "100.00", "60.0", "1.0x", "1.0", "1"]
+    assert rows["AR greedy"][-4:] == ["20.0", "3.0x", "1.0", "1"]
+    assert rows["NAR 4 iterations"][-4:] == ["5.0", "12.0x", "1.0", "1"]
+    assert "-" in rows["lead-1"]
+
+
+def test_the_table_says_plainly_who_beats_lead_1(runs, capsys):
+    text = said(capsys, runs)
+    assert re.search(r"^AR beam 5 beats lead-1: 100.00 > \d\d\.\d\d ROUGE-1$", text, re.M)
+    assert re.search(
+        r"^AR greedy does not beat lead-1: \d\d\.\d\d < \d\d\.\d\d ROUGE-1$", text, re.M
+    )
+
+
+def test_an_equal_score_does_not_beat():
+    sentence = evaluate.beats("AR greedy", 22.701, "lead-1", 22.699, "rouge-1")
+    assert sentence == "AR greedy does not beat lead-1: 22.70 = 22.70 ROUGE-1"
+
+
+def test_examples_show_source_reference_and_every_system_within_the_width(runs, capsys):
+    text = said(capsys, runs, "--examples", "2")
+    block = text[text.index("example m.") :]
+    for word in ("source", "reference", "AR greedy", "AR beam 5", "NAR 4 iterations"):
+        assert block.count(f"\n{word} ") == 2
+    assert max(map(len, block.splitlines()[:-1])) <= 80
+
+
+def test_scores_are_written_beside_the_predictions(runs, capsys):
+    said(capsys, runs)
+    (found,) = json.loads((runs / "scores.json").read_text())
+    assert found["task"] == "docsum"
+    assert found["modes"]["plain"]["AR beam 5"]["rouge-1"] == 100
+    assert set(found["modes"]["plain"]) == {"AR beam 5", "AR greedy", "NAR 4 iterations", "lead-1"}
+
+
+def test_a_comparison_prints_an_interval_and_a_verdict(runs, capsys):
+    text = said(capsys, runs, "--compare", "AR beam 5", "greedy")
+    assert re.search(r"rouge-1 100.00 - .* 95 % interval \+.* a real difference", text)
+
+
+def test_other_metrics_and_modes_can_be_asked_for(runs, capsys):
+    text = said(capsys, runs, "--metric", "bleu:mode=compound", "--metric", "exact_match")
+    assert "bleu compound" in text
+    assert "bleu: compound|nrefs:1|" in text
+    assert "exact" in text
+
+
+def test_two_runs_with_the_same_name_are_told_apart_by_their_files(runs, capsys):
+    for end in ("jsonl", "json"):
+        (runs / f"test.beam-b.{end}").write_text((runs / f"test.beam.{end}").read_text())
+    text = said(capsys, runs)
+    assert "AR beam 5 (test.beam) " in text
+    assert "AR beam 5 (test.beam-b) " in text
+
+
+def test_the_references_of_the_task_are_used_where_its_data_is_at_hand(runs, corpus, capsys):
+    assert f"ids as in {corpus}" in said(capsys, runs, "--data", corpus)
+    assert "ids not checked" in said(capsys, runs)
+
+
+# What is refused
+
+
+def test_predictions_that_miss_a_line_are_refused(runs, corpus, capsys):
+    path = runs / "test.greedy.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    assert refused(capsys, path) == f"{path}: has 3 predictions; test.greedy.json says 4"
+    path.with_suffix(".json").write_text('{"task": "docsum"}')
+    message = f"{path}: 3 predictions, but docsum's test split has 4"
+    assert refused(capsys, path, "--data", corpus) == message
+
+
+def test_predictions_in_another_order_are_refused(runs, corpus, capsys):
+    path = runs / "test.greedy.jsonl"
+    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    message = f"{path}:1: id 'm.3' where docsum's test split has 'm.0': the order differs"
+    assert refused(capsys, path, "--data", corpus).startswith(message)
+    assert "test.beam.jsonl has 'm.0': the order differs" in refused(capsys, runs)
+
+
+def test_predictions_of_another_source_are_refused(runs, corpus, capsys):
+    path = runs / "test.greedy.jsonl"
+    path.write_text(path.read_text().replace("Close the file. Nothing", "Close it. Nothing"))
+    message = f"{path}:2: id 'm.1' has another source than docsum's test split"
+    assert refused(capsys, path, "--data", corpus) == message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nowhere",), "nowhere: no such file or folder"),
+        (("{run}", "--metric", "rogue"), "no 'rogue' in metrics/; there are bleu, .*Did you mean"),
+        (("{run}", "--metric", "bleu:mdoe=x"), "metric bleu: unknown key 'mdoe'; there are"),
+        (("{run}", "--compare", "beam", "x"), "--compare: 0 predictions 'x' among these; there"),
+        (("{run}", "--task", "xsum"), "predictions of task 'docsum', not of 'xsum'"),
+        (("{run}", "--data", "{run}"), "no data of task 'docsum' there; looked for test.jsonl"),
+        (("glge",), "evaluate glge: name the folder"),
+        (("glge", "{run}"), "'docsum' is no GLGE task; there are cnndm, coqa"),
+    ],
+)
+def test_mistakes_get_one_line(arguments, message, runs, capsys):
+    given = [a.format(run=runs) for a in arguments]
+    if given[1:2] == ["--data"]:
+        given[2] = str(runs)
+    one = runs / "test.greedy.jsonl"
+    given = [str(one) if a == str(runs) and given[0] == "glge" else a for a in given]
+    assert re.search(message, refused(capsys, *given))
+
+
+@pytest.mark.slow
+def test_the_command_ends_with_2_and_no_traceback(tmp_path):
+    command = [sys.executable, "-m", "finetune.evaluate", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == f"{tmp_path}: no predictions (*.jsonl) in it\n"
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit) as caught:
+        evaluate.main(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert "python -m finetune.evaluate out/docsum" in text
+    assert "in the order of the test set" in text
+
+
+# GLGE
+
+
+@pytest.fixture
+def submission(tmp_path) -> Path:
+    """Perfect answers to the tasks that need no METEOR."""
+    for name in ("cnndm", "gigaword", "xsum", "msnews", "coqa", "personachat"):
+        pairs = list(find("finetune.tasks", name).read(ARCHIVE, "test"))
+        texts = [p.targets[0] for p in pairs]
+        write(tmp_path / f"{name}.jsonl", pairs, texts, task=name, version="easy")
+    return tmp_path
+
+
+def test_glge_prints_both_modes_of_every_task_and_what_is_missing(submission, capsys):
+    text = said(capsys, "glge", submission, "--data", ARCHIVE)
+    assert text.startswith("GLGE easy; 6 submission files in ")
+    for name in ("cnndm", "gigaword", "xsum"):
+        for mode in ("official", "plain"):
+            line = rf"{name} +{mode} +rouge-1 100.00  rouge-2 100.00  rouge-l 100.00"
+            assert re.search(line, text)
+    assert re.search(r"coqa +official +f1 100.00", text)
+    assert "overall, official: none, squadqg, msqg missing" in text
+
+
+def test_submission_files_have_the_official_names_and_one_line_per_example(submission, capsys):
+    said(capsys, "glge", submission)
+    files = sorted((submission / "submission").iterdir())
+    assert [f.name for f in files] == [
+        f"{task}.easy.test" for task in sorted(set(glge.COLUMNS) - {"squadqg", "msqg"})
+    ]
+    lines = (submission / "submission" / "cnndm.easy.test").read_text().split("\n")
+    assert len(lines) == 4
+    assert "[X_SEP]" in lines[0]
+
+
+def test_a_glge_run_needs_one_version(submission, capsys):
+    (submission / "xsum.json").write_text('{"task": "xsum", "version": "hard"}')
+    assert refused(capsys, "glge", submission) == (
+        "--version must be one of easy, medium, medium+, hard, got None"
+    )
+    assert said(capsys, "glge", submission, "--version", "hard").startswith("GLGE hard")
+
+
+def test_two_predictions_of_one_glge_task_are_refused(submission, capsys):
+    for end in ("jsonl", "json"):
+        (submission / f"xsum2.{end}").write_text((submission / f"xsum.{end}").read_text())
+    assert "two predictions of xsum" in refused(capsys, "glge", submission)
+
+
+@pytest.mark.slow
+def test_prepare_is_a_command(tmp_path):
+    command = [sys.executable, "-m", "finetune.glge", "prepare", "--out", str(tmp_path / "out")]
+    archive = ["--archive", str(ARCHIVE.parent)]
+    done = subprocess.run(command + archive, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "easy/xsum/test: 3 lines" in done.stdout
+    wrong = subprocess.run([*command, "--archive", str(ROOT / "docs")], cwd=ROOT,
+                           capture_output=True, text=True)  # fmt: skip
+    assert wrong.returncode == 2
+    assert "not a GLGE archive" in wrong.stderr
+
+
+def test_squadqg_lines_with_one_source_become_one_with_two_references():
+    task = find("finetune.tasks", "squadqg")
+    pairs = list(task.read(ARCHIVE, "test"))
+    run = report.Run(
+        Path("x.jsonl"), {"task": "squadqg"}, [p.id for p in pairs], [p.source for p in pairs],
+        ["First ?", "Second - hand ?", "Third ?"], [list(p.targets) for p in pairs],
+    )  # fmt: skip
+    ours, theirs = report.texts(run, task, "official")
+    assert ours == ["second-hand ?", "third ?"]
+    assert list(map(len, theirs)) == [2, 1]

@@ -1,0 +1,181 @@
+"""The fused loss against a plain, slow, by-the-formula computation in float64."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from samples import settled
+
+from januslm import losses
+from januslm.config import Refused
+from januslm.learner import Loss
+from januslm.losses import Sheet, fused
+
+STREAMS = ("past", "mask", "query")
+
+
+def slow(hidden, weight, sheets, scale, smoothing, detach) -> tuple[torch.Tensor, dict]:
+    """Word by word and term by term, with autograd for the gradient."""
+    sums = {name: hidden.new_zeros(()) for name in scale if name != "ce/length"}
+    for name in sums:
+        kind, _, spoken = name.partition("/")
+        need = spoken.split("~")
+        for sheet in sheets:
+            if not set(need) <= set(sheet.streams):
+                continue
+            for j, word in enumerate(sheet.target.tolist()):
+                logits = [weight @ hidden[sheet.rows[sheet.streams.index(s), j]] for s in need]
+                p = [x.exp() / x.exp().sum() for x in logits]
+                if kind == "ce":
+                    even = -p[0].log().sum() / len(weight)
+                    sums[name] = sums[name] - (1 - smoothing) * p[0][word].log() + smoothing * even
+                else:
+                    sums[name] = sums[name] + symmetric(*p, detach)
+    return sum(scale[name] * value for name, value in sums.items()), sums
+
+
+def symmetric(a: torch.Tensor, b: torch.Tensor, detach: str) -> torch.Tensor:
+    a = a.detach() if detach == "first" else a
+    return ((a * (a / b).log()).sum() + (b * (b / a).log()).sum()) / 2
+
+
+def sheets_of(rng: np.random.Generator) -> tuple[list[Sheet], int]:
+    """Sheets of all kinds of streams, of random lengths; how many rows they have."""
+    kinds = [("past",), STREAMS, ("mask", "query"), ("past", "query")]
+    sheets, rows = [], 0
+    for kind in kinds:
+        n = int(rng.integers(0, 5))
+        at = torch.from_numpy(rows + rng.permutation(n * len(kind))).view(len(kind), n)
+        sheets.append(Sheet(kind, at, torch.from_numpy(rng.integers(0, 11, n))))
+        rows += n * len(kind)
+    return sheets, rows
+
+
+def inputs(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+    hidden = torch.randn(rows, 6, dtype=torch.float64, requires_grad=True)
+    return hidden, torch.randn(11, 6, dtype=torch.float64, requires_grad=True)
+
+
+@pytest.mark.parametrize("detach", losses.DETACH)
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
+@pytest.mark.parametrize("chunk", [1, 4, 256])
+def test_the_fused_loss_is_the_formula_with_its_gradient(chunk, smoothing, detach):
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        sheets, rows = sheets_of(rng)
+        names = [n for n in losses.terms_of(STREAMS) if rng.random() < 0.6] or ["ce/mask"]
+        scale = {name: float(rng.random() * 3) for name in names}
+        given = inputs(rows)
+        wanted, wanted_sums = slow(*given, sheets, scale, smoothing, detach)
+        found, sums = fused(*given, sheets, scale, smoothing=smoothing, detach=detach, chunk=chunk)
+        assert sums.keys() == wanted_sums.keys()
+        assert torch.allclose(found, torch.as_tensor(wanted), atol=1e-10, rtol=1e-10)
+        for name in sums:
+            assert torch.allclose(sums[name], wanted_sums[name], atol=1e-10, rtol=1e-10), name
+            assert not sums[name].requires_grad
+        slopes = torch.autograd.grad(found * 1.7, given)
+        if not isinstance(wanted, torch.Tensor) or not wanted.requires_grad:
+            assert all((s == 0).all() for s in slopes)
+            continue
+        truth = torch.autograd.grad(wanted * 1.7, given, materialize_grads=True)
+        for a, b in zip(slopes, truth, strict=True):
+            assert torch.allclose(a, b, atol=1e-10, rtol=1e-9)
+
+
+def test_the_gradient_is_that_of_finite_differences():
+    sheets, rows = sheets_of(np.random.default_rng(11))
+    scale = dict.fromkeys(["ce/past", "ce/mask", "kl/past~mask", "kl/mask~query"], 0.7)
+
+    def loss(hidden, weight):
+        return fused(hidden, weight, sheets, scale, smoothing=0.1, chunk=3)[0]
+
+    assert rows and torch.autograd.gradcheck(loss, inputs(rows))
+
+
+def kl(a: torch.Tensor, b: torch.Tensor, name: str) -> tuple[float, float]:
+    """(value, largest gradient) of one KL term between rows with hidden states a and b."""
+    hidden = torch.cat([a, b]).requires_grad_()
+    sheet = Sheet(
+        ("mask", "query"), torch.arange(2 * len(a)).view(2, -1), torch.zeros(len(a)).long()
+    )
+    weight = torch.randn(11, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    loss, _ = fused(hidden, weight, [sheet], {name: 1.0})
+    loss.backward()
+    return loss.item(), hidden.grad.abs().max().item()
+
+
+def test_kl_is_zero_for_equal_streams_and_symmetric():
+    a, b = torch.randn(2, 5, 6, dtype=torch.float64)
+    value, slope = kl(a, a.clone(), "kl/mask~query")
+    assert abs(value) < 1e-12 and slope < 1e-12
+    one = kl(a, b, "kl/mask~query")
+    assert one[0] > 0.01
+    assert kl(b, a, "kl/mask~query") == pytest.approx(one)
+    assert kl(a, b, "kl/query~mask") == pytest.approx(one)
+
+
+def test_smoothed_cross_entropy_of_one_word_worked_out_by_hand():
+    hidden, weight = torch.tensor([[1.0]]).double(), torch.tensor([[math.log(3.0)], [0.0]]).double()
+    sheet = Sheet(("past",), torch.tensor([[0]]), torch.tensor([0]))
+    loss, sums = fused(hidden, weight, [sheet], {"ce/past": 2.0}, smoothing=0.2)
+    nll, even = math.log(4 / 3), (math.log(4 / 3) + math.log(4)) / 2
+    assert sums["ce/past"].item() == pytest.approx(0.8 * nll + 0.2 * even)
+    assert loss.item() == pytest.approx(2 * (0.8 * nll + 0.2 * even))
+
+
+def test_a_float32_loss_is_as_good_as_float32_allows():
+    sheets, rows = sheets_of(np.random.default_rng(3))
+    scale = dict.fromkeys(["ce/past", "ce/query", "kl/mask~query"], 1.0)
+    given = inputs(rows)
+    exact = fused(*given, sheets, scale, smoothing=0.1)[0].item()
+    rough = [x.detach().float().requires_grad_() for x in given]
+    loss, _ = fused(*rough, sheets, scale, smoothing=0.1)
+    loss.backward()
+    assert loss.item() == pytest.approx(exact, rel=1e-5)
+    assert loss.dtype == rough[1].grad.dtype == torch.float32
+
+
+def test_bfloat16_states_still_give_a_softmax_in_float32():
+    sheets, rows = sheets_of(np.random.default_rng(3))
+    given = [x.detach().bfloat16().requires_grad_() for x in inputs(rows)]
+    loss, sums = fused(*given, sheets, {"ce/past": 1.0, "kl/mask~query": 1.0})
+    loss.backward()
+    assert loss.dtype == sums["ce/past"].dtype == torch.float32
+    assert given[0].grad.dtype == torch.bfloat16 and given[1].grad.isfinite().all()
+
+
+def test_without_gradient_the_sums_are_the_same():
+    sheets, rows = sheets_of(np.random.default_rng(4))
+    scale = dict.fromkeys(losses.terms_of(STREAMS), 1.0)
+    given = inputs(rows)
+    _, sums = fused(*given, sheets, scale, smoothing=0.1)
+    with torch.no_grad():
+        loss, again = fused(*given, sheets, scale, smoothing=0.1)
+    assert not loss.requires_grad
+    assert all(torch.equal(sums[n], again[n]) for n in sums)
+
+
+def test_counts_are_words_that_all_streams_of_a_term_predict():
+    sheets = [
+        Sheet(("past",), torch.zeros(1, 3).long(), torch.zeros(3).long()),
+        Sheet(STREAMS, torch.zeros(3, 2).long(), torch.zeros(2).long()),
+    ]
+    weights = dict.fromkeys(["ce/past", "ce/mask", "kl/past~query"], 1.0)
+    assert {n: losses.counts(sheets, weights)[n] for n in weights} == {
+        "ce/past": 5, "ce/mask": 2, "kl/past~query": 2,
+    }  # fmt: skip
+
+
+def test_a_weight_for_a_term_that_does_not_exist_is_refused():
+    with pytest.raises(Refused) as error:
+        settled("ar", loss=Loss(weights={"ce/nxt": 1.0}))
+    assert str(error.value).startswith("run.toml: loss.weights: no loss term 'ce/nxt'; there are ")
+    assert str(error.value).endswith("Did you mean 'ce/next'?")
+
+
+def test_a_negative_weight_is_refused():
+    with pytest.raises(Refused) as error:
+        settled("ar", loss=Loss(weights={"ce/past": -1.0}))
+    wanted = "run.toml: loss.weights: the weight of ce/past must be at least 0, got -1.0"
+    assert str(error.value) == wanted

@@ -40,10 +40,13 @@ run() {
     if [[ $dry ]]; then printf '%q ' "$@"; printf '\n'; else "$@"; fi
 }
 
-# A file that exists where the user stands is meant; else it is looked for in the project.
+# A path that exists where the user stands is meant; else it is looked for in the project.
 place() {
     if [[ $1 != /* && -e $started_in/$1 ]]; then printf '%s/%s' "$started_in" "$1"; else printf '%s' "$1"; fi
 }
+
+# Words of a command may be paths too; a bare word is none, even if a file is called so.
+word() { if [[ $1 == *[./]* ]]; then place "$1"; else printf '%s' "$1"; fi; }
 
 setup() {
     if [[ ${JANUSLM_PYTHON:-} ]]; then python=$JANUSLM_PYTHON; return; fi
@@ -81,8 +84,8 @@ train() {
     local module=$1 file port report pid code=0 processes=${gpus:-}
     shift
     [[ $# -ge 1 ]] || fail "which run? ./launch.sh $module $module/runs/NAME.toml [key=value ...]"
-    file=$(place "$1"); shift
-    [[ -f $file || $dry ]] || fail "$file: no such run file; there are $(ls "$module"/runs | tr '\n' ' ')"
+    file=$1; shift
+    [[ -f $file || $dry ]] || fail "$file: no such run file; there are $(cd "$module/runs" && echo *)"
     [[ $processes ]] || { has_gpu || processes=1; }
     if [[ ! ${OMP_NUM_THREADS:-} && $processes ]]; then
         export OMP_NUM_THREADS=$(( ($(nproc) + processes - 1) / processes ))
@@ -176,7 +179,7 @@ while [[ $# -gt 0 ]]; do
                 --ds) ds=$(place "$2") ;;
             esac
             shift ;;
-        *) args+=("$(place "$1")") ;;
+        *) args+=("$(word "$1")") ;;
     esac
     shift
 done

@@ -1,9 +1,10 @@
-"""Decoding: ours against HF generate on BART of the same size, and all at once against word by word.
+"""Decoding speed: ours against HF's BART of the same size, all at once against word by word.
 
 `python -m benchmarks.decode_speed [--quick] [--rounds N] [--check]`
-Width 512, ffn 1024, 4 heads, 6+6 layers, 32000 words, random weights, every output forced to T tokens
-(EOS counted), source as long.  One thread, fp32, CPU time of the process, systems interleaved, median
-of the paired ratios.  It counts only if cached logits equal teacher-forced ones in the same run.
+Width 512, ffn 1024, 4 heads, 6+6 layers, 32000 words, random weights, every output forced to T
+tokens (EOS counted), source as long.  One thread, fp32, CPU time of the process, systems
+interleaved, median of the paired ratios.  It counts only if cached
+logits equal teacher-forced ones in the same run.
 """
 
 import argparse
@@ -185,9 +186,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     mine, hf = model(), hugging_face()
     sizes = parameters(mine) - parameters(mine.length), parameters(hf)
-    print(
-        f"parameters: ours {sizes[0] / 1e6:.1f} M without the length head, BART {sizes[1] / 1e6:.1f} M"
-    )
+    print(f"parameters: ours {sizes[0] / 1e6:.1f} M, BART {sizes[1] / 1e6:.1f} M")
     readers = {read: Forced(mine, objective(read), packed=True) for read in ("next", "past")}
     results, missed = {"parameters": sizes}, []
     for batch, tokens in ((1, 14), (1, 40)) if chosen.quick else ((1, 14), (1, 40), (32, 14)):

@@ -1,8 +1,8 @@
 """The reference pattern of one JANUS training step, on the weights of our own Seq2Seq.
 
 Costs as in the public JANUS code: the encoder runs twice, batches are padded, AR and NAR are two
-two-stream decoder passes with dense masks, keys and values are projected for content and query alike,
-all content slots are projected to the vocabulary, every KL takes its own four softmaxes.
+two-stream decoder passes with dense masks, keys and values are projected for content and query
+alike, all content slots are projected to the vocabulary, every KL takes its own four softmaxes.
 B = sentences, N = source, A = slots of a stream, D = width, V = vocabulary.
 """
 
@@ -113,8 +113,8 @@ def _cross_entropy(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
 
 
 def _symmetric_kl(a: Tensor, b: Tensor) -> Tensor:
-    log_p, log_q = F.log_softmax(a.float(), -1), F.log_softmax(b.float(), -1)
-    p, q = F.softmax(a.float(), -1), F.softmax(b.float(), -1)
+    log_p, log_q = F.log_softmax(a, -1), F.log_softmax(b, -1)
+    p, q = F.softmax(a, -1), F.softmax(b, -1)
     one = F.kl_div(log_p, q, reduction="none").sum(-1)
     return ((one + F.kl_div(log_q, p, reduction="none").sum(-1)) / 2).mean()
 
@@ -229,7 +229,7 @@ def _out(attention: Attention, x: Tensor) -> Tensor:
 def _quick(attention: Attention, x: Tensor, keys: Tensor, blind: Tensor) -> Tensor:
     """Encoder and AR: torch's own multi-head attention, which the reference falls through to."""
     q, k, v = _heads(attention, x, keys)
-    return _out(attention, F.scaled_dot_product_attention(q, k, v, attn_mask=blind))
+    return _out(attention, F.scaled_dot_product_attention(q, k, v, attn_mask=blind.to(q.dtype)))
 
 
 def _plain(attention: Attention, x: Tensor, keys: Tensor, seen: Tensor) -> Tensor:

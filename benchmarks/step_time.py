@@ -6,6 +6,7 @@ counts only if loss and every gradient agree in the same run (dropout 0), else t
 """
 
 import argparse
+import copy
 import gzip
 import os
 import statistics
@@ -28,7 +29,7 @@ from januslm.packing import Batch, Example, Packer
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_TOKENS = 1024  # fairseq's --max-tokens: sentences times the longest of them
-SENTENCES = 46  # the batch that PERFORMANCE figures in README speak of
+SENTENCES = 46  # what --max-tokens 1024 gives at typical lengths
 ENOUGH = 1e-4  # how far loss and gradients may differ, relative to the largest entry
 
 
@@ -94,9 +95,13 @@ def gradients(model: Seq2Seq, loss: Callable[[], Tensor]) -> tuple[float, dict[s
     return value.item(), {n: p.grad.clone() for n, p in model.named_parameters()}
 
 
-def difference(model: Seq2Seq, one: Callable[[], Tensor], other: Callable[[], Tensor]) -> dict:
-    """Largest differences of loss and gradients, relative to the largest entry of each."""
-    (a, grad_a), (b, grad_b) = gradients(model, one), gradients(model, other)
+def difference(model: Seq2Seq, wanted: Callable[[], Tensor], found: Callable[[], Tensor]) -> dict:
+    """Largest differences of loss and gradients, relative to the largest entry of each.
+
+    To be taken in float64: in float32 a ReLU input near zero may fall on either side, and then two
+    correct programs differ in one slot's whole gradient.
+    """
+    (b, grad_b), (a, grad_a) = gradients(model, wanted), gradients(model, found)
     worst = {n: ((grad_a[n] - g).abs().max() / g.abs().max()).item() for n, g in grad_b.items()}
     name = max(worst, key=worst.get)
     return {"loss": abs(a - b) / abs(b), "gradient": worst[name], "worst": name, "value": b}
@@ -176,14 +181,20 @@ def setting(quick: bool, order: str) -> tuple[learner.Learner, list[Example], Ba
     return trained, made, Packer(objective.loss.weights)(made)
 
 
+def both(trained: learner.Learner, padded: reference.Padded, batch: Batch) -> dict:
+    """The two steps to compare, by name: each gives the loss of its way."""
+    return {
+        "reference": lambda: reference.loss(trained.model, padded),
+        "ours": lambda: ours(trained, batch),
+    }
+
+
 def measure(quick: bool, order: str, rounds: int) -> dict:
     """Equality, FLOPs, memory and time of both, on one batch."""
     trained, made, batch = setting(quick, order)
     model, padded = trained.model, reference.padded(made)
-    steps = {
-        "reference": lambda: reference.loss(model, padded),
-        "ours": lambda: ours(trained, batch),
-    }
+    steps = both(trained, padded, batch)
+    exact = copy.deepcopy(trained).double()
     result = {
         "order": order, "sentences": len(made), "target_tokens": batch.tokens,
         "slots": batch.sizes["slots"], "vocabulary_rows": batch.sizes["goals"],
@@ -191,8 +202,10 @@ def measure(quick: bool, order: str, rounds: int) -> dict:
             s.token.numel() for s in (padded.past, padded.next, padded.content, padded.query)
         ),
         "parameters": parameters(model),
-        "difference": difference(model, steps["ours"], steps["reference"]),
+        "difference": difference(exact.model, *both(exact, padded, batch).values()),
+        "difference_float32": difference(model, *steps.values()),
     }  # fmt: skip
+    del exact
     found = result["difference"]
     if max(found["loss"], found["gradient"]) > ENOUGH:
         sys.exit(f"not the same step, so no ratio: {found}")
@@ -218,13 +231,13 @@ def with_dropout(model: Seq2Seq, rate: float) -> None:
 
 def show(result: dict) -> None:
     """The table of both."""
-    found, seconds = result["difference"], result["seconds"]
+    found, rough, seconds = (result[k] for k in ("difference", "difference_float32", "seconds"))
     print(
         f"\nMulti30k lengths, order {result['order']}: {result['sentences']} sentences, "
         f"{result['target_tokens']} target tokens, {result['slots']} slots "
         f"({result['padded_slots']} when padded), {result['vocabulary_rows']} vocabulary rows\n"
-        f"same step: loss {found['loss']:.1e}, gradients {found['gradient']:.1e} "
-        f"(relative; at {found['worst']})\n"
+        f"same step in float64: loss {found['loss']:.1e}, gradients {found['gradient']:.1e}; in "
+        f"float32: {rough['loss']:.1e}, {rough['gradient']:.1e} (relative; {found['worst']})\n"
     )
     print(f"{'':24}{'reference':>12}{'ours':>12}{'ratio':>8}")
     rows = {

@@ -170,7 +170,7 @@ def _seal_all(job: Job, executor: Executor, progress: Progress) -> None:
 def _groups(job: Job) -> list[list[int]]:
     """The parts of each shard: neighbours, up to shard_megabytes."""
     groups: list[list[int]] = []
-    room = 0.0
+    room = -1.0
     for part, line in sorted(job.journal.parts.items()):
         size = line["shard"]["bytes"]
         if size > room:

@@ -58,7 +58,7 @@ def split_of(document: Document, raw: bytes, recipe: Recipe) -> int:
 def tokenize(bundle: Bundle, recipe: Recipe, tokenizer_file: str) -> dict:
     """Write the part of a bundle and the facts about its documents; the journal's line for it."""
     tokenizer = _tokenizer(tokenizer_file)
-    stem = part_file(recipe, bundle.number, "").stem
+    stem = part_file(recipe, bundle.number, "bin").stem
     writer = Writer(
         Path(recipe.out) / "parts", stem, dtype_for(tokenizer.size), tokenizer.special.eos
     )

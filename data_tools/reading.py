@@ -19,6 +19,9 @@ from januslm.config import Allowed, Refused
 Invalid = Annotated[str, Allowed(choices=("replace", "drop", "refuse"))]
 
 
+CHUNK = 1 << 20  # bytes of a packed file read at a time
+
+
 @dataclass(frozen=True)
 class Document:
     """One text.  `group` is what validation may hold out as a whole: a package, a file."""
@@ -85,11 +88,42 @@ def opened(path: Path) -> Iterator[BinaryIO]:
             if path.suffix == ".gz":
                 yield gzip.GzipFile(fileobj=raw)
             elif path.suffix == ".zst":
-                unpacked = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-                yield io.BufferedReader(unpacked)
+                yield io.BufferedReader(_Unpacked(_frames(raw)))
             else:
                 yield raw
     except (EOFError, gzip.BadGzipFile, zstandard.ZstdError, zipfile.BadZipFile) as error:
         raise Refused(f"{path}: damaged or cut short ({error})") from None
     except OSError as error:
         raise Refused(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+class _Unpacked(io.RawIOBase):
+    """Chunks of bytes as a file."""
+
+    def __init__(self, chunks: Iterator[bytes]):
+        self._chunks, self._left = chunks, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        while not self._left:
+            self._left = next(self._chunks, None)
+            if self._left is None:
+                self._left = b""
+                return 0
+        size = min(len(buffer), len(self._left))
+        buffer[:size], self._left = self._left[:size], self._left[size:]
+        return size
+
+
+def _frames(raw: BinaryIO) -> Iterator[bytes]:
+    """A .zst unpacked frame by frame; zstandard's own reader is silent where a file is cut."""
+    packed = raw.read(CHUNK)
+    while packed:
+        frame = zstandard.ZstdDecompressor().decompressobj()
+        while not frame.eof:
+            if not packed:
+                raise EOFError("it ends in the middle of a frame")
+            yield frame.decompress(packed)
+            packed = frame.unused_data or raw.read(CHUNK)

@@ -83,7 +83,7 @@ def bundles(recipe: Recipe) -> list[Bundle]:
     for name, table in recipe.sources.items():
         given = {key: value for key, value in table.items() if key != "kind"}
         inputs = find("data_tools.sources", table["kind"]).inputs(Path(recipe.root), **given)
-        room = 0.0
+        room = -1.0  # not even an empty file goes to the source before
         for one_input in inputs:
             if one_input.bytes > room:
                 found.append((name, []))

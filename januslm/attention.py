@@ -1,7 +1,7 @@
-"""One attention for packed sequences: who may read whom is a plan, made once a batch for all layers.
+"""One attention for packed sequences: who may read whom is a plan, made once for all layers.
 
-Two back ends of the same rule.  `dense` (CPU) gathers each group of slots that can see each other into
-a padded block with a boolean mask; `flex` (GPU) keeps rows of fixed length and a block mask.
+Two back ends of the same rule.  `dense` (CPU) gathers each group of slots that can see each other
+into a padded block with a boolean mask; `flex` (GPU) keeps rows of fixed length and a block mask.
 Q, K = slots on either side; H = heads; d = width of a head.
 """
 
@@ -82,15 +82,13 @@ def _to(tensor: Tensor | None, device) -> Tensor | None:
     return None if tensor is None else tensor.to(device)
 
 
-def _spread(
-    x: Tensor, places: list[Tensor], back: Tensor, unread: Tensor | None
-) -> list[Tensor]:
+def _spread(x: Tensor, places: list[Tensor], back: Tensor, unread: Tensor | None) -> list[Tensor]:
     every = torch.cat(places) if len(places) > 1 else places[0]
     return list(_Spread.apply(x, every, back, unread).split([len(p) for p in places]))
 
 
 class _Spread(torch.autograd.Function):
-    """x[places], where each row of x has one real place: its gradient is a gather, not a scatter."""
+    """x[places], where each row of x has one real place: its gradient is a gather, no scatter."""
 
     @staticmethod
     def forward(ctx, x: Tensor, places: Tensor, back: Tensor, unread: Tensor | None) -> Tensor:
@@ -206,7 +204,7 @@ class Flex:
 
 
 def flex(queries: Side, keys: Side, rule: Rule | None, rows: int, device) -> Flex:
-    """The same rule as `dense`, for places laid out in `rows` rows of equal length on either side."""
+    """The same rule as `dense`, for places in `rows` rows of equal length on either side."""
     from torch.nn.attention.flex_attention import create_block_mask
 
     def on_device(side: Side):

@@ -25,12 +25,9 @@ class State:
     heard: Tensor | None  # float [B, 1, 1, N], -inf at padding; None: there is none
     length_scores: Tensor  # float [B, max_length], log p
     at: Tensor  # int64 [B]: how many past slots each hypothesis has
-    cache: list[Pair] = field(
-        default_factory=list
-    )  # per layer [B, H, places, d], `used` are filled
-    used: int = 0
+    cache: list[Pair] = field(default_factory=list)  # per layer: [B, H, places, d]
+    used: int = 0  # how many of the places are filled
     seen: Tensor | None = None  # bool [B, W, used]; None: W = 1 and all of it
-    passes: int = 0  # decoder passes so far
 
     def __len__(self) -> int:
         return len(self.at)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 class Refused(ValueError):
-    """A mistake of the user's: entry points print its one line and exit with code 2, no traceback."""
+    """A user's mistake: entry points print its one line and exit with code 2, no traceback."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Allowed:
 
 
 def one(default=dataclasses.MISSING, *, choices: Iterable = (), **ends):
-    """A field with a range: `width: int = one(512, low=8)`, `kind: str = one("a", choices="ab")`."""
+    """A field with a range: `width: int = one(512, low=8)`, `kind: str = one("a", choices="ab")`"""
     metadata = {"allowed": Allowed(choices=tuple(choices), **ends)}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -107,7 +107,7 @@ def _value(text: str):
 
 
 def build(kind: type, tree: Mapping, where: str):
-    """Make the dataclass `kind` from plain tables; raises Refused with `where: key: what is wrong`."""
+    """Make the dataclass `kind` from tables; raises Refused with `where: key: what is wrong`."""
     known = {f.name: f for f in dataclasses.fields(kind)}
     hints = typing.get_type_hints(kind)
     values = {}

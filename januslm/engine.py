@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import socket
-import subprocess
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,10 +22,11 @@ from torch import nn
 from januslm.checkpoint import STATE, Found, Saving, chance, decided, gathered, set_chance
 from januslm.config import Refused
 from januslm.spread import Optimizer, Values, merge, precision, read, stage
+from januslm.universal import converted
 
-__all__ = [
-    "Engine", "Optimizer", "Values", "World", "connect", "leave", "merge", "read",
-]  # fmt: skip
+__all__ = ["Engine", "Optimizer", "Values", "World", "connect", "leave", "merge", "read"]
+
+RESUME = 85  # exit code: stopped by a signal and saved; start the same command again
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,9 @@ def leave(code: int) -> NoReturn:
     An ordinary exit destroys gloo's threads while DeepSpeed still refers to them, and now and then
     a run that has ended well aborts there (seen: "terminate called without an active exception").
     """
+    mpi = sys.modules.get("mpi4py.MPI")
+    if mpi and code in (0, RESUME):  # after an error another rank may never come to this
+        mpi.Finalize()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(code)
@@ -188,10 +191,8 @@ class Engine:
         return norm
 
     @torch.no_grad()
-    def evaluate(
-        self, batches: Sequence, weights: Mapping[str, float], counted: int | None = None
-    ) -> dict[str, float]:
-        """The mean of every term over the first `counted` batches of all ranks.
+    def evaluate(self, batches: Sequence, weights: Mapping, normalize: str, counted: int) -> dict:
+        """The loss, and the mean of every term, over the first `counted` batches of all ranks.
 
         ZeRO-3 gathers weights in each forward, so every rank must bring as many batches; those
         after `counted` only keep the others company.
@@ -199,8 +200,11 @@ class Engine:
         self.engine.eval()
         sums = [self.engine(b.to(self.device), dict.fromkeys(weights, 1.0))[1] for b in batches]
         self.engine.train()
-        counts = self.reduce(_total([batch.counts for batch in batches[:counted]], weights))
-        return _means(self.reduce(_total(sums[:counted], weights)), counts)
+        counts = _total([batch.counts for batch in batches[:counted]], [*weights, "tokens"])
+        counts, sums = self.reduce(counts), self.reduce(_total(sums[:counted], weights))
+        means = _means(sums, counts)
+        loss = {n: s / counts["tokens"] for n, s in sums.items()} if normalize == "tokens" else means
+        return {"loss": sum(weights[name] * value for name, value in loss.items()), **means}
 
     @contextmanager
     def whole(self) -> Iterator[nn.Module | None]:
@@ -253,7 +257,7 @@ class Engine:
             )
         if was["world"] == self.world.size or self.stage == 0:
             return None
-        return Path(decided(lambda: str(_universal(found, self.stage))))
+        return Path(decided(lambda: str(converted(found, self.stage))))
 
     def _load(self, found: Found, moved: Path | None) -> None:
         path, _ = self.engine.load_checkpoint(str(moved or found.folder), tag=STATE)
@@ -265,21 +269,6 @@ class Engine:
         gathered(None)  # nobody may still be reading
         if moved and self.world.first:
             shutil.rmtree(moved)
-
-
-def _universal(found: Found, stage: int) -> Path:
-    """Convert by DeepSpeed's own tool, in a process of its own."""
-    folder = found.folder.parent / f".universal-{found.folder.name}"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal"]
-    command += ["--input_folder", str(found.folder / STATE), "--output_folder", str(folder / STATE)]
-    command += ["--inject_missing_state"] if stage < 3 else []
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    if ran.returncode:
-        why = (ran.stderr.strip().splitlines() or ["no message"])[-1]
-        raise Refused(f"{found.folder} could not be made universal: {why}; {' '.join(command)}")
-    return folder
 
 
 def _like(parameter: nn.Parameter, data: torch.Tensor) -> nn.Parameter:

@@ -29,8 +29,8 @@ def options(function: Callable, given: Mapping, where: str) -> dict:
     """The keyword-only arguments of a plug-in, checked by name and type like any key of a run file.
 
     A plug-in's options are its function's own keyword-only arguments; their defaults are the
-    defaults.  An annotation `Annotated[float, Allowed(above=0)]` adds a range.  Returns all options,
-    the given ones in place of the defaults.
+    defaults.  An annotation `Annotated[float, Allowed(above=0)]` adds a range.  Returns all
+    options, the given ones in place of the defaults.
     """
     hints = typing.get_type_hints(function, include_extras=True)
     columns = []

@@ -1,7 +1,7 @@
 """What the decoder reads, and what each place in it may see.
 
-A layout is made for one target sentence by one objective.  S = slots.  Fields are int64 [S], of numpy
-while examples are built and of torch once they are packed; a rule works on both.
+A layout is made for one target sentence by one objective.  S = slots.  Fields are int64 [S], of
+numpy while examples are built and of torch once they are packed; a rule works on both.
 """
 
 from collections.abc import Callable
@@ -48,8 +48,8 @@ class Codes:
 class Rule:
     """Which slot may read which, and what follows from it for whole streams.
 
-    `sees(q, k)` is given two objects with the fields `stream` and `rank` that broadcast against each
-    other, and answers with a boolean array: may slot q read slot k?  It uses comparisons and
+    `sees(q, k)` is given two objects with the fields `stream` and `rank` that broadcast against
+    each other, and answers with a boolean array: may slot q read slot k?  It uses comparisons and
     `& | ~` only, so that one text serves numpy, torch and FlexAttention.
     """
 
@@ -109,7 +109,7 @@ class Layout:
 
 
 def visible(rule: Rule, queries, keys) -> Any:
-    """bool [Q, K]: the rule, evaluated for every pair.  Both sides are Slots or Codes of [Q], [K]."""
+    """bool [Q, K]: the rule, evaluated for every pair.  The sides are Slots or Codes."""
     q = Codes(queries.stream[:, None], queries.rank[:, None])
     k = Codes(keys.stream[None, :], keys.rank[None, :])
     return rule.sees(q, k)
@@ -130,8 +130,8 @@ def stack(*streams: tuple) -> Slots:
 def leaks(layout: Layout, told: np.ndarray) -> np.ndarray:
     """Which slots can learn, through any number of layers, a word they must predict: bool [S].
 
-    told: bool [S, T], told[s, g] where the token of slot s depends on target word g.  It is found by
-    changing word g and building the layout again, so the proof believes no field of the slots.
+    told: bool [S, T], told[s, g] where the token of slot s depends on target word g.  It is found
+    by changing word g and building the layout again, so the proof believes no field of the slots.
     """
     reach = layout.visible() | np.eye(len(layout.slots), dtype=bool)
     for _ in range(len(layout.slots).bit_length()):

@@ -1,8 +1,8 @@
 """Hidden states at the slots with a goal -> named loss terms, without a [rows, vocabulary] tensor.
 
 Logits, softmax in fp32 and their gradient live for one chunk only: the gradient is known in closed
-form, so it is taken in the forward pass, for label-smoothed cross-entropies and symmetric KL at once
-(three log-softmaxes where the reference computes fifteen).
+form, so it is taken in the forward pass, for label-smoothed cross-entropies and symmetric KL at
+once (three log-softmaxes where the reference computes fifteen).
 """
 
 from dataclasses import dataclass
@@ -69,8 +69,9 @@ def fused(
 
     hidden: [G, D], one row per predicting slot; weight: [V, D], the output embedding.  Returns
     sum(coefficients[name] * sums[name]) and the sums, each over the words its streams predict:
-    `ce/a` is (1-e) NLL + e mean_v(-log p_v); `kl/a~b` is (KL(a|b) + KL(b|a)) / 2, over the vocabulary.
-    detach "first" stops the gradient into the stream named first, the teacher.  chunk: rows at once.
+    `ce/a` is (1-e) NLL + e mean_v(-log p_v); `kl/a~b` is (KL(a|b) + KL(b|a)) / 2, over the
+    vocabulary. detach "first" stops the gradient into the stream named first, the teacher.  chunk:
+    rows at once.
     """
     names = [n for n in coefficients if n != "ce/length"]
     recipe = _Recipe(sheets, names, [coefficients[n] for n in names], smoothing, detach, chunk)
@@ -134,8 +135,8 @@ class _Chunk:
     """All terms among the streams of one sheet, and their gradient with respect to the logits.
 
     With P = softmax, L = log-softmax of s streams, a pair (a, b) of weight k adds, D = L_a - L_b:
-    dJ/da = k/2 [P_a (D - <P_a, D> + 1) - P_b], and the mirror image for b.  Summed over pairs the parts in
-    D are one s x s matrix times L, the parts in P another times P.
+    dJ/da = k/2 [P_a (D - <P_a, D> + 1) - P_b], and the mirror image for b.  Summed over pairs the
+    parts in D are one s x s matrix times L, the parts in P another times P.
     """
 
     def __init__(self, streams: tuple[str, ...], recipe: _Recipe, sums: Tensor):

@@ -1,8 +1,9 @@
 """What is hidden: from the decoder (bool per target word) and, in pretraining, from the encoder.
 
-Every noise is `name(source, target, special, rng, *, options) -> (source, hidden)`: int64 [N] and bool
-[T].  The target starts with BOS and ends with EOS, which are never hidden.  Randomness is the
-example's own (`generator`), so the masks are the same for any number of workers and after any resume.
+Every noise is `name(source, target, special, rng, *, options) -> (source, hidden)`: int64 [N] and
+bool [T].  The target starts with BOS and ends with EOS, which stay (but for `uniform`).  Randomness is the
+example's own (`generator`), so the masks are the same for any number of workers and after any
+resume.
 """
 
 from collections.abc import Callable
@@ -40,8 +41,8 @@ def none(source, target, special, rng):
 def spans(source, target, special, rng, *, ratio: Ratio = 0.7, mean: Mean = 2.0):
     """JANUS for translation: runs of Poisson length, about 55 % of the words at ratio 0.7.
 
-    The reference's `add_whole_word_mask` (JANUS, EMNLP 2022, janus/ code): runs may overlap, a run that
-    would leave the sentence shrinks to one word, empty runs hide nothing, BOS and EOS stay.
+    The reference's `add_whole_word_mask` (JANUS, EMNLP 2022, janus/ code): runs may overlap, a run
+    that would leave the sentence shrinks to one word, empty runs hide nothing, BOS and EOS stay.
     """
     length = len(target)
     lengths = _lengths(ceil(ratio * length), mean, rng, most=length)
@@ -101,7 +102,7 @@ def dual_spans(
 
 
 def infill(source, target, special, rng, *, ratio: Ratio = 0.3, mean: Mean = 3.0):
-    """BART (Lewis 2020): runs of the source become one <mask> each; the decoder writes all words."""
+    """BART (Lewis 2020): runs of the source become a <mask> each; the decoder writes all words."""
     source, _ = dual_spans(source, target, special, rng, ratio=ratio, mean=mean, decoder_only=0.0)
     return source, np.zeros(len(target), bool)
 

@@ -1,8 +1,8 @@
 """Many examples in one batch without padding: rows of slots, document after document.
 
-An example's slots lie block by block (blocks never read each other) and, in a block, those that can be
-read come first.  So a group of slots that see each other is one run of places, its keys the head of it.
-On the CPU there is one row as long as need be; FlexAttention gets rows of equal length.
+An example's slots lie block by block (blocks never read each other) and, in a block, those that can
+be read come first.  So a group of slots that see each other is one run of places, its keys the head
+of it. On the CPU there is one row as long as need be; FlexAttention gets rows of equal length.
 E = examples, M = source tokens, N = slots, K = slots that are keys, G = slots with a goal.
 """
 
@@ -25,7 +25,7 @@ MULTIPLE = 128  # FlexAttention's block: rows are filled up to a multiple of it
 
 @dataclass(frozen=True)
 class Example:
-    """One training example: int64 [N] source (BOS .. EOS), int64 [T] target (BOS .. EOS), its slots."""
+    """One training example: source int64 [N], target int64 [T] (BOS .. EOS each), its slots."""
 
     source: np.ndarray
     target: np.ndarray
@@ -96,8 +96,8 @@ def _moved(part, device):
 class Packer:
     """How examples become batches: `Packer(weights)(examples)`.
 
-    encoder_passes: 2 gives each block of streams an encoder pass of its own, as the reference has it
-    (its dropout then differs between AR and NAR, which works like R-Drop; OBJECTIVES 3, B2).
+    encoder_passes: 2 gives each block of streams an encoder pass of its own, as the reference has
+    it (its dropout then differs between AR and NAR, which works like R-Drop).
     row: slots per row for FlexAttention; None packs without any padding, for dense plans.
     """
 
@@ -234,7 +234,7 @@ def _chosen(rows: list[Columns], which, multiple: int) -> Columns:
 
 
 def _sheets(goals: Columns, examples: Sequence[Example], rule: Rule) -> list[Sheet]:
-    """Goals by the set of streams that share them: the rows of one sheet go through the loss together."""
+    """Goals by the set of streams that share them: rows of a sheet go through the loss together."""
     first = np.concatenate([[0], np.cumsum([len(e.target) for e in examples])])
     target = np.concatenate([e.target for e in examples])
     real = np.flatnonzero(goals["memory"] != PADDING)

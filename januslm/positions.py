@@ -27,7 +27,7 @@ class Positions(nn.Module):
 
 
 def waves(most: int, width: int) -> Tensor:
-    """float [most, width]: sin in the first half, cos in the second (Vaswani 2017, 3.5; tensor2tensor)."""
+    """float [most, width]: sin in the first half, cos in the second (Vaswani 2017, 3.5)."""
     half = width // 2
     rate = torch.exp(torch.arange(half) * -(torch.log(torch.tensor(1e4)) / max(half - 1, 1)))
     angle = torch.arange(most)[:, None] * rate

@@ -42,7 +42,7 @@ class Reader:
         packed = packed and fits(weight)
         self.decoder = packed_copy(model.decoder) if packed else model.decoder
         self.layers = list(self.decoder.layers)
-        self.words = Packed(weight) if packed else lambda x: linear(x, weight)
+        self.logits = Packed(weight) if packed else lambda x: linear(x, weight)
 
     @property
     def most_words(self) -> int:
@@ -89,15 +89,14 @@ class Reader:
         lengths = self.model.length_logits(memory, encoded).float().log_softmax(-1)
         step = np.arange(sizes.max())
         first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        at = torch.from_numpy(first[:, None] + np.minimum(step, sizes[:, None] - 1)).to(
-            memory.device
-        )
+        at = torch.from_numpy(first[:, None] + np.minimum(step, sizes[:, None] - 1))
+        at = at.to(memory.device)
         pairs = [
             tuple(x[at].transpose(1, 2) for x in layer.cross.keys(memory)) for layer in self.layers
         ]
         real = torch.from_numpy(step < sizes[:, None]).to(memory.device)
         heard = None if real.all() else barred(real[:, None, None], memory.dtype)
-        return State(pairs, heard, lengths, torch.zeros(len(sizes), dtype=torch.long).to(at.device))
+        return State(pairs, heard, lengths, torch.zeros_like(at[:, 0]))
 
     @torch.inference_mode()
     def step(
@@ -115,11 +114,11 @@ class Reader:
 
     @torch.inference_mode()
     def block(self, state: State, words: Tensor) -> Tensor:
-        """One pass for R words in a row, int64 [B, R] -> logits [B, R, V] of the word after each.
+        """One pass for R words in a row, int64 [B, W, R] -> logits [B, W, R, V] after each.
 
         `state.take_back` undoes the words that turn out wrong.  The prefix is `Reader.prefix`.
         """
-        return self._write(state, words[:, None], None, ask_all=True)[:, 0]
+        return self._write(state, words, None, ask_all=True)
 
     def _write(self, state: State, words: Tensor, parents, ask_all: bool) -> Tensor:
         """words int64 [B, W, R] -> logits [B, W, R or 1, V]; the words join the cache.
@@ -133,19 +132,18 @@ class Reader:
         if self.asks:
             tokens = torch.cat([tokens, torch.full_like(tokens, self.special.mask)], 1)
         place = state.at[:, None] + torch.arange(run, device=device).repeat(streams * width)
-        if run > 1:  # the filling of shorter blocks may stand beyond the last position
-            place = place.clamp(max=self.model.config.max_positions - 1)
+        # What is ended, and the filling of short blocks, may stand beyond the last position.
+        place = place.clamp(max=self.model.config.max_positions - 1)
         state.at = state.at + run
         self._make_room(state, size)
         rows = torch.arange(streams * size, device=device).view(streams, width, run)
         keys, rows = rows[0].flatten(), rows[-1, :, 0 if ask_all else -1 :].flatten()
+        masks = (None, None)
         if mask is not None:
-            asked = mask[:, :, rows % size]
-            mask = mask.repeat(1, 1, streams, 1)
-        last = (rows, None if mask is None else asked)
-        x = self._layers(state, tokens, place, keys, last, mask)
+            masks = mask.repeat(1, 1, streams, 1), mask[:, :, rows % size]
+        x = self._layers(state, tokens, place, keys, rows, masks)
         state.used += size
-        return self.words(x).view(batch, width, -1, self.vocabulary)
+        return self.logits(x).view(batch, width, -1, self.vocabulary)
 
     def _look(self, state: State, width: int, run: int, parents) -> Tensor | None:
         """Who reads which place, float [B, 1, W * R, used + W * R]; brings `seen` up to date."""
@@ -161,11 +159,11 @@ class Reader:
         if width > 1 or state.seen is not None:
             state.seen = torch.cat([old, own.expand(batch, -1, -1)], 2)
         if run == 1:
-            return barred(state.seen[:, None], self.decoder.layers[0].outer.weight.dtype)
+            return barred(state.seen[:, None], self.model.embedding.weight.dtype)
         back = torch.ones(run, run, dtype=torch.bool, device=device).tril().repeat(width, width)
         new = own.repeat_interleave(run, 0) & back
         look = torch.cat([old.repeat_interleave(run, 1), new.expand(batch, -1, -1)], 2)
-        return barred(look[:, None], self.decoder.layers[0].outer.weight.dtype)
+        return barred(look[:, None], self.model.embedding.weight.dtype)
 
     def _make_room(self, state: State, size: int) -> None:
         places = state.cache[0][0].shape[2] if state.cache else 0
@@ -180,26 +178,26 @@ class Reader:
             for i, (k, _) in enumerate(state.memory)
         ]
 
-    def _layers(self, state: State, tokens, place, keys, last, mask) -> Tensor:
-        """tokens, place int64 [B, S] -> [B * asked rows, D]."""
+    def _layers(self, state: State, tokens, place, keys, rows, masks) -> Tensor:
+        """tokens, place int64 [B, S]; keys, rows: which of the S can be read, which are wanted.
+
+        masks: for the inner layers and for the last -> [B * rows, D].
+        """
         batch, each = tokens.shape
         turned = place.flatten() if self.model.config.positions == "rotary" else None
         if batch > 1:  # the same rows in every sentence
             start = torch.arange(batch, device=tokens.device)[:, None] * each
-            keys, rows = (start + keys).flatten(), (start + last[0]).flatten()
-        else:
-            rows = last[0]
+            keys, rows = (start + keys).flatten(), (start + rows).flatten()
         x = self.decoder.start(self.model.embed(tokens.flatten()), place.flatten())
         keys = keys if self.asks else None
         rows = rows if len(rows) < len(x) else None
         cross = Shared(batch, state.heard)
         for i, layer in enumerate(self.layers):
             final = i == len(self.layers) - 1
-            cached = Cached(state.cache[i], state.used, batch, last[1] if final else mask)
+            cached = Cached(state.cache[i], state.used, batch, masks[final])
             x = layer(
                 x, View(cached, cross, keys, rows if final else None, turned), state.memory[i]
             )
-        state.passes += 1
         return self.decoder.exit(x)
 
     @torch.inference_mode()
@@ -215,11 +213,9 @@ class Reader:
         step = torch.arange(length, device=tokens.device)
         place = (first + step).clamp(max=self.model.config.max_positions - 1)
         place = place.repeat(batch * canvases)
-        padded = bool((sizes < length).any())
-        mask = step < sizes.view(-1, 1, 1, 1)
-        own = Batched(
-            batch * canvases, barred(mask, self.model.embedding.weight.dtype) if padded else None
-        )
+        real = step < sizes.view(-1, 1, 1, 1)
+        mask = None if real.all() else barred(real, self.model.embedding.weight.dtype)
+        own = Batched(batch * canvases, mask)
         rows, real = _rows(asked.view(batch * canvases, length))
         turned = place if self.model.config.positions == "rotary" else None
         cross = Shared(batch, state.heard)
@@ -227,9 +223,8 @@ class Reader:
         for i, layer in enumerate(self.layers):
             final = rows if i == len(self.layers) - 1 else None
             x = layer(x, View(own, cross, None, final, turned), state.memory[i])
-        state.passes += 1
         x = self.decoder.exit(x)
-        return self.words(x if real is None else x.index_select(0, real))
+        return self.logits(x if real is None else x.index_select(0, real))
 
 
 def _rows(asked: Tensor) -> tuple[Tensor | None, Tensor | None]:

@@ -141,13 +141,17 @@ class Sampler:
         ids = np.asarray(ids, dtype=np.int64)
         if ids.size == 0:
             return self._evaluate(ids)
-        assert ids.min() >= 0, ids
-        first, last = int(ids.min()) // BLOCK, int(ids.max()) // BLOCK
+        low = int(np.minimum.reduce(ids))
+        assert low >= 0, ids
+        first, last = low // BLOCK, int(np.maximum.reduce(ids)) // BLOCK
         if last - first > 1:
             return self._evaluate(ids)
-        blocks = [self._block(number) for number in range(first, last + 1)]
-        columns = blocks[0] if len(blocks) == 1 else map(np.concatenate, zip(*blocks, strict=True))
-        return tuple(column[ids - first * BLOCK] for column in columns)
+        source, index, epoch = self._block(first)
+        if last > first:
+            pairs = zip((source, index, epoch), self._block(last), strict=True)
+            source, index, epoch = (np.concatenate(pair) for pair in pairs)
+        here = ids - first * BLOCK
+        return source[here], index[here], epoch[here]
 
     def _block(self, number: int) -> tuple:
         if number not in self._blocks:

@@ -183,24 +183,27 @@ class Corpus:
         """Many windows in one read: int64 [B] -> int64 [B, length]."""
         starts = self._window_starts(length)
         indices = np.asarray(indices, dtype=np.int64)
-        if indices.size and not 0 <= indices.min() <= indices.max() < starts[-1]:
+        if indices.size and not (
+            np.minimum.reduce(indices) >= 0 and np.maximum.reduce(indices) < starts[-1]
+        ):
             raise IndexError(f"windows are 0 to {starts[-1] - 1}, asked for {indices}")
         if len(self._shards) == 1:
-            return self._rows(0, indices, length)
+            return self._rows(0, indices, length).astype(np.int64)
         place = np.searchsorted(starts, indices, "right") - 1
         out = np.empty((len(indices), length), np.int64)
-        for number in np.flatnonzero(np.bincount(place, minlength=1)):
+        for number in set(place.tolist()):
             mine = np.flatnonzero(place == number)
             out[mine] = self._rows(number, indices[mine] - starts[number], length)
         return out
 
     def _rows(self, number: int, rows: np.ndarray, length: int) -> np.ndarray:
+        """Windows of one shard as they lie on disk: uint16 or int32 [B, length]."""
         shard = self._shards[number]
         if shard.unchecked is not None:
-            for row in rows:
+            for row in rows.tolist():
                 shard.touch(row * length, (row + 1) * length)
         whole = shard.tokens[: len(shard.tokens) // length * length].reshape(-1, length)
-        return whole[rows].astype(np.int64)
+        return whole[rows]
 
     def pieces(self, length: int) -> int:
         """How many pieces of at most `length` tokens the documents are cut into."""

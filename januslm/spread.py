@@ -78,16 +78,7 @@ def merge(
 
     `universal`: it will load a checkpoint that another number of processes wrote.
     """
-    for key in ds:
-        if key in OWNED:
-            raise Refused(f"{where}: {key!r} belongs to {OWNED[key]}")
-        if key not in ALLOWED:
-            raise Refused(f"{where}: unknown key {key!r}{suggest(key, ALLOWED)}")
-    if precision(ds) == "bf16" and stage(ds) == 0:
-        raise Refused(
-            f"{where}: bf16 needs zero_optimization.stage of at least 1: with stage 0 DeepSpeed "
-            "takes one Adam step too many at the start, and trains differently"
-        )
+    _check(ds, where)
     if values.batch < world * values.accumulate:
         raise Refused(
             f"train.batch = {values.batch} is less than one example for each of {world} processes "
@@ -112,6 +103,22 @@ def merge(
             "params": adam | {"torch_adam": True, "adam_w_mode": o.name == "adamw", "fused": True},
         },
     }
+
+
+def _check(ds: Mapping, where: str) -> None:
+    for key in ds:
+        if key in OWNED:
+            raise Refused(f"{where}: {key!r} belongs to {OWNED[key]}")
+        if key not in ALLOWED:
+            raise Refused(f"{where}: unknown key {key!r}{suggest(key, ALLOWED)}")
+    for key in ("zero_optimization", "bf16"):
+        if not isinstance(ds.get(key, {}), Mapping):
+            raise Refused(f"{where}: {key} must be a table, got {ds[key]!r}")
+    if precision(ds) == "bf16" and stage(ds) == 0:
+        raise Refused(
+            f"{where}: bf16 needs zero_optimization.stage of at least 1: with stage 0 DeepSpeed "
+            "takes one Adam step too many at the start, and trains differently"
+        )
 
 
 def stage(ds: Mapping) -> int:

@@ -30,20 +30,20 @@ def run(
     prepare() reads the run file before the ranks meet, and gives back what makes the rest.
     report: a folder for launch.sh, where a file done, resume or refused says how it ended.
     """
+    world, code = None, REFUSED
     try:
         make = prepare()
         world = connect()
         plan, work = make(world)
-        outcome = train(plan, work, world)
+        code = train(plan, work, world).code
+        if report and world.first:
+            (report / ("resume" if code == RESUME else "done")).write_text(f"{plan.folder}\n")
     except Refused as error:
         if _first_to_say(report, "refused"):
             tell(str(error))
-        return REFUSED
-    if report and world.first:
-        state = "resume" if outcome.code == RESUME else "done"
-        (report / state).write_text(f"{plan.folder}\n")
-    leave()
-    return outcome.code
+    if world:
+        leave(code)
+    return code
 
 
 def _first_to_say(report: Path | None, what: str) -> bool:

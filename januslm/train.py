@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,13 +18,12 @@ from januslm.ahead import ahead
 from januslm.board import Board
 from januslm.checkpoint import chance, decided, newest, set_chance
 from januslm.config import Refused, one
-from januslm.engine import Engine, Optimizer, Values, World, read
+from januslm.engine import RESUME, Engine, Optimizer, Values, World, read
 from januslm.log import Log, duration
 from januslm.machine import asked_to_stop, memory, peak_flops
 from januslm.rundir import mark, opened, swapped
 from januslm.schedule import Schedule, check, rate
 
-RESUME = 85  # exit code: stopped by a signal and saved; start the same command again
 SPOKEN = 5.0  # seconds between two lines for people
 
 
@@ -103,11 +103,10 @@ class Outcome:
 
 def train(plan: Plan, work: Work, world: World) -> Outcome:
     """Train until plan.train.steps, from the newest complete checkpoint if there is one."""
-    log = Log(plan.folder, world.first)
-    check(plan.schedule, plan.train.steps)
-    if finished := decided(
-        lambda: opened(plan.folder, plan.config, plan.identity, plan.train.steps)
-    ):
+    log, settings = Log(plan.folder, world.first), plan.train
+    check(plan.schedule, settings.steps)
+    whose = (plan.folder, plan.config, plan.identity, settings.steps)
+    if finished := decided(lambda: opened(*whose)):
         log.say(f"{plan.folder} is done: step {finished['step']:,}, loss {finished['loss']:.4f}")
         return Outcome(0, finished["step"], finished["loss"], finished["validation"])
     found, skipped = newest(plan.folder / "checkpoints")
@@ -115,8 +114,7 @@ def train(plan: Plan, work: Work, world: World) -> Outcome:
         log.say(f"skipped: {line}")
     step = found.step if found else 0
     # Dropout differs by rank; after a checkpoint of as many ranks, Engine restores the states.
-    torch.manual_seed(((plan.train.seed << 20) + step) * 4096 + world.rank)
-    settings = plan.train
+    torch.manual_seed(((settings.seed << 20) + step) * 4096 + world.rank)
     values = Values(settings.batch, settings.accumulate, settings.clip, plan.optimizer)
     engine = Engine(work.module, values, read(plan.ds), world, str(plan.ds), found)
     for file in ("train", "valid"):
@@ -223,13 +221,13 @@ class _Run:
         now, good = time.monotonic(), [r for r in self.since if not r["skipped"]]
         seconds = max(now - self.recorded, 1e-9)
         flops = sum(r["flops"] for r in self.since)
-        numbers = {"loss": _mean([r["loss"] for r in good])}
+        numbers = {"loss": fmean([r["loss"] for r in good] or [math.nan])}
         for name in self.work.weights:
-            values = [r["terms"][name] for r in good if name in r["terms"]]
-            if values:
-                numbers[name] = _mean(values)
+            if values := [r["terms"][name] for r in good if name in r["terms"]]:
+                numbers[name] = fmean(values)
         numbers |= {
-            "lr": self.result["lr"], "grad_norm": _mean([r["grad_norm"] for r in good]),
+            "grad_norm": fmean([r["grad_norm"] for r in good] or [math.nan]),
+            "lr": self.result["lr"],
             "tokens_per_second": sum(r["tokens"] for r in self.since) / seconds,
             "mfu": flops / seconds / (self.peak * self.world.size),
             "data_wait": sum(r["wait"] for r in self.since) / seconds,
@@ -261,9 +259,8 @@ class _Run:
             mine = items[rank::size]
             company = [items[0]] * (-(-len(items) // size) - len(mine))
             made = [item() if callable(item) else item for item in mine + company]
-            terms = self.engine.evaluate(made, self.work.weights, len(mine))
-            loss = sum(self.work.weights[name] * value for name, value in terms.items())
-            self.validation = {"loss": loss, **terms}
+            work = self.work
+            self.validation = self.engine.evaluate(made, work.weights, work.normalize, len(mine))
             self.log.record("valid", step=self.step, **self.validation)
             self.board.numbers(self.step, **{f"valid/{k}": v for k, v in self.validation.items()})
             told = " | ".join(f"{name} {value:.4f}" for name, value in self.validation.items())
@@ -300,7 +297,3 @@ class _Run:
         """Keep time that was not training out of the speeds."""
         self.recorded += seconds
         self.began += seconds
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else math.nan

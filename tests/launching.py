@@ -31,7 +31,7 @@ def start(script: str, *arguments: str, processes: int = 2) -> list[subprocess.P
     ]
 
 
-def finish(group: list[subprocess.Popen], seconds: float = 90) -> tuple[list[int], str]:
+def finish(group: list[subprocess.Popen], seconds: float = 240) -> tuple[list[int], str]:
     """Exit codes by rank and what was said; a process that is still there after that is killed."""
     end, said = time.monotonic() + seconds, []
     try:
@@ -45,7 +45,7 @@ def finish(group: list[subprocess.Popen], seconds: float = 90) -> tuple[list[int
     return [process.returncode for process in group], "\n".join(said)
 
 
-def wait_until(true, seconds: float = 60) -> None:
+def wait_until(true, seconds: float = 120) -> None:
     """Poll until true() holds; fails after that many seconds."""
     end = time.monotonic() + seconds
     while not true():

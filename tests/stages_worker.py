@@ -38,15 +38,16 @@ def run(world, stage=0, bf16=False, accumulate=1, spoil=(), offload=False, norm=
         for spoilt in [True, False] if step in spoil else [False]:
             micro = portion(step, world.rank, world.size, accumulate, spoilt)
             results.append(it.step(micro, WEIGHTS, norm, 0.01))
-    valid = it.evaluate([make(np.arange(9))], WEIGHTS)
+    valid = it.evaluate([make(np.arange(9))], WEIGHTS, "term", 1)
     with it.whole() as module:
         mark = fingerprint(module) if module else ""
         tied = module is None or module.head.weight is module.words.weight
         kinds = {str(p.dtype) for p in module.parameters()} if module else set()
         nine = make(np.arange(9))
-        again = (
-            module(nine, {"ce/next": 1, "ce/mask": 0})[0] / nine.counts["ce/next"] if module else 0
-        )
+        again = 0.0
+        if module:
+            sums = module(nine, dict.fromkeys(WEIGHTS, 1.0))[1]
+            again = sums["ce/next"].item() / nine.counts["ce/next"]
     return {
         "loss": [r["loss"] for r in results], "norm": [r["grad_norm"] for r in results],
         "skipped": [bool(r["skipped"]) for r in results], "terms": results[-1]["terms"],

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from test_reading import V, built, sentence
 
 from januslm.config import Refused
-from januslm.decoding import beam, greedy, mask_predict, sample, speculative
+from januslm.decoding import beam, greedy, mask_predict, sample, semi, speculative
+from januslm.decoding._board import Board, candidates, write
 from januslm.folder import find, names, options
 from januslm.layout import NONE
 from januslm.objectives import janus
 from januslm.reading import Reader
 from januslm.tokenizer import Special
+from tests.test_reading import V, built, sentence
 
 SPECIAL = Special()
 WORDS = range(5, 9)  # a vocabulary of four
@@ -86,14 +87,16 @@ class Table:
         )
 
     def block(self, state, words):
-        out = []
-        for b, row in enumerate(words.tolist()):
-            text = state.texts[b][0]
-            out.append(
-                [self.after(state.sources[b], text + tuple(row[: i + 1])) for i in range(len(row))]
-            )
-            state.texts[b] = [text + tuple(row)]
-        return torch.tensor(np.array(out))
+        state.texts = [
+            [texts[0 if len(texts) == 1 else w] + tuple(new) for w, new in enumerate(row)]
+            for texts, row in zip(state.texts, words.tolist(), strict=True)
+        ]
+        run = words.shape[-1]
+        logits = [
+            [[self.after(s, t[: len(t) - run + i + 1]) for i in range(run)] for t in ts]
+            for s, ts in zip(state.sources, state.texts, strict=True)
+        ]
+        return torch.tensor(np.array(logits))
 
     def canvas(self, length):
         slots = janus.canvas(length, SPECIAL)
@@ -220,6 +223,28 @@ def test_mask_predict_does_what_is_written_in_its_paper(kind, iterations, extra)
         assert output.score == pytest.approx(want[0])
 
 
+def test_rescoring_prefers_what_the_left_to_right_streams_prefer():
+    table = Table(4)
+    given = dict(iterations=3, length_beam=4)
+    plain = mask_predict.decode(table, SOURCES, SPECIAL, **given)
+    for source, old, new in zip(
+        SOURCES,
+        plain,
+        mask_predict.decode(table, SOURCES, SPECIAL, rescore=True, **given),
+        strict=True,
+    ):
+        key = tuple(map(int, source))
+        score = {}
+        for o in (old, *old.others):
+            words = tuple(o.tokens.tolist())
+            steps = [log_p(table.after(key, words[:i]))[w] for i, w in enumerate((*words, 2))]
+            score[words] = sum(steps) / len(steps)
+        assert len(score) == 4
+        assert tuple(new.tokens.tolist()) == max(score, key=score.get)
+        assert new.score == pytest.approx(max(score.values()))
+        assert new.passes == old.passes + 1
+
+
 def test_stopping_early_is_stopping_when_a_pass_changes_nothing():
     model, objective = built()
     rng = np.random.default_rng(5)
@@ -238,19 +263,18 @@ def test_stopping_early_is_stopping_when_a_pass_changes_nothing():
 
 def _board_after(reader, source, passes):
     state = reader.start([source])
-    board = mask_predict.Board.of(
-        reader, state.length_scores[:, 3:].argmax(1, keepdim=True) + 3, SPECIAL
-    )
+    board = Board.of(reader, state.length_scores[:, 3:].argmax(1, keepdim=True) + 3, SPECIAL)
     for done in range(1, passes + 1):
         board = board.filled(reader, state, SPECIAL)
         if done < passes:
-            board = board.hidden(board.holes.sum(-1) * (10 - done) // 10, SPECIAL)
+            board = board.hidden(mask_predict.schedule(10)(board, done), SPECIAL)
     return board
 
 
 WAYS = {
     "greedy": {}, "beam": {"beam": 3, "n_best": 2}, "sample": {"top_k": 9, "top_p": 0.9, "seed": 7},
-    "mask_predict": {"iterations": 5}, "speculative": {"block": 4},
+    "mask_predict": {"iterations": 5, "rescore": True}, "speculative": {"block": 4},
+    "semi": {"block": 3},
 }  # fmt: skip
 
 
@@ -261,7 +285,7 @@ def test_a_batch_of_many_is_many_batches_of_one(name, read):
     rng = np.random.default_rng(4)
     sources = [sentence(rng, n) for n in rng.integers(1, 12, 12)]
     reader, decode = Reader(model, objective), find("januslm.decoding", name).decode
-    limit = {} if name == "mask_predict" else {"max_length": 9, "max_ratio": 1.0}
+    limit = {} if name in ("mask_predict", "semi") else {"max_length": 9, "max_ratio": 1.0}
     given = options(decode, WAYS[name] | limit, "decode")
     together = decode(reader, sources, SPECIAL, **given)
     alone = [decode(reader, [s], SPECIAL, **given)[0] for s in sources]
@@ -295,6 +319,20 @@ def test_speculative_writes_exactly_what_greedy_writes(place, given):
         fast = speculative.decode(reader, sources, SPECIAL, max_length=25, **given)
         assert [o.tokens.tolist() for o in slow] == [o.tokens.tolist() for o in fast]
         assert np.allclose([o.score for o in slow], [o.score for o in fast])
+
+
+def test_semi_writes_each_block_from_the_blocks_before_it():
+    table = Table(6)
+    for source, output in zip(SOURCES, semi.decode(table, SOURCES, SPECIAL, block=2), strict=True):
+        key = tuple(map(int, source))
+        length = int(table.start([source]).length_scores[0, 3:].argmax()) + 3
+        tokens = [0, *[4] * (length - 2), 2]
+        for start in range(1, length - 1, 2):
+            places = range(start, min(start + 2, length - 1))
+            words = [max(WORDS, key=lambda w: table.slot(key, tokens, i)[w]) for i in places]
+            tokens[start : start + len(words)] = words
+        assert output.tokens.tolist() == tokens[1:-1]
+        assert output.passes == -(-(length - 2) // 2)
 
 
 def test_speculative_with_a_perfect_draft_needs_two_passes():
@@ -345,7 +383,7 @@ def test_cmlm_writes_its_own_end():
     for source, output in zip(SOURCES, outputs, strict=True):
         length = int(reader.start([source]).length_scores[0, 3:].argmax()) + 3
         assert len(output.tokens) == length - 2
-        assert output.tokens.min() > 4
+        assert (output.tokens > 4).all()
 
 
 def test_every_file_in_the_folder_decodes():
@@ -373,11 +411,26 @@ def test_top_is_topk():
         assert torch.equal(scores.gather(1, at), value)
 
 
+@pytest.mark.parametrize("name", WAYS)
+def test_every_way_works_in_half_precision_up_to_the_last_position(name):
+    model, objective = built(dtype=torch.bfloat16)
+    reader = Reader(model, objective, packed=True)
+    for output in find("januslm.decoding", name).decode(reader, SOURCES, SPECIAL):
+        assert len(output.tokens) <= reader.most_words
+        assert (output.tokens > 4).all()
+
+
 def test_a_state_can_be_copied_and_its_twin_used_up():
     model, objective = built()
     reader = Reader(model, objective)
     state = reader.start(SOURCES)
     twin = copy(state)
-    mask_predict.write(reader, twin, SPECIAL, 3, 1, "topk", early_stop=True)
+    write(
+        reader,
+        twin,
+        SPECIAL,
+        candidates(twin.length_scores, 1, "topk", 20),
+        mask_predict.schedule(3),
+    )
     assert len(state) == len(SOURCES)
     assert reader.step(state).shape[-1] == V

@@ -1,7 +1,7 @@
-"""One joint pass equals three separate ones, AR alone, NAR alone and AUX alone, written here by hand.
+"""One joint pass equals three separate ones written by hand: AR alone, NAR alone and AUX alone.
 
-Nothing of our attention, packing or losses is used on the hand-written side: padded batches, dense masks
-filled by loops from the paper's definition, one head after another, over the same weights.
+Nothing of our attention, packing or losses is used on that side: padded batches, dense masks filled
+by loops from the paper's definition, one head after another, over the same weights.
 """
 
 import numpy as np
@@ -78,7 +78,7 @@ class Separate:
         ]
 
     def run(self, slots: list[list[tuple]], sees) -> dict[tuple, torch.Tensor]:
-        """Decode slots (kind, token, position); -> log p by (sentence, kind, number of the slot)."""
+        """Decode slots (kind, token, position); -> log p by (sentence, kind, position)."""
         token, _ = padded([[t for _, t, _ in line] for line in slots])
         position, _ = padded([[p for _, _, p in line] for line in slots])
         seen = torch.zeros(len(slots), token.shape[1], token.shape[1], dtype=torch.bool)
@@ -206,7 +206,7 @@ def length_term(net, one: Separate) -> torch.Tensor:
 
 
 def by_formula(net, made, place: str, preset: str) -> torch.Tensor:
-    """OBJECTIVES 1 (every term its own mean) and 2 (sums over target tokens), from separate passes."""
+    """Translation: every term its own mean; pretraining: sums over all target tokens."""
     one = Separate(net, made)
     ar, nar, aux = one.ar(place), one.nar(), one.aux()
     smoothing = 0.1 if preset == "nmt" else 0.0

@@ -1,4 +1,4 @@
-"""Each objective's grid equals a drawing kept here; what is derived from a rule holds for all ranks."""
+"""Each grid equals a drawing kept here; what follows from a rule holds for all ranks."""
 
 import subprocess
 import sys
@@ -80,11 +80,12 @@ def test_stack_repeats_numbers_and_keeps_order():
     assert [list(getattr(slots, f)) for f in ("token", "position", "stream", "rank", "goal")] == [
         [7, 7, 8, 9], [0, 1, 0, 1], [0, 0, 1, 1], [-1, -1, 0, 0], [-1, -1, 3, 4],
     ]  # fmt: skip
-    assert isinstance(slots[1:3], Slots) and len(slots[1:3]) == 2
+    assert isinstance(slots[1:3], Slots)
+    assert len(slots[1:3]) == 2
 
 
 def by_the_table(slots: Slots) -> np.ndarray:
-    """bool [S, S]: OBJECTIVES 1, 'Visibility', slot by slot in words."""
+    """bool [S, S]: the paper's visibility, slot by slot in words."""
     seen = np.zeros((len(slots), len(slots)), bool)
     names = np.array(["U", "M", "Y", "Q", "A", "B"])[slots.stream]
     holes = sorted(set(slots.position[names == "M"].tolist()))

@@ -1,4 +1,4 @@
-"""No slot can learn the word it must predict: by closure of the rule, then by gradients of a decoder."""
+"""No slot can learn the word it must predict: by closure of the rule, and by gradients."""
 
 from dataclasses import replace
 
@@ -22,7 +22,8 @@ def told(layout_of, target: np.ndarray) -> np.ndarray:
         changed = target.copy()
         changed[at] = SPECIAL.unk  # which no target has
         after = layout_of(changed).slots
-        assert (after.goal == before.goal).all() and (after.position == before.position).all()
+        assert (after.goal == before.goal).all()
+        assert (after.position == before.position).all()
         columns.append(after.token != before.token)
     return np.stack(columns, 1)
 

@@ -46,7 +46,7 @@ def poisson(mean: float, rng) -> int:
 
 
 def slow_spans(size: int, ratio: float, mean: float, rng) -> tuple:
-    """OBJECTIVES 1, steps 1 to 3, word for word."""
+    """JANUS for translation: the reference's three steps, word for word."""
     m = ceil(ratio * size)
     drawn = [poisson(mean, rng) for _ in range(m)]
     while sum(drawn) < m:
@@ -90,7 +90,9 @@ def test_the_ends_are_never_hidden(name):
         source = None if name in ("dual_spans", "infill") else words(size)
         for i in range(200):
             seen, mask = noise.find(name)(source, words(size), SPECIAL, noise.generator(1, i))
-            assert not mask[0] and not mask[-1] and len(mask) == size
+            assert not mask[0]
+            assert not mask[-1]
+            assert len(mask) == size
             assert (seen[0], seen[-1]) == (SPECIAL.bos, SPECIAL.eos)
 
 
@@ -112,7 +114,7 @@ def test_uniform_hides_eos_when_nothing_else_is_there():
 
 
 def slow_dual(size: int, ratio: float, mean: float, rng) -> tuple[tuple, tuple]:
-    """OBJECTIVES 2, corruption, span by span and token by token: (source, hidden)."""
+    """JANUS for pretraining, span by span and token by token: (source, hidden)."""
     target = words(size).tolist()
     m = ceil(ratio * (size - 2))
     drawn = []
@@ -172,7 +174,8 @@ def test_decoder_only_spans_leave_the_source_alone():
     options = {"decoder_only": 1.0, "mean": 50.0}
     for i in range(50):
         source, mask = noise.dual_spans(None, words(20), SPECIAL, noise.generator(0, i), **options)
-        assert (source == words(20)).all() and mask.any()
+        assert (source == words(20)).all()
+        assert mask.any()
 
 
 def test_rotation_turns_the_source_between_its_ends():
@@ -181,7 +184,8 @@ def test_rotation_turns_the_source_between_its_ends():
         plain, mask = noise.dual_spans(None, words(12), SPECIAL, noise.generator(0, i))
         source, same = noise.dual_spans(None, words(12), SPECIAL, noise.generator(0, i), rotate=1.0)
         assert (mask == same).all()
-        assert sorted(source) == sorted(plain) and (source[[0, -1]] == plain[[0, -1]]).all()
+        assert sorted(source) == sorted(plain)
+        assert (source[[0, -1]] == plain[[0, -1]]).all()
         inner, twice = source[1:-1].tolist(), plain[1:-1].tolist() * 2
         assert any(twice[k : k + len(inner)] == inner for k in range(len(inner)))
         turned += (source != plain).any()
@@ -192,7 +196,8 @@ def test_infill_hides_words_from_the_encoder_alone():
     lengths = []
     for i in range(100):
         source, mask = noise.infill(None, words(200), SPECIAL, noise.generator(0, i))
-        assert not mask.any() and (source == SPECIAL.mask).any()
+        assert not mask.any()
+        assert (source == SPECIAL.mask).any()
         lengths.append((~np.isin(words(200), source)).mean())
     assert np.mean(lengths) == pytest.approx(0.27, abs=0.02)
 
@@ -201,7 +206,8 @@ def test_noise_depends_on_seed_and_sample_alone():
     one, same = hidden("spans", 20, 30), hidden("spans", 20, 30)
     other = hidden("spans", 20, 30, seed=1)
     assert (one == same).all()
-    assert len(set(map(tuple, one))) > 25 and (one != other).any(1).mean() > 0.9
+    assert len(set(map(tuple, one))) > 25
+    assert (one != other).any(1).mean() > 0.9
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 from samples import (
-    coefficients, every_layout, examples, gradients, model, packed, sentence, settled, spoken,
+    coefficients,
+    every_layout,
+    examples,
+    gradients,
+    model,
+    packed,
+    sentence,
+    settled,
+    spoken,
 )  # fmt: skip
 
 from januslm import attention, learner
@@ -108,13 +116,15 @@ def test_two_encoder_passes_draw_their_own_dropout():
     assert not torch.allclose(first, second)
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize(("name", "passes"), [("janus", 1), ("janus", 2), ("cmlm", 1)])
 def test_rows_for_flex_give_the_terms_of_packing_without_rows(name, passes):
     objective, net = settled(name), model(double=False, encoder_layers=1)
     made = examples(objective, np.random.default_rng(5), [*SIZES, 25])
     loose = packed(objective, made, encoder_passes=passes)
     rows = packed(objective, made, encoder_passes=passes, row=128)
-    assert rows.counts == loose.counts and rows.sizes == loose.sizes
+    assert rows.counts == loose.counts
+    assert rows.sizes == loose.sizes
     scale = coefficients(objective.loss.weights, loose)
     trained = learner.Learner(net, objective.loss)
     with torch.no_grad():
@@ -164,6 +174,7 @@ def test_noise_of_a_batch_depends_on_sample_ids_alone():
     config = model().config
     one = make(pairs=pairs, ids=np.arange(4), model_config=config)
     turned = make(pairs=pairs[::-1], ids=np.arange(4)[::-1], model_config=config)
-    assert one.counts == turned.counts and one.flops == turned.flops > 0
+    assert one.counts == turned.counts
+    assert one.flops == turned.flops > 0
     assert sorted(one.slots.token.tolist()) == sorted(turned.slots.token.tolist())
     assert make(pairs=pairs, ids=np.arange(4) + 9, model_config=config).counts != one.counts

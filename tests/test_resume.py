@@ -84,7 +84,7 @@ def test_a_run_killed_in_the_middle_ends_bit_for_bit_like_an_uninterrupted_one(
     group = start("tiny_worker.py", asked(folder, config, {"pause": 0.1}))
     wait_until(lambda: len(lines(folder)) >= 8)
     group[1].send_signal(signal.SIGKILL)
-    codes, said = finish(group, 30)
+    codes, said = finish(group, 120)
     assert codes[1] == -signal.SIGKILL
     assert codes[0] != 0, "rank 0 must not think that it finished"
     assert not (folder / "done").exists()
@@ -133,7 +133,7 @@ def test_sigterm_to_one_rank_saves_on_all_of_them(uninterrupted, tmp_path):
     group = start("tiny_worker.py", asked(folder, config, {"pause": 0.1}))
     wait_until(lambda: len(lines(folder)) >= 4)
     group[1].send_signal(signal.SIGTERM)
-    codes, said = finish(group, 30)
+    codes, said = finish(group, 120)
     assert codes == [85, 85], said
     assert "stopped by a signal to another rank and saved; start the same command" in said
     stopped = lines(folder)[-1]["step"]

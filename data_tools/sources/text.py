@@ -16,31 +16,39 @@ def inputs(
     files: list[str],
     split: Annotated[str, Allowed(choices=("file", "blank", "line"))] = "blank",
     encoding: str = "utf-8",
+    minimum_words: Annotated[int, Allowed(low=0)] = 0,
     invalid: Invalid = "replace",
 ) -> list[Input]:
     """One input per file; of a .zip, every member that ends in .txt.
 
     files: patterns below root, ** for any depth.  split: what ends a document: the file, a blank
-    line, or every line.  encoding: of the files, e.g. latin-1.
+    line, or every line.  encoding: of the files, e.g. latin-1.  minimum_words: shorter documents,
+    headings for example, are dropped.
     """
     try:
         "".encode(encoding)
     except LookupError:
         raise Refused(f"encoding {encoding!r} is not known; utf-8 and latin-1 are") from None
+    reader = partial(_read, split=split, encoding=encoding, least=minimum_words, invalid=invalid)
     return [
-        Input(name, path.stat().st_size, partial(_read, name, path, split, encoding, invalid))
+        Input(name, path.stat().st_size, partial(reader, name, path))
         for name, path in matching(root, files)
     ]
 
 
 def _read(
-    name: str, path: Path, split: str, encoding: str, invalid: str
+    name: str, path: Path, split: str, encoding: str, least: int, invalid: str
 ) -> Iterator[Document | Dropped]:
     for where, raw in _chunks(path, split):
         text = raw if encoding == "utf-8" else raw.decode(encoding, "replace")
         found = document(text.strip(), name, invalid, where)
-        # blank lines separate documents, they are not empty ones; an empty file is one
-        if split == "file" or not isinstance(found, Document) or found.text:
+        if not isinstance(found, Document):
+            yield found
+        elif not found.text and split != "file":
+            continue  # blank lines separate documents, they are not empty ones
+        elif found.text and len(found.text.split()) < least:
+            yield Dropped(f"fewer than {least} words")
+        else:
             yield found
 
 

@@ -1,11 +1,10 @@
 """All at once: predict every word, hide the least certain, predict these again from the rest.
 
-Mask-Predict (Ghazvininejad 2019).  B = sentences, C = canvases of one sentence, one for each
-length tried, L = slots of the longest canvas.
+Mask-Predict (Ghazvininejad 2019), with JANUS' choices of length as an option.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+import copy
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import numpy as np
@@ -14,10 +13,10 @@ from torch import Tensor
 
 from januslm.config import Allowed
 from januslm.decoding import Output
-from januslm.decoding._rules import log_p, top, worth_compacting
-from januslm.layout import NONE
+from januslm.decoding._board import Beam, Board, Choice, candidates, ranked, write
+from januslm.decoding._rules import log_p
 
-SHORTEST = 3  # BOS, one word, EOS: an empty canvas has nothing to lose and would always score best
+RESCORED = 8  # sentences whose logits are in memory at a time
 
 
 @torch.inference_mode()
@@ -27,123 +26,52 @@ def decode(
     special,
     *,
     iterations: Annotated[int, Allowed(low=1)] = 10,
-    length_beam: Annotated[int, Allowed(low=1)] = 3,
-    lengths: Annotated[str, Allowed(choices=("topk", "around"))] = "topk",
+    length_beam: Beam = 3,
+    lengths: Choice = "topk",
     early_stop: bool = True,
     extra_pass: bool = False,
+    rescore: bool = False,
 ) -> list[Output]:
-    """The length whose canvas has the highest mean log p wins; the score is that mean.
+    """The length whose canvas has the highest mean log p wins; others holds the rest of them.
 
     lengths: the `length_beam` likeliest, or JANUS' likeliest and its neighbours.  early_stop: a
     sentence ends when a pass changes no word.  extra_pass: one pass more than `iterations`, as
-    JANUS' published code counts them.
+    JANUS' published code counts them.  rescore: the model's left-to-right streams choose the
+    length, in one more pass; the score is then theirs.
     """
     reader.must_write("all at once")
-    return write(
-        reader, reader.start(sources), special, iterations + extra_pass, length_beam, lengths,
-        early_stop,
-    )  # fmt: skip
-
-
-def write(
-    reader, state, special, passes: int, length_beam: int, lengths: str, early_stop: bool
-) -> list[Output]:
-    """As `decode`, for sources that are read already; uses up the state."""
+    if rescore:
+        reader.must_write("word by word")
+    state = reader.start(sources)
     tried = candidates(state.length_scores, length_beam, lengths, reader.most_length)
-    board = Board.of(reader, tried, special)
-    out: list[Output | None] = [None] * len(tried)
-    numbers, alive = np.arange(len(tried)), np.ones(len(tried), bool)
-    for done in range(1, passes + 1):
-        before, board = board, board.filled(reader, state, special)
-        hide = board.holes.sum(-1) * (passes - done) // passes
-        over = (hide == 0).all(1)
-        if early_stop and done > 1:
-            over |= (board.tokens == before.full).flatten(1).all(1)
-        for row in np.flatnonzero(alive & over.cpu().numpy()):
-            out[numbers[row]] = board.best(row, done, special)
-            alive[row] = False
-        if not alive.any():
-            break
-        if worth_compacting(alive):
-            rows = torch.from_numpy(np.flatnonzero(alive)).to(hide.device)
-            state.keep(rows)
-            board, hide = board.keep(rows), hide[rows]
-            numbers, alive = numbers[alive], alive[alive]
-        board = board.hidden(hide, special)
-    return out
+    hide = schedule(iterations + extra_pass)
+    outputs = write(reader, copy.copy(state), special, tried, hide, early_stop)
+    return rescored(reader, state, outputs, special) if rescore else outputs
 
 
-def candidates(length_scores: Tensor, count: int, kind: str, most: int) -> Tensor:
-    """Lengths to try, int64 [B, C], BOS and EOS counted.  length_scores: float [B, max_length]."""
-    scores = length_scores[:, : most + 1].clone()
-    scores[:, :SHORTEST] = -torch.inf
-    if kind == "topk":
-        return scores.topk(min(count, most + 1 - SHORTEST)).indices
-    around = torch.arange(count, device=scores.device) - count // 2
-    return (scores.argmax(1, keepdim=True) + around).clamp(SHORTEST, most)
+def schedule(passes: int) -> Callable[[Board, int], Tensor]:
+    """After pass s of S the floor(n (1 - s / S)) least certain of n words are hidden again."""
+    return lambda board, done: board.uncertain(board.holes.sum(-1) * (passes - done) // passes)
 
 
-@dataclass(frozen=True)
-class Board:
-    """All canvases of a batch; slots that are no part of a canvas are no holes."""
-
-    tokens: Tensor  # int64 [B, C, L], with masks where a word is hidden
-    full: Tensor  # int64 [B, C, L]: tokens before some were hidden
-    masked: Tensor  # bool [B, C, L]
-    holes: Tensor  # bool [B, C, L]: what the model writes at all
-    ends: Tensor  # bool [B, C, L]: where only EOS can stand
-    score: Tensor  # float [B, C, L]: log p of each word when it was written, 0 for what is given
-    sizes: Tensor  # int64 [B, C]: slots of each canvas
-    first: int  # position of the first slot
-
-    @classmethod
-    def of(cls, reader, lengths: Tensor, special) -> "Board":
-        """Empty canvases of the lengths int64 [B, C]."""
-        canvases = [[reader.canvas(n) for n in row] for row in lengths.tolist()]
-        sizes = np.array([[len(canvas) for canvas in row] for row in canvases])
-        tokens = np.full((*sizes.shape, sizes.max()), special.pad)
-        holes, ends = np.zeros(tokens.shape, bool), np.zeros(tokens.shape, bool)
-        for b, row in enumerate(canvases):
-            for c, slots in enumerate(row):
-                n = len(slots)
-                tokens[b, c, :n] = slots.token
-                holes[b, c, :n] = slots.goal != NONE
-                ends[b, c, :n] = slots.goal == slots.position.max()
-        first = int(canvases[0][0].position[0])
-        tokens, holes, ends, sizes = (
-            torch.from_numpy(x).to(lengths.device) for x in (tokens, holes, ends, sizes)
-        )
-        score = torch.zeros(tokens.shape, device=lengths.device)
-        return cls(tokens, tokens, holes, holes, ends, score, sizes, first)
-
-    def filled(self, reader, state, special) -> "Board":
-        """One pass: the likeliest word in every masked slot, certain or not."""
-        logits = reader.fill(state, self.tokens, self.sizes, self.first, self.masked)
-        scores = log_p(logits)
-        end = scores[:, special.eos].clone()
-        scores[:, [special.bos, special.pad, special.eos, special.unk, special.mask]] = -torch.inf
-        value, word = (x[:, 0] for x in top(scores, 1))
-        ends = self.ends[self.masked]
-        value, word = torch.where(ends, end, value), word.masked_fill(ends, special.eos)
-        tokens = self.tokens.masked_scatter(self.masked, word)
-        score = self.score.to(value.dtype).masked_scatter(self.masked, value)
-        return replace(self, tokens=tokens, full=tokens, score=score)
-
-    def hidden(self, count: Tensor, special) -> "Board":
-        """The `count` int64 [B, C] least certain words of each canvas hidden again."""
-        doubt = self.score.masked_fill(~self.holes, torch.inf).argsort(dim=-1, stable=True)
-        rank = torch.arange(doubt.shape[-1], device=doubt.device)
-        masked = torch.zeros_like(self.holes).scatter(-1, doubt, rank < count[..., None])
-        return replace(self, masked=masked, tokens=self.tokens.masked_fill(masked, special.mask))
-
-    def keep(self, rows: Tensor) -> "Board":
-        """Some of the sentences."""
-        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "first"}
-        return replace(self, **{name: x[rows] for name, x in kept.items()})
-
-    def best(self, row: int, passes: int, special) -> Output:
-        """The canvas with the highest mean log p; what is given counts with log p 0 (JANUS)."""
-        mean = self.score[row].sum(-1) / self.sizes[row]
-        best = int(mean.argmax())
-        tokens = self.full[row, best][self.holes[row, best] & ~self.ends[row, best]]
-        return Output(tokens.cpu().numpy(), float(mean[best]), passes)
+def rescored(reader, state, outputs: list[Output], special) -> list[Output]:
+    """Candidates ranked anew by what the left-to-right streams think of them, EOS included."""
+    new = []
+    for start in range(0, len(outputs), RESCORED):
+        some = outputs[start : start + RESCORED]
+        texts = [[np.append(o.tokens, special.eos) for o in (best, *best.others)] for best in some]
+        most = max(len(text) for row in texts for text in row)
+        goals = np.array([[np.pad(text, (0, most - len(text))) for text in row] for row in texts])
+        goals = torch.from_numpy(goals).to(state.length_scores.device)
+        head = torch.tensor(reader.prefix, device=goals.device).expand(*goals.shape[:2], -1)
+        twin = copy.copy(state)
+        twin.keep(torch.arange(start, start + len(some), device=goals.device))
+        logits = reader.block(twin, torch.cat([head, goals[..., :-1]], -1))
+        logits = logits[:, :, head.shape[-1] - 1 :]
+        each = log_p(logits).gather(-1, goals[..., None])[..., 0].double().cpu().numpy()
+        for best, row, values in zip(some, texts, each, strict=True):
+            new.append(ranked([
+                Output(text[:-1], float(value[: len(text)].mean()), best.passes + 1)
+                for text, value in zip(row, values, strict=True)
+            ]))  # fmt: skip
+    return new

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from januslm.config import Allowed
 from januslm.decoding import Output, mask_predict
+from januslm.decoding._board import candidates, write
 from januslm.decoding._rules import bar_repeats, log_p, rules, top, worth_compacting
 from januslm.decoding.greedy import Count, Length, Ratio
 
@@ -46,40 +47,43 @@ def decode(
         reader, sources, special, device, min_length=min_length, max_length=max_length,
         max_ratio=max_ratio, no_repeat_ngram=no_repeat_ngram,
     )  # fmt: skip
-    drafts = mask_predict.write(
-        reader, copy.copy(state), special, draft_iterations, 1, "topk", early_stop=True
-    )
+    drafts = write(
+        reader, copy.copy(state), special,
+        candidates(state.length_scores, 1, "topk", reader.most_length),
+        mask_predict.schedule(draft_iterations), early_stop=True,
+    )  # fmt: skip
     texts = [
         _Text(limit, d.tokens.tolist(), passes=d.passes)
         for limit, d in zip(allowed.limit.tolist(), drafts, strict=True)
     ]
-    out: list[Output | None] = [None] * len(texts)
     numbers, head = np.arange(len(texts)), reader.prefix
     while True:
         rows = [texts[n] for n in numbers]
-        heads = [head or tuple(text.words[-1:] or [special.eos]) for text in rows]
-        tails = [text.proposal(block) for text in rows]
-        words = _table(heads, tails, special.eos, device)
-        scores = log_p(reader.block(state, words)[:, len(heads[0]) - 1 :])
-        _bar(allowed, scores, rows, tails, device)
-        value, word = (
-            x[:, 0].view(scores.shape[:2]).tolist() for x in top(scores.flatten(0, 1), 1)
-        )
-        kept = [
-            text.accept(tail, w, v, special.eos, draft == "jacobi")
-            for text, tail, w, v in zip(rows, tails, word, value, strict=True)
-        ]
-        alive = np.array([not text.ended for text in rows])
-        for row in np.flatnonzero(~alive):
-            out[numbers[row]] = out[numbers[row]] or rows[row].output()
+        wrong = _round(reader, state, allowed, rows, head, block, draft == "jacobi")
+        alive, head = np.array([not text.ended for text in rows]), ()
         if not alive.any():
-            return out
-        state.take_back(words.shape[1] - len(heads[0]) - torch.tensor(kept, device=device))
-        head = ()
+            return [text.output() for text in texts]
+        state.take_back(wrong)
         if worth_compacting(alive):
             chosen = torch.from_numpy(np.flatnonzero(alive)).to(device)
             state.keep(chosen)
             allowed, numbers = allowed.keep(chosen), numbers[alive]
+
+
+def _round(reader, state, allowed, rows: list["_Text"], head, block: int, learn: bool) -> Tensor:
+    """One verifying pass; returns how many words of what each row read were wrong, int64 [B]."""
+    eos, device = allowed.special.eos, allowed.limit.device
+    heads = [head or tuple(text.words[-1:] or [eos]) for text in rows]
+    tails = [text.proposal(block) for text in rows]
+    words = _table(heads, tails, eos, device)
+    scores = log_p(reader.block(state, words[:, None])[:, 0, len(heads[0]) - 1 :])
+    _bar(allowed, scores, rows, tails, device)
+    value, word = (x[:, 0].view(scores.shape[:2]).tolist() for x in top(scores.flatten(0, 1), 1))
+    kept = [
+        text.accept(tail, w, v, eos, learn)
+        for text, tail, w, v in zip(rows, tails, word, value, strict=True)
+    ]
+    return words.shape[1] - len(heads[0]) - torch.tensor(kept, device=device)
 
 
 def _table(heads, tails, fill: int, device) -> Tensor:

@@ -1,7 +1,7 @@
 """Draw a layout: `python -m januslm.objectives [NAME] [option=value ...]`.
 
-Without a name, lists the objectives there are.  Rows read columns: '#' may look, '-> 3' must predict
-word 3.  The sentence has three words, the first and the last of them hidden.
+Without a name, lists the objectives there are.  Rows read columns: '#' may look, '-> 3' must
+predict word 3.  The sentence has three words, the first and the last of them hidden.
 """
 
 import sys

@@ -46,9 +46,9 @@ def layout(
 def slots(target, special, read: str, query_position: str, first_stream: int) -> Slots:
     """The words as past slots and, if read == "next", a <mask> slot that asks for each next word.
 
-    query_position "input" (JANUS for translation): slot i holds word i and asks for word i+1, both at
-    position i.  "target" (BART, JANUS' pretraining): an EOS comes first, so that slot t, at position
-    t, holds word t-1 and asks for word t.  See OBJECTIVES 1 and 2 in docs/objectives.md.
+    query_position "input" (JANUS for translation): slot i holds word i and asks for word i+1, both
+    at position i.  "target" (BART, JANUS' pretraining): an EOS comes first, so that slot t, at
+    position t, holds word t-1 and asks for word t.
     """
     if query_position == "target":
         words, goals = np.concatenate([[special.eos], target[:-1]]), np.arange(len(target))

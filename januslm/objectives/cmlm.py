@@ -21,7 +21,7 @@ RULE = Rule(STREAMS, sees)
 
 
 def weights(preset: str) -> dict[str, float]:
-    """Ghazvininejad 2019: the masked words, and the length where there is something to translate."""
+    """Ghazvininejad 2019: the masked words, and the length where there are pairs."""
     return {"ce/mask": 1.0} | ({"ce/length": 0.1} if preset == "nmt" else {})
 
 

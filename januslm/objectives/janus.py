@@ -1,7 +1,8 @@
 """Left to right, all at once and masked-permuted in one pass, so that each can teach the others.
 
-JANUS: Joint AutoRegressive and Non-autoregressive Training with Auxiliary Loss for Sequence Generation
-(EMNLP 2022).  AR is read from `next` (or `past`), NAR from `mask`, the auxiliary AUX from `query`.
+JANUS: Joint AutoRegressive and Non-autoregressive Training with Auxiliary Loss for Sequence
+Generation (EMNLP 2022).  AR is read from `next` (or `past`), NAR from `mask`, the auxiliary AUX
+from `query`.
 """
 
 import numpy as np

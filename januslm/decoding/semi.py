@@ -1,0 +1,31 @@
+"""Block by block: a pass writes all that is missing and keeps the next few words from the left."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+import torch
+
+from januslm.config import Allowed
+from januslm.decoding import Output
+from januslm.decoding._board import Beam, Choice, candidates, write
+
+
+@torch.inference_mode()
+def decode(
+    reader,
+    sources: Sequence[np.ndarray],
+    special,
+    *,
+    block: Annotated[int, Allowed(low=1)] = 4,
+    length_beam: Beam = 1,
+    lengths: Choice = "topk",
+) -> list[Output]:
+    """A text of n words takes n / block passes; a word reads the blocks before it."""
+    reader.must_write("all at once")
+    state = reader.start(sources)
+    tried = candidates(state.length_scores, length_beam, lengths, reader.most_length)
+    return write(
+        reader, state, special, tried,
+        lambda board, done: board.holes & (board.holes.cumsum(-1) > done * block),
+    )  # fmt: skip

@@ -1,0 +1,211 @@
+"""A layout of one stream is a plain transformer; what a step costs is what we say."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from samples import coefficients, every_layout, examples, gradients, model, packed, settled, spoken
+from torch.nn.functional import gelu, layer_norm, linear, relu
+from torch.utils.flop_counter import FlopCounterMode
+
+from januslm.learner import Learner
+from januslm.model import PRESETS, Seq2Seq, configure, flops, parameters
+from januslm.positions import rotate, waves
+
+STYLES = [
+    {},
+    {"norm": "pre"},
+    {"activation": "relu", "embedding_norm": False, "embedding_scale": True},
+    {"positions": "sinusoidal", "tied": False},
+    {"positions": "rotary", "norm": "pre", "embedding_norm": False},
+    {"positions": "rotary", "heads": 1, "extra_vectors": 3},
+    {"positions": "sinusoidal", "norm": "pre", "embedding_scale": True, "encoder_layers": 1},
+]
+STYLED = pytest.mark.parametrize("style", STYLES, ids=lambda s: "-".join(map(str, s.values())))
+
+
+def turned(x: torch.Tensor) -> torch.Tensor:
+    """Rotary positions of [A, H, d] at 0, 1, 2, ..., pair by pair with complex numbers."""
+    half = x.shape[-1] // 2
+    angle = torch.outer(torch.arange(len(x)), 1e4 ** (-torch.arange(half) / half)).double()
+    pairs = torch.complex(x[..., :half], x[..., half:]) * torch.exp(1j * angle)[:, None]
+    return torch.cat([pairs.real, pairs.imag], -1)
+
+
+def attend(net, weights, x, keys, seen, turn: bool):
+    heads = weights.heads
+    q = linear(x, weights.query.weight, weights.query.bias).unflatten(-1, (heads, -1))
+    k, v = linear(keys, weights.key_value.weight, weights.key_value.bias).chunk(2, -1)
+    k, v = k.unflatten(-1, (heads, -1)), v.unflatten(-1, (heads, -1))
+    if turn:
+        q, k = turned(q), turned(k)
+    scores = torch.einsum("ahd,bhd->hab", q, k) / math.sqrt(q.shape[-1])
+    share = scores.masked_fill(~seen, -math.inf).softmax(-1)
+    out = torch.einsum("hab,bhd->ahd", share, v).flatten(1)
+    return linear(out, weights.out.weight, weights.out.bias)
+
+
+def plain(net: Seq2Seq, stack, token, seen, memory=None) -> torch.Tensor:
+    """The textbook transformer on one sentence: int64 [A] -> [A, D]."""
+    config = net.config
+    x = net.embedding.weight[token] * (math.sqrt(config.width) if config.embedding_scale else 1)
+    if config.positions == "learned":
+        x = x + stack.positions.table.weight[: len(x)]
+    elif config.positions == "sinusoidal":
+        half = config.width // 2
+        for p in range(len(x)):
+            for i in range(half):
+                angle = p / 10000 ** (i / (half - 1))
+                wave = torch.zeros_like(x[p])
+                wave[i], wave[half + i] = math.sin(angle), math.cos(angle)
+                x = x + wave * torch.nn.functional.one_hot(torch.tensor(p), len(x))[:, None]
+
+    def normed(norm, x):
+        return layer_norm(x, (config.width,), norm.weight, norm.bias, 1e-5)
+
+    x = normed(stack.entry, x) if config.embedding_norm else x
+    turn, act = config.positions == "rotary", gelu if config.activation == "gelu" else relu
+
+    def sublayer(norm, x, change):
+        return x + change(normed(norm, x)) if config.norm == "pre" else normed(norm, x + change(x))
+
+    every = torch.ones(len(x), 0 if memory is None else len(memory), dtype=torch.bool)
+    for layer in stack.layers:
+        x = sublayer(
+            layer.reading_norm, x, lambda h, at=layer.reading: attend(net, at, h, h, seen, turn)
+        )
+        if memory is not None:
+            x = sublayer(
+                layer.cross_norm, x,
+                lambda h, at=layer.cross: attend(net, at, h, memory, every, False),
+            )  # fmt: skip
+        x = sublayer(
+            layer.outer_norm, x,
+            lambda h, at=layer: linear(
+                act(linear(h, at.inner.weight, at.inner.bias)), at.outer.weight, at.outer.bias
+            ),
+        )  # fmt: skip
+    return normed(stack.exit, x) if config.norm == "pre" else x
+
+
+def close(net: Seq2Seq) -> float:
+    """Waves and turns are taken in float32, whatever the model's own precision."""
+    return 1e-10 if net.config.positions == "learned" else 2e-5
+
+
+@STYLED
+def test_a_layout_of_one_stream_is_a_plain_transformer(style):
+    net, objective = model(**style), settled("ar", read="past")
+    made = examples(objective, np.random.default_rng(0), [7, 4, 9])
+    batch = packed(objective, made)
+    found = net(batch)[0].split([len(e.target) - 1 for e in made])
+    for e, rows in zip(made, found, strict=True):
+        source, words = torch.from_numpy(e.source), torch.from_numpy(e.target[:-1])
+        memory = plain(net, net.encoder, source, torch.ones(len(source), len(source)).bool())
+        wanted = plain(net, net.decoder, words, torch.ones(len(words), len(words)).bool().tril(),
+                       memory)  # fmt: skip
+        assert torch.allclose(rows, wanted, atol=close(net), rtol=0)
+
+
+@STYLED
+def test_length_logits_are_of_the_mean_of_the_source(style):
+    net, objective = model(**style), settled("ar")
+    made = examples(objective, np.random.default_rng(1), [5, 5])
+    found = net(packed(objective, made))[1]
+    for e, row in zip(made, found, strict=True):
+        source = torch.from_numpy(e.source)
+        memory = plain(net, net.encoder, source, torch.ones(len(source), len(source)).bool())
+        assert torch.allclose(row, net.length.weight @ memory.mean(0), atol=close(net), rtol=0)
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_activation_checkpointing_gives_the_same_gradients(norm):
+    objective = settled("janus")
+    batch = packed(objective, examples(objective, np.random.default_rng(2), [6, 9]))
+    scale = coefficients(objective.loss.weights, batch)
+    net = model(norm=norm, dropout=0.2).train()
+    slopes = []
+    for on in (False, True):
+        config = replace(net.config, activation_checkpointing=on)
+        net.config = net.encoder.config = net.decoder.config = config
+        torch.manual_seed(7)  # the same dropout, also in what is computed again
+        trained = Learner(net, objective.loss)
+        slopes.append(gradients(trained, trained(batch, scale)[0]))
+    for name, slope in slopes[0].items():
+        assert torch.allclose(slope, slopes[1][name], atol=1e-12, rtol=0), name
+
+
+def test_dropout_acts_in_training_alone():
+    objective = settled("janus")
+    batch = packed(objective, examples(objective, np.random.default_rng(2), [6]))
+    net = model(dropout=0.5, attention_dropout=0.5)
+    assert torch.equal(net.eval()(batch)[0], net(batch)[0])
+    assert not torch.allclose(net.train()(batch)[0], net(batch)[0])
+
+
+@pytest.mark.parametrize("case", every_layout(), ids=spoken)
+def test_flops_are_those_of_the_products_that_are_run(case):
+    objective = settled(case[0], **case[1])
+    net = model(double=False, width=32, ffn=128, encoder_layers=1, decoder_layers=3)
+    batch = packed(objective, examples(objective, np.random.default_rng(3), [20] * 4))
+    trained = Learner(net, objective.loss)
+    with FlopCounterMode(display=False) as counter:
+        trained(batch, coefficients(objective.loss.weights, batch))[0].backward()
+    counts = counter.get_flop_counts()["Global"]
+    products = sum(n for op, n in counts.items() if "attention" not in str(op))
+    # The counter does not see addmm_, which takes the gradient of the vocabulary.
+    products += 2 * batch.sizes["goals"] * net.config.width * net.config.vocabulary
+    areas = {k: 0 for k in batch.sizes if k.endswith("pairs")}
+    assert flops(net.config, batch.sizes | areas) == pytest.approx(products, rel=0.03)
+
+
+def test_flops_of_attention_are_four_products_of_width_per_pair_in_each_direction():
+    config, nothing = model().config, dict.fromkeys(
+        ["source", "slots", "keys", "goals", "encoder_pairs", "self_pairs", "cross_pairs",
+         "last_self_pairs", "last_cross_pairs"], 0,
+    )  # fmt: skip
+    one = flops(config, nothing | {"encoder_pairs": 1})
+    # forward: q k and p v, 2 d each way of multiply and add; backward twice that
+    assert one == 3 * config.encoder_layers * 4 * config.width
+
+
+def test_rotary_scores_depend_on_distance_alone():
+    x, y = torch.randn(2, 1, 2, 8, dtype=torch.float64)
+    at = torch.tensor
+
+    def score(i: int, j: int) -> torch.Tensor:
+        return (rotate(x, at([i])) * rotate(y, at([j]))).sum()
+
+    # angles are taken in float32, so equal to its precision
+    assert torch.allclose(score(3, 7), score(13, 17), rtol=1e-5)
+    assert not torch.allclose(score(3, 7), score(3, 8), rtol=1e-3)
+
+
+def test_waves_are_sines_then_cosines_from_one_radian_to_a_ten_thousandth():
+    table = waves(50, 8)
+    assert torch.allclose(table[:, 0], torch.arange(50).sin())
+    assert torch.allclose(table[:, 4], torch.arange(50).cos())
+    assert torch.allclose(table[:, 3], (torch.arange(50) * 1e-4).sin(), atol=1e-7)
+
+
+def test_the_output_is_the_embedding_only_if_tied():
+    tied, untied = model(), model(tied=False)
+    assert tied.vocabulary_weight() is tied.embedding.weight
+    assert parameters(untied) - parameters(tied) == untied.output.weight.numel()
+    extra = model(extra_vectors=5)
+    assert extra.vocabulary_weight().shape[0] == extra.config.vocabulary
+    assert extra.embedding.num_embeddings == extra.config.vocabulary + 5
+
+
+@pytest.mark.parametrize(
+    ("preset", "vocabulary", "millions"),
+    # Published sizes; BART has two rows more in each table of positions.
+    [("base", 50265, 139), ("large", 50265, 406)],
+)
+def test_presets_have_the_sizes_of_bart(preset, vocabulary, millions):
+    assert PRESETS[preset]["embedding_norm"]
+    with torch.device("meta"):
+        net = Seq2Seq(configure({"preset": preset}, vocabulary, "x"))
+    assert (parameters(net) - net.length.weight.numel()) / 1e6 == pytest.approx(millions, abs=1)

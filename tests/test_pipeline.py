@@ -1,0 +1,175 @@
+"""Plain text to scores through the entry points, on real text, with two DeepSpeed processes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.conftest import ROOT
+
+CORPUS = """
+out = "{out}"
+vocabulary = 400
+validation = 0.2
+[sources.text]
+files = ["*.txt"]
+split = "line"
+"""
+RUN = """
+out = "{out}"
+tokenizer = "{corpus}/tokenizer.json"
+[data]
+length = 48
+train = [{{ corpus = "{corpus}/train" }}]
+valid = [{{ corpus = "{corpus}/valid" }}]
+[model]
+width = 32
+ffn = 64
+heads = 2
+encoder_layers = 1
+decoder_layers = 2
+max_length = 64
+[packing]
+samples = 2
+[schedule]
+warmup = 2
+[train]
+steps = 4
+batch = 8
+validate_every = 2
+save_every = 2
+"""
+TUNE = """
+out = "{out}"
+task = "docsum"
+start = "{start}"
+[data]
+root = "{root}"
+max_source = 40
+max_target = 16
+[train]
+steps = 2
+batch = 4
+[schedule]
+warmup = 1
+"""
+
+
+def launch(*words, code=0) -> str:
+    """Run launch.sh as a user would; its exit code is checked, its output returned."""
+    environment = {**os.environ, "JANUSLM_PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        ["bash", str(ROOT / "launch.sh"), *map(str, words)],
+        env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def sentences() -> list[str]:
+    """Real English: the project's own documentation."""
+    text = " ".join(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))
+    words = text.split()
+    return [" ".join(words[i : i + 14]) for i in range(0, min(len(words), 5000), 14)]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A corpus, a pretrained and a fine-tuned model, all tiny; and what was printed."""
+    base = tmp_path_factory.mktemp("pipeline")
+    lines = sentences()
+    (base / "plain.txt").write_text("\n".join(lines))
+    (base / "corpus.toml").write_text(CORPUS.format(out=base / "corpus"))
+    said = {}
+    root = f"root={base}"
+    said["tokenizer"] = launch("data", "tokenizer", base / "corpus.toml", root)
+    said["build"] = launch("data", "build", base / "corpus.toml", root)
+    run = RUN.format(out=base / "pre", corpus=base / "corpus")
+    (base / "run.toml").write_text(run)
+    said["pretrain"] = launch("pretrain", base / "run.toml", "--gpus", 2)
+    (base / "docsum").mkdir()
+    for split, part in (("train", lines[:40]), ("valid", lines[40:50]), ("test", lines[50:60])):
+        rows = [
+            {"id": f"{split}-{i}", "package": split, "source": line, "target": line[:30]}
+            for i, line in enumerate(part)
+        ]
+        (base / "docsum" / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    tune = TUNE.format(out=base / "tuned", start=base / "pre", root=base / "docsum")
+    (base / "tune.toml").write_text(tune)
+    said["finetune"] = launch("finetune", base / "tune.toml", "--gpus", 2)
+    return base, said
+
+
+@pytest.mark.slow
+def test_two_processes_train_to_the_end_and_leave_logs_and_weights(trained):
+    base, said = trained
+    assert "done: step 4" in said["pretrain"]
+    rows = [json.loads(line) for line in (base / "pre" / "valid.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, 2, 4]
+    assert {"ce/next", "ce/mask", "ce/query", "kl/mask~query", "kl/next~query"} <= rows[0].keys()
+    assert (base / "pre" / "export" / "model.safetensors").is_file()
+    assert list((base / "pre" / "board").glob("events*"))
+    assert "Traceback" not in said["pretrain"]
+    assert "Warning" not in said["pretrain"]
+
+
+@pytest.mark.slow
+def test_a_second_start_says_that_the_run_is_done(trained):
+    base, _ = trained
+    assert "is done: step 4" in launch("pretrain", base / "run.toml", "--gpus", 2)
+
+
+@pytest.mark.slow
+def test_every_way_of_writing_is_scored_in_one_table(trained):
+    base, _ = trained
+    for algorithm, *options in (("greedy",), ("beam", "beam=2"), ("mask_predict", "iterations=2")):
+        launch("generate", base / "tuned", "--algorithm", algorithm, *options, "--batch", 4)
+    table = launch("evaluate", base / "tuned" / "predictions")
+    for word in ("greedy", "beam", "mask_predict", "lead-1", "rouge"):
+        assert word in table.lower(), table
+    files = sorted((base / "tuned" / "predictions").glob("*.jsonl"))
+    assert len(files) == 3
+    for file in files:
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        assert [row["id"] for row in rows] == [f"test-{i}" for i in range(10)]
+
+
+@pytest.mark.slow
+def test_the_exported_model_starts_where_the_pretrained_one_ended(trained):
+    from januslm.interop import native
+
+    base, _ = trained
+    before, after = (native.read(base / name).model.state_dict() for name in ("pre", "tuned"))
+    moved = [name for name in before if not torch.equal(before[name], after[name])]
+    assert moved
+    near = max((before[n] - after[n]).abs().max().item() for n in before)
+    assert near < 0.05, near  # two steps at 5e-4, not another initialisation
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("train.stepz=3", "unknown key 'stepz'"),
+        ("train.steps=many", "train: steps must be a whole number, got 'many'"),
+        ("objective.name=janos", "no 'janos' in objectives/"),
+        ("data.length=5000", "needs model.max_positions"),
+        ('loss.weights."ce/later"=1.0', "no loss term 'ce/later'"),
+        ("model.preset=huge", "no model preset 'huge'"),
+        ("tokenizer=nowhere.json", "nowhere.json"),
+    ],
+)
+def test_a_mistake_in_a_run_gets_one_line_and_code_2(trained, change, message):
+    base, _ = trained
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "pretrain", str(base / "run.toml"), change, f"out={base / 'bad'}"],
+        env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr

@@ -1,0 +1,83 @@
+"""Text comes back as it went in, and no text can spell a special token."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from januslm.config import Refused
+from januslm.tokenizer import SPECIALS, Special, Tokenizer, train
+
+TEXTS = ["the cat sat on the mat", "the dog sat on the log", "<mask> and </s> are words here"] * 20
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    train(TEXTS, 280, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def tokenizer(path):
+    return Tokenizer.load(path)
+
+
+@given(text=st.text())
+@settings(max_examples=50)
+def test_any_text_survives_encoding_and_decoding(tokenizer, text):
+    assert tokenizer.decode(tokenizer.encode([text])[0]) == text
+
+
+@given(words=st.lists(st.sampled_from([*SPECIALS, " ", "a", "<", ">"])))
+def test_no_text_becomes_a_special_token(tokenizer, words):
+    ids = tokenizer.encode(["".join(words)])[0]
+    assert ids.size == 0 or ids.min() >= len(SPECIALS)
+
+
+def test_the_specials_are_the_first_ids(tokenizer):
+    ids = [tokenizer.model.token_to_id(word) for word in SPECIALS]
+    special = Special()
+    assert ids == [special.bos, special.pad, special.eos, special.unk, special.mask]
+
+
+def test_decoding_leaves_specials_out(tokenizer):
+    ids = tokenizer.encode(["the cat"])[0].tolist()
+    assert tokenizer.decode([0, *ids, 4, 2, 1]) == "the cat"
+
+
+def test_a_vocabulary_is_no_larger_than_asked(tokenizer):
+    assert tokenizer.size == 280
+    assert tokenizer.encode(["the cat"])[0].max() < 280
+
+
+def test_two_trainings_on_the_same_text_write_the_same_file(path, tmp_path):
+    assert train(TEXTS, 280, tmp_path / "again.json").sha256 == Tokenizer.load(path).sha256
+
+
+def test_a_vocabulary_too_small_for_the_bytes_is_refused(tmp_path):
+    with pytest.raises(Refused, match="at least 261 tokens, got 100"):
+        train(TEXTS, 100, tmp_path / "t.json")
+
+
+def test_a_tokenizer_with_other_specials_is_refused_by_name(path, tmp_path):
+    tree = json.loads(path.read_text())
+    vocab = tree["model"]["vocab"]
+    vocab["<mask>"], vocab["<s>"] = vocab["<s>"], vocab["<mask>"]
+    for token in tree["added_tokens"]:
+        token["id"] = vocab[token["content"]]
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(tree))
+    with pytest.raises(Refused, match=r"other\.json: .* must be the tokens 0 to 4"):
+        Tokenizer.load(other)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff\xfe", b'{"model": 3}'])
+def test_a_garbled_tokenizer_file_is_refused_by_name(tmp_path, content):
+    bad = tmp_path / "bad.json"
+    bad.write_bytes(content)
+    with pytest.raises(Refused, match=r"bad\.json: not a tokenizer file"):
+        Tokenizer.load(bad)
+    with pytest.raises(Refused, match=r"none\.json: cannot be read"):
+        Tokenizer.load(tmp_path / "none.json")

@@ -73,52 +73,60 @@ def seconds(batch: Callable[[int], torch.Tensor], first: int) -> float:
     return time.process_time() - start
 
 
+def compare(corpus: Corpus, length: int, rounds: int) -> dict:
+    """Samples per CPU second of each reader and our median paired ratio to each.
+
+    Raises ValueError where a reader's tokens differ from ours.
+    """
+    mine = ours(corpus, length)
+    ratios: dict[str, list[float]] = {kind: [] for kind in FORMATS}
+    rates: dict[str, list[float]] = {kind: [] for kind in ("januslm", *FORMATS)}
+    with tempfile.TemporaryDirectory() as folder:
+        others = {kind: theirs(corpus, length, kind, folder) for kind in FORMATS}
+        for kind, other in others.items():
+            if not all(torch.equal(mine(step), other(step)) for step in range(50)):
+                raise ValueError(f"the tokens of HF's {kind} batches differ")
+        for number in range(rounds):
+            for kind, other in others.items():
+                own, hf = seconds(mine, number * STEPS), seconds(other, number * STEPS)
+                ratios[kind].append(hf / own)
+                rates["januslm"].append(BATCH * STEPS / own)
+                rates[kind].append(BATCH * STEPS / hf)
+    return {
+        "samples_per_cpu_second": {kind: statistics.median(r) for kind, r in rates.items()},
+        "median_paired_ratio": {kind: statistics.median(r) for kind, r in ratios.items()},
+    }
+
+
 def main() -> int:
     """Compare, print, record; exit code 1 where tokens differ or the ratio is below WANTED."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("corpus", nargs="?", default="runs/docstrings/train")
+    parser.add_argument("corpus", nargs="?", default="corpora/docstrings/train")
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=15)
     given = parser.parse_args()
     torch.set_num_threads(1)
     try:
         corpus = open_corpus(given.corpus)
+        found = compare(corpus, given.length, given.rounds)
     except Refused as error:
         print(error, file=sys.stderr)
         return 2
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
     windows = corpus.windows(given.length)
-    print(f"{given.corpus}: {windows:,} windows of {given.length}, batches of {BATCH}")
-    mine = ours(corpus, given.length)
-    with tempfile.TemporaryDirectory() as folder:
-        others = {kind: theirs(corpus, given.length, kind, folder) for kind in FORMATS}
-        for kind, other in others.items():
-            if not all(torch.equal(mine(step), other(step)) for step in range(50)):
-                print(f"the tokens of HF's {kind} batches differ", file=sys.stderr)
-                return 1
-        ratios = {kind: [] for kind in FORMATS}
-        rates: dict[str, list[float]] = {kind: [] for kind in ("januslm", *FORMATS)}
-        for number in range(given.rounds):
-            for kind, other in others.items():
-                own, hf = seconds(mine, number * STEPS), seconds(other, number * STEPS)
-                ratios[kind].append(hf / own)
-                rates["januslm"].append(BATCH * STEPS / own)
-                rates[kind].append(BATCH * STEPS / hf)
-    found = {kind: statistics.median(values) for kind, values in ratios.items()}
-    per_second = {kind: statistics.median(values) for kind, values in rates.items()}
-    for kind, rate in per_second.items():
-        tail = f", januslm reads {found[kind]:.1f} times as many" if kind in found else ""
-        print(
-            f"{kind if kind == 'januslm' else 'HF ' + kind:>10}: {rate:>12,.0f} samples/CPU s{tail}"
-        )
-    path = record(
-        "loader",
-        {
-            "windows": windows, "length": given.length, "batch": BATCH, "rounds": given.rounds,
-            "samples_per_cpu_second": per_second, "median_paired_ratio": found,
-        },
-    )  # fmt: skip
-    print(f"tokens equal; written to {path.name}")
-    return int(found["numpy"] < WANTED)
+    print(
+        f"{given.corpus}: {windows:,} windows of {given.length}, batches of {BATCH}, tokens equal"
+    )
+    for kind, rate in found["samples_per_cpu_second"].items():
+        ratio = found["median_paired_ratio"].get(kind)
+        name = f"HF {kind}" if ratio else kind
+        tail = f", januslm reads {ratio:.1f} times as many" if ratio else ""
+        print(f"{name:>10}: {rate:>10,.0f} samples per CPU second{tail}")
+    about = {"windows": windows, "length": given.length, "batch": BATCH, "rounds": given.rounds}
+    print(f"written to {record('loader', about | found).name}")
+    return int(found["median_paired_ratio"]["numpy"] < WANTED)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
   python -m data_tools tokenizer data_tools/corpora/docstrings.toml   learn a vocabulary
   python -m data_tools build     data_tools/corpora/docstrings.toml   write the shards
-  python -m data_tools inspect   runs/docstrings 3                    counts and 3 documents
-  python -m data_tools verify    runs/docstrings                      hash every byte
+  python -m data_tools inspect   corpora/docstrings 3                    counts and 3 documents
+  python -m data_tools verify    corpora/docstrings                      hash every byte
 
 A corpus file is TOML; key=value after it changes a key: `build CORPUS.toml processes=8`.
 docs/corpora.md explains every key, the files written, and how to add a source.
@@ -17,7 +17,12 @@ from januslm.config import Refused
 
 def main() -> int:
     """Run one command; a user's mistake is one line and exit code 2."""
-    given = _parser().parse_args()
+    parser = _parser()
+    given, rest = parser.parse_known_args()
+    if rest:  # argparse takes no key=value after an option
+        if not hasattr(given, "changes") or any(one.startswith("-") for one in rest):
+            parser.error(f"unknown: {' '.join(rest)}")
+        given.changes += rest
     try:
         given.run(given)
     except Refused as error:
@@ -76,51 +81,52 @@ def _summaries(given: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from data_tools.summaries import TEST, TRAIN, VALID
-
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("data_tools", description=__doc__, formatter_class=plain)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def command(name: str, run, text: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=text, description=text, formatter_class=plain)
-        made.set_defaults(run=run)
-        return made
-
-    for name, run, text in (
-        ("build", _build, "Write the shards of a corpus, or go on where a build was stopped."),
-        (
-            "tokenizer",
-            _tokenizer,
-            "Learn a byte-level BPE vocabulary from a corpus's training text.",
-        ),
+    for name, run, arguments, text in (
+        ("build", _build, _of_recipe, "Write a corpus's shards, or go on where a build stopped."),
+        ("tokenizer", _tokenizer, _of_recipe, "Learn a byte-level BPE from the training text."),
+        ("verify", _verify, _of_folder, "Hash every byte and compare with the manifest."),
+        ("inspect", _inspect, _of_folder, "Show counts, lengths and some documents as text."),
+        ("summaries", _summaries, _of_summaries, "Write docstring -> summary pairs as JSONL."),
     ):
-        one = command(name, run, text)
-        one.add_argument("corpus", metavar="CORPUS.toml")
-        one.add_argument("changes", nargs="*", metavar="key=value", help="e.g. processes=8")
-        one.add_argument("--fresh", action="store_true", help="delete earlier output, begin anew")
+        one = commands.add_parser(name, help=text, description=text)
+        one.set_defaults(run=run)
+        arguments(one)
         if name == "build":
             one.add_argument("--mpi", action="store_true", help="run under mpirun: share the work")
-
-    one = command("verify", _verify, "Hash every byte of a corpus and compare with its manifest.")
-    one.add_argument("folder", metavar="DIR")
-    one.add_argument("--tokenizer", default="", metavar="FILE", help="also: was it made with this?")
-
-    one = command("inspect", _inspect, "Show counts, lengths and some documents as text.")
-    one.add_argument("folder", metavar="DIR")
-    one.add_argument("amount", nargs="?", type=int, default=3, metavar="N", help="documents shown")
-    one.add_argument("--tokenizer", default="", metavar="FILE", help="if not DIR/../tokenizer.json")
-
-    one = command("summaries", _summaries, "Write docstring body -> summary pairs as JSONL.")
-    one.add_argument("out", metavar="OUT_DIR")
-    for split, names in (("train", TRAIN), ("valid", VALID), ("test", TEST)):
-        one.add_argument(f"--{split}", default=",".join(names), metavar="PACKAGE,...",
-                         help=f"default: {', '.join(names)}")  # fmt: skip
-    one.add_argument(
-        "--most", type=int, default=0, metavar="N", help="pairs in valid and test, 0: all"
-    )
-    one.add_argument("--processes", type=int, default=2, metavar="N")
+        if name == "inspect":
+            one.add_argument(
+                "amount", nargs="?", type=int, default=3, metavar="N", help="documents"
+            )
     return parser
+
+
+def _of_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("corpus", metavar="CORPUS.toml")
+    parser.add_argument("changes", nargs="*", metavar="key=value", help="e.g. processes=8")
+    parser.add_argument("--fresh", action="store_true", help="delete earlier output, begin anew")
+
+
+def _of_folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folder", metavar="DIR", help="a corpus, or what holds its train/ and valid/"
+    )
+    parser.add_argument("--tokenizer", default="", metavar="FILE", help="the tokenizer to expect")
+
+
+def _of_summaries(parser: argparse.ArgumentParser) -> None:
+    from data_tools.summaries import TEST, TRAIN, VALID
+
+    parser.add_argument("out", metavar="OUT_DIR")
+    for split, names in (("train", TRAIN), ("valid", VALID), ("test", TEST)):
+        help = f"default: {', '.join(names)}"
+        parser.add_argument(f"--{split}", default=",".join(names), metavar="PACKAGE,...", help=help)
+    parser.add_argument(
+        "--most", type=int, default=0, metavar="N", help="pairs in valid and in test; 0: all"
+    )
+    parser.add_argument("--processes", type=int, default=2, metavar="N")
 
 
 if __name__ == "__main__":

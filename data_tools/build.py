@@ -9,7 +9,6 @@ Every finished step is one line of OUT/journal.jsonl; the manifests come last.
 
 import shutil
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +21,11 @@ from data_tools.parts import first_seen, part_file, seal, tokenize
 from data_tools.pool import finished, pool
 from data_tools.progress import Progress
 from data_tools.recipe import Bundle, Recipe, bundles, identity
+from data_tools.vocabulary import Say, learn_with
 from data_tools.writer import Shard, dtype_for, write_manifest
 from januslm.config import Refused
 from januslm.shards import MANIFEST, open_corpus
 from januslm.tokenizer import Tokenizer
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -61,13 +59,10 @@ def build(recipe: Recipe, say: Say, fresh: bool = False, mpi: bool = False) -> N
     with pool(recipe.processes, mpi) as executor:
         if executor is None:
             return  # a rank that only serves
-        if not recipe.tokenizer_file.exists():
-            raise Refused(
-                f"{recipe.tokenizer_file}: missing; the same command with `tokenizer` in place of "
-                "`build` learns one from this corpus"
-            )
-        tokenizer = Tokenizer.load(recipe.tokenizer_file)
         work = bundles(recipe)
+        if not recipe.tokenizer and not recipe.tokenizer_file.exists():
+            learn_with(executor, recipe, work, say)
+        tokenizer = Tokenizer.load(recipe.tokenizer_file)
         journal = Journal(Path(recipe.out), identity(recipe, work, tokenizer.sha256), fresh)
         job = Job(recipe, work, tokenizer, journal, say)
         try:

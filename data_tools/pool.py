@@ -1,7 +1,6 @@
 """Many processes, on this machine or under mpirun, that share a queue of work and fail together."""
 
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
@@ -82,14 +81,3 @@ def first_rank(mpi: bool) -> bool:
     from mpi4py import MPI
 
     return MPI.COMM_WORLD.rank == 0
-
-
-def end_all(code: int, mpi: bool) -> None:
-    """Leave with this code, taking the other ranks along."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if mpi and code:
-        from mpi4py import MPI
-
-        MPI.COMM_WORLD.Abort(code)
-    sys.exit(code)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Executor
 
 from data_tools.parts import passed, split_of
 from data_tools.pool import finished, pool
@@ -10,36 +11,43 @@ from data_tools.recipe import Bundle, Recipe, bundles
 from januslm.config import Refused
 from januslm.tokenizer import Tokenizer, train
 
+Say = Callable[[str], None]
 
-def learn(recipe: Recipe, say: Callable[[str], None], fresh: bool = False) -> None:
+
+def learn(recipe: Recipe, say: Say, fresh: bool = False) -> None:
     """Write the recipe's tokenizer file, unless it is there; raises Refused without any text."""
     path = recipe.tokenizer_file
     if path.exists() and not fresh:
         say(f"{path}: already there, {Tokenizer.load(path).size:,} tokens (--fresh learns it anew)")
         return
-    work = bundles(recipe)
+    with pool(recipe.processes) as executor:
+        learn_with(executor, recipe, bundles(recipe), say)
+
+
+def learn_with(executor: Executor, recipe: Recipe, work: list[Bundle], say: Say) -> None:
+    """Read the texts in the executor's processes, learn and write the tokenizer here."""
     everything = max(1, sum(bundle.bytes for bundle in work))
     tasks = [
         (bundle, recipe, int(recipe.tokenizer_megabytes * 1e6 * bundle.bytes / everything))
-        for bundle in sorted(work, key=lambda bundle: -bundle.bytes)
+        for bundle in work
     ]
     progress = Progress("tokenizer")
     found: dict[int, list[str]] = {}
-    with pool(recipe.processes) as executor:
-        for place, texts in finished(
-            executor, _texts, tasks, lambda done: progress.show(f"read {done} of {len(work)} parts")
-        ):
-            found[place] = texts
+
+    def tick(done: int) -> None:
+        progress.show(f"read {done} of {len(work)} parts")
+
+    for place, texts in finished(executor, _texts, tasks, tick):
+        found[place] = texts
     size = sum(len(text) for texts in found.values() for text in texts)
     if not size:
         raise Refused(f"{recipe.out}: the sources hold no text to learn a tokenizer from")
     progress.show(f"learning from {size / 1e6:.1f} M letters")
-    tokenizer = train(
-        (text for _, texts in sorted(found.items()) for text in texts), recipe.vocabulary, path
-    )
+    texts = (text for _, texts in sorted(found.items()) for text in texts)
+    tokenizer = train(texts, recipe.vocabulary, recipe.tokenizer_file)
     progress.end()
     say(
-        f"{path}: {tokenizer.size:,} tokens from {size / 1e6:.1f} M letters "
+        f"{recipe.tokenizer_file}: {tokenizer.size:,} tokens from {size / 1e6:.1f} M letters "
         f"in {progress.seconds:.0f} s"
     )
 

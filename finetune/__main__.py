@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -62,18 +63,20 @@ def main() -> int:
     parser.add_argument("--data", default="../shared/data", help="where tasks look for their files")
     parser.add_argument("--report", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # DeepSpeed's launcher adds it
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
 
-    def read():
-        run = config.load(Run, options.run, options.changes)
-        return lambda world: assemble(run, options, world)
+    def ready():
+        return settle(config.load(Run, options.run, options.changes), options)
 
-    return start.run(read, lambda text: print(f"error: {text}", file=sys.stderr), options.report)
+    return start.run(ready, lambda text: print(f"error: {text}", file=sys.stderr), options.report)
 
 
-def assemble(run: Run, options: argparse.Namespace, world: World) -> tuple[Plan, Training]:
-    """Everything that can be refused is looked at here, before the first step."""
-    where = options.run
+def settle(run: Run, options: argparse.Namespace) -> Callable[[World], tuple[Plan, Training]]:
+    """All that can be refused is looked at here, before the ranks meet; gives what makes the rest.
+
+    Raises Refused, naming the file and the key.
+    """
+    where, root = options.run, Path(run.data.root or options.data)
     task = folder.find("finetune.tasks", run.task)
     torch.manual_seed(run.train.seed)
     model, tokenizer_file, inherited = _model(run, where)
@@ -81,30 +84,32 @@ def assemble(run: Run, options: argparse.Namespace, world: World) -> tuple[Plan,
     _fits(run.data, model.config, where)
     table = _inherit(run.objective, inherited)
     objective = learner.settle(table, run.noise, run.loss, "nmt", tokenizer.special, where)
-    root = Path(run.data.root or options.data)
     limits = Limits(run.data.max_source, run.data.max_target, run.data.longer)
-    texts = {}
-    for split in ("train", "valid"):
-        place = Path(run.out) / "data" / split
-        counts = decided(
-            lambda split=split, place=place: prepare(task, root, split, tokenizer, limits, place)
-        )
-        if world.first:
-            print(f"{split}: {_told(counts)}", flush=True)
-        texts[split] = Pairs(place, run.train.seed if split == "train" else 0)
     about = asdict(run) | {
         "objective": {"name": objective.name, **objective.options},
         "noise": {"name": objective.hide.__name__, **objective.hide_options},
         "loss": asdict(objective.loss), "model": asdict(model.config),
         "data": asdict(run.data) | {"root": str(root.resolve())},
     }  # fmt: skip
-    work = Training(
-        Learner(model, objective.loss), objective, tokenizer_file, tokenizer,
-        texts["train"].read, texts["valid"].read, min(run.data.valid_samples, len(texts["valid"])),
-        run.train.seed, run.packing, world.device, about,
-    )  # fmt: skip
-    ds = start.spread(options.ds or run.ds, world)
-    return Plan(Path(run.out), run.train, run.optimizer, run.schedule, ds, about), work
+
+    def texts(split: str, first: bool) -> Pairs:
+        place = Path(run.out) / "data" / split
+        counts = decided(lambda: prepare(task, root, split, tokenizer, limits, place))
+        if first:
+            print(f"{split}: {_told(counts)}", flush=True)
+        return Pairs(place, run.train.seed if split == "train" else 0)
+
+    def make(world: World) -> tuple[Plan, Training]:
+        train, valid = (texts(split, world.first) for split in ("train", "valid"))
+        work = Training(
+            Learner(model, objective.loss), objective, tokenizer_file, tokenizer,
+            train.read, valid.read, min(run.data.valid_samples, len(valid)), run.train.seed,
+            run.packing, world.device, about,
+        )  # fmt: skip
+        how = start.spread(options.ds or run.ds, world)
+        return Plan(Path(run.out), run.train, run.optimizer, run.schedule, how, about), work
+
+    return make
 
 
 def _model(run: Run, where: str) -> tuple[Seq2Seq, Path, dict]:

@@ -66,7 +66,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, help="default: RUN/predictions/SPLIT.ALGORITHM....jsonl"
     )
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def generate(options: argparse.Namespace) -> Path:
@@ -90,7 +90,7 @@ def generate(options: argparse.Namespace) -> Path:
     told = {"name": saved.objective, **saved.options}
     special = saved.tokenizer.special
     objective = learner.settle(told, {}, learner.Loss(), "nmt", special, str(saved.folder))
-    reader = Reader(_placed(saved.model), objective)
+    reader = Reader(_placed(saved.model), objective, packed=not torch.cuda.is_available())
     result = decode(reader, algorithm.decode, arrays, settings, options.batch, saved.tokenizer)
     out = options.out or _place(options, given)
     facts = {

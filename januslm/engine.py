@@ -203,8 +203,10 @@ class Engine:
         counts = _total([batch.counts for batch in batches[:counted]], [*weights, "tokens"])
         counts, sums = self.reduce(counts), self.reduce(_total(sums[:counted], weights))
         means = _means(sums, counts)
-        loss = {n: s / counts["tokens"] for n, s in sums.items()} if normalize == "tokens" else means
-        return {"loss": sum(weights[name] * value for name, value in loss.items()), **means}
+        each = (
+            means if normalize != "tokens" else {n: s / counts[normalize] for n, s in sums.items()}
+        )
+        return {"loss": sum(weights[name] * value for name, value in each.items()), **means}
 
     @contextmanager
     def whole(self) -> Iterator[nn.Module | None]:

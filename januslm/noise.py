@@ -1,9 +1,9 @@
 """What is hidden: from the decoder (bool per target word) and, in pretraining, from the encoder.
 
 Every noise is `name(source, target, special, rng, *, options) -> (source, hidden)`: int64 [N] and
-bool [T].  The target starts with BOS and ends with EOS, which stay (but for `uniform`).  Randomness is the
-example's own (`generator`), so the masks are the same for any number of workers and after any
-resume.
+bool [T].  The target starts with BOS and ends with EOS, which stay (but for EOS in `uniform`).
+Randomness is the example's own (`generator`), so the masks are the same for any number of workers
+and after any resume.
 """
 
 from collections.abc import Callable

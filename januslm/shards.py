@@ -56,7 +56,7 @@ def _open(folder: Path, about: dict, dtype: np.dtype, watch: bool) -> "_Open":
     sizes = {"bin": size, "idx": HEADER + 12 * documents + 8 * (documents + 1), "xxh": 8 * blocks}
     raw = {suffix: _mapped(folder / f"{name}.{suffix}", wanted) for suffix, wanted in sizes.items()}
     for suffix in ("idx", "xxh"):
-        if xxh3_128(raw[suffix]).hexdigest() != about[suffix]:
+        if xxh3_128(raw[suffix].data).hexdigest() != about[suffix]:
             raise Refused(
                 f"{folder / name}.{suffix}: does not match its hash in {MANIFEST}; "
                 "the file was changed or damaged after it was written"
@@ -131,7 +131,7 @@ class _Open:
         raw = self.tokens.view(np.uint8)
         for block in np.flatnonzero(self.unchecked[blocks]) + blocks.start:
             content = raw[block * BLOCK : (block + 1) * BLOCK]
-            if xxh3_64(content).intdigest() != self.hashes[block]:
+            if xxh3_64(content.data).intdigest() != self.hashes[block]:
                 raise Refused(
                     f"{self.path}: bytes {block * BLOCK} to {block * BLOCK + len(content) - 1} "
                     "do not match their hash; the file was changed or damaged after it was written"

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -46,20 +47,22 @@ def main() -> int:
     parser.add_argument("--ds", default="", help="a file of ds_configs/: how the run is spread")
     parser.add_argument("--report", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # DeepSpeed's launcher adds it
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
 
-    def read():
-        run = config.load(Run, options.run, options.changes)
-        return lambda world: prepare(run, options.run, options.ds, world)
+    def prepare():
+        return settle(config.load(Run, options.run, options.changes), options.run, options.ds)
 
-    return start.run(read, lambda text: print(f"error: {text}", file=sys.stderr), options.report)
+    return start.run(prepare, lambda text: print(f"error: {text}", file=sys.stderr), options.report)
 
 
-def prepare(run: Run, where: str, ds: str, world: World) -> tuple[Plan, Training]:
-    """Everything that can be refused is looked at here, before the first step."""
+def settle(run: Run, where: str, ds: str = "") -> Callable[[World], tuple[Plan, Training]]:
+    """All that can be refused is looked at here, before the ranks meet; gives what makes the rest.
+
+    Raises Refused, naming the file and the key.
+    """
     tokenizer = Tokenizer.load(run.tokenizer)
     model_config = configure(run.model, tokenizer.size, f"{where}: model")
-    if model_config.positions == "learned" and run.data.length + 1 > model_config.max_positions:
+    if model_config.positions != "rotary" and run.data.length + 1 > model_config.max_positions:
         raise Refused(
             f"{where}: data.length {run.data.length} needs model.max_positions of at least "
             f"{run.data.length + 1}, got {model_config.max_positions}"
@@ -68,29 +71,30 @@ def prepare(run: Run, where: str, ds: str, world: World) -> tuple[Plan, Training
     objective = learner.settle(run.objective, run.noise, run.loss, "pretrain", special, where)
     texts = Texts(run.data, run.data.train, tokenizer, run.train.seed)
     valid = Texts(run.data, run.data.valid, tokenizer, seed=0)
-    torch.manual_seed(run.train.seed)
-    model = Seq2Seq(model_config)
-    if run.start:
-        saved = native.read(run.start)
-        if saved.tokenizer.sha256 != tokenizer.sha256:
-            raise Refused(f"{where}: start = {run.start!r} was trained with another tokenizer")
-        native.fill(model, saved.model.state_dict(), Path(run.start))
+    saved = native.read(run.start) if run.start else None
+    if saved and saved.tokenizer.sha256 != tokenizer.sha256:
+        raise Refused(f"{where}: start = {run.start!r} was trained with another tokenizer")
     about = asdict(run) | {
         "objective": {"name": objective.name, **objective.options},
         "noise": {"name": objective.hide.__name__, **objective.hide_options},
         "loss": asdict(objective.loss), "model": asdict(model_config),
         "data": asdict(run.data) | {"fingerprints": texts.fingerprint},
     }  # fmt: skip
-    work = Training(
-        Learner(model, objective.loss), objective, Path(run.tokenizer), tokenizer,
-        texts.read, valid.read, min(run.data.valid_samples, len(valid)), run.train.seed,
-        run.packing, world.device, about,
-    )  # fmt: skip
-    plan = Plan(
-        Path(run.out), run.train, run.optimizer, run.schedule,
-        start.spread(ds or run.ds, world), about,
-    )  # fmt: skip
-    return plan, work
+
+    def make(world: World) -> tuple[Plan, Training]:
+        torch.manual_seed(run.train.seed)
+        model = Seq2Seq(model_config)
+        if saved:
+            native.fill(model, saved.model.state_dict(), saved.folder)
+        work = Training(
+            Learner(model, objective.loss), objective, Path(run.tokenizer), tokenizer,
+            texts.read, valid.read, min(run.data.valid_samples, len(valid)), run.train.seed,
+            run.packing, world.device, about,
+        )  # fmt: skip
+        how = start.spread(ds or run.ds, world)
+        return Plan(Path(run.out), run.train, run.optimizer, run.schedule, how, about), work
+
+    return make
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def fixed_seed():
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """The real data: $JANUSLM_DATA, else ../shared/data; tests that need it skip where neither is."""
+    """The real data: $JANUSLM_DATA, else ../shared/data; tests that need it skip without."""
     path = Path(os.environ.get("JANUSLM_DATA", ROOT.parent / "shared" / "data"))
     if not path.is_dir():
         pytest.skip(f"no real data: neither $JANUSLM_DATA nor {path} is a folder")

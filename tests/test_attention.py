@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from samples import OBJECTIVES
 from torch.nn.attention.flex_attention import create_mask
 
 from januslm import folder
 from januslm.attention import PADDING, Codes, Side, allowed, dense, flex
 from januslm.layout import Rule
+from tests.samples import OBJECTIVES
 
 H, D = 2, 8
 RULES = {name: folder.find("januslm.objectives", name).RULE for name in OBJECTIVES}

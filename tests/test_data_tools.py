@@ -52,7 +52,9 @@ def tokenizer(tmp_path_factory) -> Path:
     return path
 
 
-def recipe(folder: Path, tokenizer: Path, sources: str, more: str = "", out: str = "out") -> Path:
+def recipe(
+    folder: Path, tokenizer: Path | str, sources: str, more: str = "", out: str = "out"
+) -> Path:
     """A corpus file in `folder` that reads `folder`."""
     path = folder / "corpus.toml"
     path.write_text(
@@ -374,13 +376,22 @@ def test_a_pattern_without_files_and_an_unknown_group_are_refused(tmp_path, toke
         bundles(read(path, ['validation_groups=["goof.jsonl"]']))
 
 
-def test_a_build_without_its_tokenizer_says_how_to_make_one(tmp_path):
+def test_a_tokenizer_that_is_named_and_missing_is_refused(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(lines(["a"]))
     path = recipe(tmp_path, tmp_path / "none.json", '[sources.jsonl]\nfiles = ["*.jsonl"]')
     done = run("build", path)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "none.json: missing; the same command with `tokenizer`" in done.stderr
+    assert "none.json: cannot be read (No such file or directory)" in done.stderr
+
+
+def test_a_build_learns_its_own_tokenizer_if_no_other_is_named(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(lines(sentences(50, 5)))
+    path = recipe(tmp_path, "", '[sources.jsonl]\nfiles = ["*.jsonl"]', "vocabulary = 300")
+    build(read(str(path)), lambda _: None)
+    made = Tokenizer.load(tmp_path / "out" / "tokenizer.json")
+    assert made.size == 300
+    assert open_corpus(tmp_path / "out" / "train", made.sha256).documents == 50
 
 
 # --- real processes

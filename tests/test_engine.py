@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from launching import finish, start
 
 from januslm.config import Refused, build
 from januslm.spread import ALLOWED, OWNED, Optimizer, Values, merge, read
+from tests.launching import finish, start
 
 CONFIGS = Path(__file__).parents[1] / "ds_configs"
 VALUES = Values(batch=64, accumulate=2, clip=0.5, optimizer=Optimizer(lr=3e-4))

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import numpy as np
 import pytest
-from samples import OBJECTIVES, SPECIAL, settled
 
 from januslm import folder, learner, losses
 from januslm.config import Allowed, Refused
+from tests.samples import OBJECTIVES, SPECIAL, settled
 
 EVERY = pytest.mark.parametrize("name", OBJECTIVES)
 

@@ -7,10 +7,10 @@ by loops from the paper's definition, one head after another, over the same weig
 import numpy as np
 import pytest
 import torch
-from samples import SPECIAL, coefficients, examples, model, packed, settled
 from torch.nn.functional import gelu, layer_norm, relu
 
 from januslm.learner import Learner
+from tests.samples import SPECIAL, coefficients, examples, model, packed, settled
 
 CLOSE = 1e-10
 SIZES = [3, 8, 5, 11]

@@ -68,8 +68,8 @@ def test_it_works_from_any_directory(tmp_path):
     [
         (("pretend",), "error: no verb pretend; there are setup, demo, test"),
         (("pretrain",), "error: which run?"),
-        (("pretrain", "pretrain/runs/tinny.toml"), "tinny.toml: no such run file; there are bart_janus.toml base.toml"),
-        (("pretrain", "x", "--gpus", "two"), "error: --gpus must be a whole number from 1, got 'two'"),
+        (("pretrain", "tinny.toml"), "tinny.toml: no such run file; there are bart_janus.toml"),
+        (("pretrain", "x", "--gpus", "two"), "--gpus must be a whole number from 1, got 'two'"),
         (("pretrain", "x", "--ds"), "error: --ds needs a value"),
     ],
 )  # fmt: skip

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from samples import OBJECTIVES, SPECIAL, every_layout, hide, sentence, spoken
 
 from januslm import folder
 from januslm.layout import NONE, Codes, Rule, Slots, stack, visible
 from januslm.objectives.__main__ import HIDDEN, TARGET, drawing, listing, main
+from tests.samples import OBJECTIVES, SPECIAL, every_layout, hide, sentence, spoken
 
 DRAWINGS = Path(__file__).parent / "drawings"
 CASES = pytest.mark.parametrize("case", every_layout(), ids=spoken)

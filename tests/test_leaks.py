@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from samples import SPECIAL, every_layout, model, sentence, settled, spoken
 
 from januslm.layout import Layout, Rule, leaks
 from januslm.packing import Example, Packer
+from tests.samples import SPECIAL, every_layout, model, sentence, settled, spoken
 
 CASES = every_layout()
 SIZES = (3, 4, 6, 9)

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from samples import settled
 
 from januslm import losses
 from januslm.config import Refused
 from januslm.learner import Loss
 from januslm.losses import Sheet, fused
+from tests.samples import settled
 
 STREAMS = ("past", "mask", "query")
 

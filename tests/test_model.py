@@ -6,13 +6,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from samples import coefficients, every_layout, examples, gradients, model, packed, settled, spoken
 from torch.nn.functional import gelu, layer_norm, linear, relu
 from torch.utils.flop_counter import FlopCounterMode
 
 from januslm.learner import Learner
 from januslm.model import PRESETS, Seq2Seq, configure, flops, parameters
 from januslm.positions import rotate, waves
+from tests.samples import (
+    coefficients,
+    every_layout,
+    examples,
+    gradients,
+    model,
+    packed,
+    settled,
+    spoken,
+)
 
 STYLES = [
     {},

@@ -5,10 +5,10 @@ from math import ceil, exp, factorial
 
 import numpy as np
 import pytest
-from samples import SPECIAL
 
 from januslm import noise
 from januslm.config import Refused
+from tests.samples import SPECIAL
 
 
 def words(size: int) -> np.ndarray:

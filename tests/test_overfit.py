@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from samples import coefficients, every_layout, examples, model, packed, settled, spoken
 
 from januslm.learner import Learner
+from tests.samples import coefficients, every_layout, examples, model, packed, settled, spoken
 
 
 @pytest.mark.parametrize("case", every_layout(), ids=spoken)

@@ -5,7 +5,12 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from samples import (
+
+from januslm import attention, learner
+from januslm.config import Refused
+from januslm.layout import NONE
+from januslm.packing import Example, Packer
+from tests.samples import (
     coefficients,
     every_layout,
     examples,
@@ -16,11 +21,6 @@ from samples import (
     settled,
     spoken,
 )  # fmt: skip
-
-from januslm import attention, learner
-from januslm.config import Refused
-from januslm.layout import NONE
-from januslm.packing import Example, Packer
 
 CASES = pytest.mark.parametrize("case", every_layout(), ids=spoken)
 SIZES = [3, 9, 5, 14, 4, 9]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import finish, start, wait_until
 from safetensors.torch import load_file
 
 from januslm.checkpoint import newest
+from tests.launching import finish, start, wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -147,7 +147,7 @@ def _typed(want, value, where: str):
             return value
         if not isinstance(value, Mapping):
             raise Refused(f"{where} must be a table, got {value!r}")
-        return build(want, value, where)
+        return build(typing.cast(type, want), value, where)
     if origin in (list, tuple):
         if not isinstance(value, list | tuple):
             raise Refused(f"{where} must be a list, got {value!r}")

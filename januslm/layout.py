@@ -66,12 +66,12 @@ class Rule:
         stream, rank = (x.ravel() for x in np.meshgrid(np.arange(n), ranks, indexing="ij"))
         codes = Codes(stream, rank)
         seen = visible(self, codes, codes)
-        return seen.reshape(n, len(ranks), n, len(ranks)).any((1, 3))
+        return np.asarray(seen.reshape(n, len(ranks), n, len(ranks)).any((1, 3)))
 
     @cached_property
     def readable(self) -> np.ndarray:
         """bool [streams]: is the stream ever a key of another slot than itself?"""
-        return self.reads.any(0)
+        return np.asarray(self.reads.any(0))
 
     @cached_property
     def block(self) -> np.ndarray:

@@ -11,6 +11,7 @@ from torch import nn
 from januslm.config import Refused
 
 DONE = "done"
+EXPORTS = "exports"  # one folder per save, step-00001000/ and so on, where train.exports keeps them
 
 
 def opened(folder: Path, config: dict, identity: tuple[str, ...], steps: int) -> dict | None:
@@ -56,6 +57,25 @@ def swapped(folder: Path, module: nn.Module, export: Callable) -> None:
         os.rename(folder, old)
     os.rename(aside, folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def exported(folder: Path, step: int, keep: int, module: nn.Module, export: Callable) -> None:
+    """Write export/; with `keep`, put a copy of it into exports/ and prune that to so many."""
+    swapped(folder / "export", module, export)
+    if not keep:
+        return
+    root = folder / EXPORTS
+    mine, aside = root / f"step-{step:08d}", root / ".new"
+    for left in (aside, mine):
+        shutil.rmtree(left, ignore_errors=True)
+    shutil.copytree(folder / "export", aside)
+    os.rename(aside, mine)
+    there = sorted(root.glob("step-*"))
+    # A higher number than ours is of a run that went on from an older checkpoint.
+    valid = [one for one in there if one.name <= mine.name]
+    for one in there:
+        if one not in valid[-keep:]:
+            shutil.rmtree(one)
 
 
 def mark(folder: Path, facts: dict) -> None:

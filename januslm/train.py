@@ -21,7 +21,7 @@ from januslm.config import Refused, one
 from januslm.engine import RESUME, Engine, Optimizer, Values, World, read
 from januslm.log import Log, duration
 from januslm.machine import asked_to_stop, memory, peak_flops
-from januslm.rundir import mark, opened, swapped
+from januslm.rundir import exported, mark, opened
 from januslm.schedule import Schedule, check, rate
 
 SPOKEN = 5.0  # seconds between two lines for people
@@ -41,6 +41,7 @@ class Train:
     save_every: int = one(1000, low=1)
     keep: int = one(2, low=1)  # checkpoints that stay on the disk
     export: str = one("end", choices=("end", "save"))  # when to write export/model.safetensors
+    exports: int = one(0, low=0)  # more than 0: at each save, and so many stay, for averaging
     bad_steps: int = one(10, low=1)  # updates in a row that may be skipped as not finite
     peak_flops: float | None = one(None, above=0)  # per process, for the utilisation; else measured
 
@@ -68,8 +69,7 @@ class Work(Protocol):
     validation: Sequence[Batch | Callable[[], Batch]]
 
     def batches(self, ids: np.ndarray) -> Batch:
-        """One micro batch of these samples (int64); runs in a thread, so it may not draw from
-        torch's global generator."""
+        """One micro batch of samples (int64), in a thread: torch's global generator is taboo."""
 
     def samples(self, module: nn.Module) -> str | None:
         """Decoded validation text as markdown; rank 0 only."""
@@ -285,13 +285,14 @@ class _Run:
         folder = self.engine.save(root, self.step, facts, self.settings.keep)
         self.saved = self.step
         self.log.say(f"saved {folder}")
-        if self.settings.export == "save":
+        if self.settings.export == "save" or self.settings.exports:
             self.export()
         self._pause(time.monotonic() - began)
 
     def export(self) -> None:
+        where = (self.plan.folder, self.step, self.settings.exports)
         with self.engine.whole() as module:
-            decided(lambda: swapped(self.plan.folder / "export", module, self.work.export))
+            decided(lambda: exported(*where, module, self.work.export))
 
     def _pause(self, seconds: float) -> None:
         """Keep time that was not training out of the speeds."""

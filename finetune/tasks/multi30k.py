@@ -1,10 +1,11 @@
 """Multi30k: German captions of pictures -> English, raw text, test set 2016."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from finetune.pairs import Pair, aligned, checked, folder, known
+from finetune.tasks import _prepared
 
 METRICS = ("bleu",)
 DECODE = {"beam": 5, "length_penalty": 1.0, "max_length": 60}
@@ -24,3 +25,8 @@ def read(root: Path, split: str, skipped: Counter | None = None) -> Iterator[Pai
         for number, (german, english) in enumerate(aligned(*sides), 1)
     )
     return checked(found, str(sides[0]), split, skipped)
+
+
+def save(folder: Path, split: str, pairs: Iterable[Pair]) -> int:
+    """Write pairs as `read` reads them."""
+    return _prepared.save(folder, FILES[split], ("de", "en"), pairs)

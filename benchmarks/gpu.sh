@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# benchmarks/gpu.sh [PYTHON]: all that wants a GPU, in one call; results in benchmarks/results/ and $OUT.
+#
+# Cost: about 10 minutes on one H200.  First whether FlexAttention and bf16 train as the CPU does, then
+# the step against the reference pattern.  Not run yet: no GPU was at hand when it was written.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+python=${1:-python3}
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
+"$python" -c 'import torch; assert torch.cuda.is_available(), "no CUDA device"; print(torch.cuda.get_device_name())'
+"$python" -m pytest -q -m gpu tests
+"$python" -m pytest -q tests/test_joint.py tests/test_losses.py tests/test_attention.py
+"$python" -m benchmarks.decode_speed --quick
+[[ -z ${OUT:-} ]] || cp benchmarks/results/*.json "$OUT"/

@@ -1,0 +1,43 @@
+"""WMT14: English -> German news."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from finetune.pairs import Pair
+from finetune.tasks import _prepared
+
+METRICS = ("bleu",)
+OPTIONS = {"bleu": {"mode": "fairseq"}}  # of Moses tokens; raw files need mode "sacre"
+DECODE = {"beam": 5, "length_penalty": 1.0, "max_length": 200}
+# Published settings of JANUS; a batch is `tokens` times `gpus` times `accumulation`.
+FINETUNE = {
+    "beta1": 0.9, "beta2": 0.98, "schedule": "inverse_sqrt", "first_lr": 1e-7, "lr": 7e-4,
+    "warmup": 10000, "weight_decay": 0.01, "label_smoothing": 0.1, "dropout": 0.2,
+    "tokens": 8192, "gpus": 4, "accumulation": 4, "updates": 200_000,
+}  # fmt: skip
+
+CORPUS = _prepared.Corpus(
+    ("wmt14", "wmt14_en_de", "wmt17_en_de", "wmt16_en_de_bpe32k"),
+    (
+        ("train", "valid", "test"),  # fairseq's prepare-wmt14en2de.sh
+        (  # Google's, on which Mask-Predict and others report
+            "train.tok.clean.bpe.32000",
+            "newstest2013.tok.bpe.32000",
+            "newstest2014.tok.bpe.32000",
+        ),
+        ("train.tok.clean", "newstest2013.tok", "newstest2014.tok"),
+        ("train", "newstest2013", "newstest2014"),
+    ),
+)
+SIDES = ("en", "de")
+
+
+def read(root: Path, split: str, skipped: Counter | None = None) -> Iterator[Pair]:
+    """Pairs of {train,valid,test}.{en,de}(.gz), or named as the archives have them."""
+    return _prepared.read(root, "wmt14", CORPUS, SIDES, split, skipped)
+
+
+def save(folder: Path, split: str, pairs: Iterable[Pair]) -> int:
+    """Write pairs as `read` reads them."""
+    return _prepared.save(folder, split, SIDES, pairs)

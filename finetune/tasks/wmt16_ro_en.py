@@ -1,0 +1,22 @@
+"""WMT16 the other way: Romanian -> English."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from finetune.pairs import Pair
+from finetune.tasks import _prepared, wmt16
+
+METRICS, OPTIONS = wmt16.METRICS, wmt16.OPTIONS
+DECODE, FINETUNE = wmt16.DECODE, wmt16.FINETUNE
+SIDES = ("ro", "en")
+
+
+def read(root: Path, split: str, skipped: Counter | None = None) -> Iterator[Pair]:
+    """Pairs of the files that wmt16 reads."""
+    return _prepared.read(root, "wmt16_ro_en", wmt16.CORPUS, SIDES, split, skipped)
+
+
+def save(folder: Path, split: str, pairs: Iterable[Pair]) -> int:
+    """Write pairs as `read` reads them."""
+    return _prepared.save(folder, split, SIDES, pairs)

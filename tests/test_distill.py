@@ -1,0 +1,147 @@
+"""A student's training set: the teacher's own words, line by line, also after an interruption."""
+
+import argparse
+import json
+
+import pytest
+import torch
+
+from finetune.data import Limits, sources
+from finetune.distill import distill
+from finetune.generate import decode
+from finetune.tasks import iwslt14
+from januslm import learner, tokenizer
+from januslm.config import Refused
+from januslm.decoding import beam
+from januslm.interop import native
+from januslm.learner import Loss
+from januslm.model import Seq2Seq, configure
+from januslm.reading import Reader
+from tests.test_translation import lay
+
+GERMAN = tuple(f"satz {n} ist {'sehr ' * (n % 3)}kurz ." for n in range(7))
+ENGLISH = tuple(f"sentence {n} is {'very ' * (n % 3)}short ." for n in range(7))
+BEAM = {"beam": 3, "max_length": 8}
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A data root with a training set of seven pairs."""
+    for split in ("train", "valid", "test"):
+        lay(tmp_path / "data", split, {"de": GERMAN, "en": ENGLISH})
+    return tmp_path / "data"
+
+
+def teach(root, task: str = "iwslt14", objective: str = "janus"):
+    """A teacher with random weights; returns the folder of its run."""
+    run = root.parent / f"{task}-{objective}"
+    words = tokenizer.train([*GERMAN, *ENGLISH], 300, root.parent / "tokenizer.json")
+    torch.manual_seed(3)
+    table = {"width": 16, "ffn": 32, "heads": 2, "encoder_layers": 1, "decoder_layers": 1,
+             "max_length": 32, "max_positions": 64}  # fmt: skip
+    model = Seq2Seq(configure(table, words.size, "test"))
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.5)  # so that it does not write the same for every source
+    about = {"task": task, "data": {"root": str(root), "max_source": 40, "max_target": 20}}
+    native.write(run / "export", model, root.parent / "tokenizer.json", objective, {}, about)
+    return run
+
+
+def asked(run, out, *options: str, **others) -> argparse.Namespace:
+    settings = [f"{key}={value}" for key, value in BEAM.items()]
+    usual = {"batch": 4, "portion": 3, "limit": None, "data": None, "threads": 1}
+    return argparse.Namespace(run=run, out=out, options=[*settings, *options], **usual | others)
+
+
+def texts(out) -> list[tuple[str, str]]:
+    return [(pair.source, pair.targets[0]) for pair in iwslt14.read(out, "train")]
+
+
+def test_the_task_reads_the_teachers_words_beside_its_own_sources(root, tmp_path):
+    run = teach(root)
+    counts = distill(asked(run, tmp_path / "out"))
+    saved = native.read(run)
+    objective = learner.settle({"name": "janus"}, {}, Loss(), "nmt", saved.tokenizer.special, "t")
+    arrays, _ = sources(list(GERMAN), saved.tokenizer, Limits(40, 20, "cut"))
+    reader = Reader(saved.model, objective, packed=True)
+    made = decode(reader, beam.decode, arrays, BEAM, 7, saved.tokenizer).texts
+    wanted = [(source, text) for source, text in zip(GERMAN, made, strict=True) if text]
+    assert texts(tmp_path / "out") == wanted
+    assert len(set(wanted)) > 1
+    assert (counts["sentences"], counts["written"]) == (7, len(wanted))
+    assert counts["written"] + counts.get("empty", 0) == 7
+
+
+def test_validation_and_test_set_stay_what_they_are(root, tmp_path):
+    distill(asked(teach(root), tmp_path / "out"))
+    for split in ("valid", "test"):
+        assert list(iwslt14.read(tmp_path / "out", split)) == list(iwslt14.read(root, split))
+
+
+def test_after_a_failing_disk_it_goes_on_and_ends_the_same(root, tmp_path):
+    run = teach(root)
+    distill(asked(run, tmp_path / "whole"))
+    seen = []
+    for number in (1, 2):  # a folder where portion 1, then 2, should be written
+        in_the_way = tmp_path / "out" / ".portions" / f"{number:06d}.jsonl"
+        in_the_way.mkdir(parents=True)
+        with pytest.raises(OSError, match=in_the_way.name):
+            distill(asked(run, tmp_path / "out"))
+        seen.append(in_the_way.with_name("000000.jsonl").stat().st_mtime_ns)
+        in_the_way.rmdir()
+    assert seen[0] == seen[1]  # the first portion was not made again
+    distill(asked(run, tmp_path / "out"))
+    assert texts(tmp_path / "out") == texts(tmp_path / "whole")
+    assert not (tmp_path / "out" / ".portions").exists()
+
+
+def test_a_finished_one_says_so_and_decodes_nothing(root, tmp_path, capsys):
+    run = teach(root)
+    first = distill(asked(run, tmp_path / "out"))
+    capsys.readouterr()
+    assert distill(asked(run, tmp_path / "out")) == first
+    said = capsys.readouterr().out
+    assert said.startswith(f"{tmp_path / 'out'} is done: 7 sentences")
+    assert len(said.splitlines()) == 1
+
+
+def test_other_settings_do_not_mix_with_what_is_there(root, tmp_path):
+    run = teach(root)
+    distill(asked(run, tmp_path / "out"))
+    with pytest.raises(Refused, match=r"another distillation: there settings.beam = 3, here 2"):
+        distill(asked(run, tmp_path / "out", "beam=2"))
+
+
+def test_a_training_set_that_changed_meanwhile_is_refused(root, tmp_path):
+    run = teach(root)
+    (tmp_path / "out" / ".portions" / "000001.jsonl").mkdir(parents=True)
+    with pytest.raises(OSError, match="000001"):
+        distill(asked(run, tmp_path / "out"))
+    lay(root, "train", {"de": ("neu", *GERMAN[1:]), "en": ENGLISH})
+    with pytest.raises(Refused, match=r"000000.jsonl: the training set has changed"):
+        distill(asked(run, tmp_path / "out"))
+
+
+def test_a_folder_with_something_else_in_it_is_refused(root, tmp_path):
+    with pytest.raises(Refused, match=r"data: is not empty; name a new folder"):
+        distill(asked(teach(root), root))
+
+
+@pytest.mark.parametrize(
+    ("task", "objective", "message"),
+    [
+        ("scitldr", "janus", "task 'scitldr' has no `save`; tasks with it: iwslt14, "),
+        ("iwslt14", "cmlm", "a checkpoint of objective 'cmlm' cannot write word by word"),
+    ],
+)
+def test_who_cannot_teach_is_refused_before_anything_is_written(root, task, objective, message):
+    with pytest.raises(Refused, match=message):
+        distill(asked(teach(root, task, objective), root.parent / "out"))
+    assert not (root.parent / "out").exists()
+
+
+def test_the_settings_lie_beside_the_data(root, tmp_path):
+    distill(asked(teach(root), tmp_path / "out", limit=5))
+    told = json.loads((tmp_path / "out" / "distill.json").read_text())
+    assert told["about"]["settings"]["beam"] == 3
+    assert told["counts"]["sentences"] == 5

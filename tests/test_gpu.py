@@ -1,0 +1,38 @@
+"""On a CUDA device the compiled FlexAttention trains exactly as the dense plan does."""
+
+import numpy as np
+import pytest
+import torch
+
+from januslm.learner import Learner
+from tests.samples import coefficients, examples, model, packed, settled
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+def losses_and_gradients(row, dtype):
+    """Loss and gradients of one batch on the GPU; row None is the dense plan."""
+    objective = settled("janus")
+    torch.manual_seed(0)
+    network = model(double=False, width=64, ffn=128)  # FlexAttention wants heads of 16 and more
+    learner = Learner(network, objective.loss).to("cuda", dtype)
+    made = examples(objective, np.random.default_rng(0), [9, 14, 21, 30, 12, 17, 8, 25] * 3)
+    batch = packed(objective, made, row=row, device="cuda").to("cuda")
+    loss, _ = learner(batch, coefficients(objective.loss.weights, batch))
+    loss.backward()
+    return loss.item(), {n: p.grad.float() for n, p in learner.named_parameters()}
+
+
+def test_flex_rows_give_the_loss_and_gradients_of_the_dense_plan():
+    dense, flex = (losses_and_gradients(row, torch.float32) for row in (None, 512))
+    assert flex[0] == pytest.approx(dense[0], rel=1e-4)
+    for name, grad in dense[1].items():
+        torch.testing.assert_close(flex[1][name], grad, rtol=1e-2, atol=1e-3 * grad.abs().max())
+
+
+def test_bf16_follows_fp32():
+    one, other = (losses_and_gradients(512, kind)[0] for kind in (torch.float32, torch.bfloat16))
+    assert other == pytest.approx(one, rel=0.02)

@@ -1,0 +1,150 @@
+"""Prepared translation files in every form: BPE undone, lines not shifted, directions distinct."""
+
+import gzip
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from finetune import pairs, report
+from finetune.__main__ import Run as TrainingRun
+from finetune.pairs import Pair
+from finetune.report import Run
+from finetune.tasks import (
+    _prepared,
+    iwslt14,
+    iwslt14_en_de,
+    multi30k,
+    wmt14,
+    wmt14_de_en,
+    wmt16,
+    wmt16_ro_en,
+)
+from januslm import config
+from januslm.config import Refused
+from januslm.folder import find
+from tests.conftest import ROOT
+
+BPE = ("das ist ein ha@@ us .", "ein gro@@ ßes ha@@ us", "gu@@ t")
+WHOLE = ("das ist ein haus .", "ein großes haus", "gut")
+ENGLISH = ("this is a house .", "a large house", "good")
+TASKS = (iwslt14, iwslt14_en_de, wmt14, wmt14_de_en, wmt16, wmt16_ro_en, multi30k)
+BOTH_WAYS = ((iwslt14, iwslt14_en_de), (wmt14, wmt14_de_en), (wmt16, wmt16_ro_en))
+
+
+def lay(folder: Path, stem: str, ends: dict[str, tuple[str, ...]], packed: bool = False) -> None:
+    """Write FOLDER/STEM.LANGUAGE(.gz)."""
+    path = folder / stem
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for language, texts in ends.items():
+        data = "".join(f"{text}\n" for text in texts).encode()
+        if packed:
+            path.with_name(f"{path.name}.{language}.gz").write_bytes(gzip.compress(data))
+        else:
+            path.with_name(f"{path.name}.{language}").write_bytes(data)
+
+
+def texts(task, root: Path, split: str = "test") -> list[tuple[str, str]]:
+    return [(pair.source, pair.targets[0]) for pair in task.read(root, split)]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("german", [BPE, WHOLE], ids=["BPE", "whole words"])
+def test_texts_are_whole_words_whatever_the_files_hold(tmp_path, packed, german):
+    lay(tmp_path, "iwslt14.tokenized.de-en/test", {"de": german, "en": ENGLISH}, packed)
+    assert texts(iwslt14, tmp_path) == list(zip(WHOLE, ENGLISH, strict=True))
+
+
+def test_a_stray_at_sign_pair_in_raw_text_stays(tmp_path):
+    german = ("email me @@ home", *(f"satz {number}" for number in range(50)))
+    lay(tmp_path, "test", {"de": german, "en": german})
+    assert texts(iwslt14, tmp_path)[0] == (german[0], german[0])
+
+
+def test_bpe_at_the_end_of_a_line_is_undone_too():
+    assert _prepared.whole_words("ein ha@@ us ha@@") == "ein haus ha"
+
+
+@pytest.mark.parametrize(
+    ("task", "stem", "ends"),
+    [
+        (wmt14, "wmt16_en_de_bpe32k/newstest2014.tok.bpe.32000", ("en", "de")),
+        (wmt14, "wmt17_en_de/test", ("en", "de")),
+        (wmt14, "wmt14/newstest2014", ("en", "de")),
+        (wmt16, "wmt16/en-ro/test/test.bpe", ("en", "ro")),
+        (wmt16, "newstest2016", ("en", "ro")),
+    ],
+)
+def test_files_are_found_under_the_names_that_archives_give_them(tmp_path, task, stem, ends):
+    lay(tmp_path, stem, {ends[0]: ENGLISH, ends[1]: BPE})
+    assert texts(task, tmp_path) == list(zip(ENGLISH, WHOLE, strict=True))
+
+
+def test_splits_never_come_from_two_preparations(tmp_path):
+    """With Google's files complete, a lone test.* of another preparation is not mixed in."""
+    for stem in ("train.tok.clean.bpe.32000", "newstest2013.tok.bpe.32000"):
+        lay(tmp_path, stem, {"en": ENGLISH, "de": BPE})
+    lay(tmp_path, "test", {"en": ("raw",), "de": ("roh",)})
+    assert len(texts(wmt14, tmp_path, "train")) == 3
+    with pytest.raises(Refused, match=r"newstest2014.tok.bpe.32000.en: no such file"):
+        texts(wmt14, tmp_path)
+
+
+@pytest.mark.parametrize(("there", "back"), BOTH_WAYS)
+def test_the_other_way_turns_every_pair_round(tmp_path, there, back):
+    lay(tmp_path, "test", dict(zip(there.SIDES, (WHOLE, ENGLISH), strict=True)))
+    assert texts(back, tmp_path) == [(b, a) for a, b in texts(there, tmp_path)]
+
+
+def test_files_of_different_length_are_refused(tmp_path):
+    lay(tmp_path, "test", {"de": BPE, "en": ENGLISH[:2]})
+    with pytest.raises(Refused, match=r"test.de has 3 lines and .*test.en has 2"):
+        texts(iwslt14, tmp_path)
+
+
+@pytest.mark.parametrize(("split", "left"), [("train", 2), ("test", 3)])
+def test_an_empty_line_is_refused_or_counted_and_shifts_no_test_pair(tmp_path, split, left):
+    lay(tmp_path, split, {"de": (BPE[0], "", BPE[2]), "en": ENGLISH})
+    with pytest.raises(Refused, match=r"line 2: empty source"):
+        texts(iwslt14, tmp_path, split)
+    skipped: Counter = Counter()
+    found = list(iwslt14.read(tmp_path, split, skipped))
+    assert [len(found), skipped] == [left, {"empty source": 1}]
+    assert found[-1] == Pair(f"{split}-3", WHOLE[2], (ENGLISH[2],))
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.__name__.rpartition(".")[2])
+def test_what_a_task_saves_it_reads(tmp_path, task):
+    wanted = {
+        split: [Pair(f"{split}-{n}", f"{split} \u2028 {n}", (f"ziel\x0c {n}",)) for n in (1, 2)]
+        for split in pairs.SPLITS
+    }
+    for split, some in wanted.items():
+        assert task.save(tmp_path / "new", split, some) == 2
+    assert {split: list(task.read(tmp_path / "new", split)) for split in wanted} == wanted
+
+
+def test_a_line_feed_inside_a_text_is_not_saved(tmp_path):
+    with pytest.raises(Refused, match="train-1: a line feed inside its text"):
+        iwslt14.save(tmp_path, "train", [Pair("train-1", "a\nb", ("c",))])
+    assert not (tmp_path / "train.de").exists()
+
+
+def test_scores_are_fairseqs_and_say_so():
+    row = Run(Path("x"), {}, ["1"], ["q"], ["a b c d e"], [["a b c d e"]])
+    for task in TASKS[:-1]:
+        scores = report.scores(row, task, report.metrics(task, []), "plain")
+        assert list(scores) == ["bleu fairseq"]
+
+
+@pytest.mark.parametrize("name", ["iwslt14_janus", "wmt14_janus"])
+def test_run_files_agree_with_the_published_settings_of_their_task(name):
+    run = config.load(TrainingRun, str(ROOT / f"finetune/runs/{name}.toml"), [])
+    told = find("finetune.tasks", run.task).FINETUNE
+    assert run.optimizer.lr == told["lr"]
+    assert run.optimizer.weight_decay == told["weight_decay"]
+    assert run.optimizer.betas == (told["beta1"], told["beta2"])
+    assert (run.schedule.name, run.schedule.warmup) == (told["schedule"], told["warmup"])
+    assert (run.schedule.start, run.train.steps) == (told["first_lr"], told["updates"])
+    assert run.model["dropout"] == told["dropout"]
+    assert run.train.accumulate == told["accumulation"]

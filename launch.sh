@@ -14,11 +14,13 @@ Usage: ./launch.sh VERB [ARGUMENTS]
   setup                      virtual environment with pinned packages (the other verbs call it)
   demo                       from installed documentation to a model that writes both ways: 15 minutes
   test                       lint, types and all tests
-  data COMMAND ...           build, tokenizer, verify, inspect, summaries (data COMMAND --help)
+  data COMMAND ...           build, tokenizer, verify, inspect, summaries, glge (data COMMAND --help)
   pretrain RUN.toml [k=v]    pretrain on token shards; goes on where it stopped
   finetune RUN.toml [k=v]    fine-tune a checkpoint, or train from scratch, on a task
   generate RUN [options]     decode a task's test set: greedy, beam, mask_predict, ...
   evaluate PREDICTIONS ...   score predictions and draw the table
+  distill RUN OUT [k=v]      a teacher's beam output as training data for a student
+  average RUN OUT --last N   the mean of a run's last exports (train.exports)
   tensorboard [FOLDER]       curves and samples of all runs below FOLDER (runs/)
 
 Options, anywhere after the verb:
@@ -189,11 +191,15 @@ case $verb in
     setup) setup ;;
     demo) setup; environment; demo ;;
     test) setup; environment; test_all "$@" ;;
-    data) setup; environment; run "$python" -m data_tools "$@" ;;
+    data)
+        setup; environment
+        if [[ ${1:-} == glge ]]; then run "$python" -m finetune.glge prepare "${@:2}"
+        else run "$python" -m data_tools "$@"; fi ;;
     pretrain | finetune) setup; environment; train "$verb" "$@" ;;
     generate) setup; environment; run "$python" -m finetune.generate "$@" ;;
     evaluate) setup; environment; run "$python" -m finetune.evaluate "$@" ;;
+    distill | average) setup; environment; run "$python" -m "finetune.$verb" "$@" ;;
     tensorboard) setup; environment; run "$python" -m tensorboard.main --logdir "${1:-runs}" ;;
     help | -h | --help) usage ;;
-    *) printf 'error: no verb %q; there are setup, demo, test, data, pretrain, finetune, generate, evaluate, tensorboard\n' "$verb" >&2; exit 2 ;;
+    *) printf 'error: no verb %q; there are setup, demo, test, data, pretrain, finetune, generate, evaluate, distill, average, tensorboard\n' "$verb" >&2; exit 2 ;;
 esac

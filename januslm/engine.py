@@ -202,11 +202,9 @@ class Engine:
         self.engine.train()
         counts = _total([batch.counts for batch in batches[:counted]], [*weights, "tokens"])
         counts, sums = self.reduce(counts), self.reduce(_total(sums[:counted], weights))
-        means = _means(sums, counts)
-        each = (
-            means if normalize != "tokens" else {n: s / counts[normalize] for n, s in sums.items()}
-        )
-        return {"loss": sum(weights[name] * value for name, value in each.items()), **means}
+        per = dict.fromkeys(sums, counts["tokens"]) if normalize == "tokens" else counts
+        loss = sum(weights[name] * value for name, value in _means(sums, per).items())
+        return {"loss": loss, **_means(sums, counts)}
 
     @contextmanager
     def whole(self) -> Iterator[nn.Module | None]:

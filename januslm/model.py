@@ -40,6 +40,7 @@ class Config:
     tied: bool = True
     max_positions: int = one(1024, low=4)
     max_length: int = one(256, low=4)
+    init: str = one("bert", choices=("bert", "xavier"))  # xavier suits widths under 512
     extra_vectors: int = one(0, low=0)  # learned inputs that are no words, after the vocabulary
     activation_checkpointing: bool = False
 
@@ -55,8 +56,12 @@ class Config:
 _BART = {"activation": "gelu", "embedding_norm": True, "embedding_scale": False}
 _FAIRSEQ = {"activation": "relu", "embedding_norm": False, "embedding_scale": True}
 
+# Rotary positions and pre-norm learn in 400 updates what learned and sinusoidal ones have not learnt
+# in 1,200 (docs/log.md): what a model for the CPU needs.
+_MODERN = _BART | {"norm": "pre", "positions": "rotary", "init": "xavier", "dropout": 0.0}
+
 PRESETS = {
-    "tiny": _BART | dict(width=192, ffn=768, heads=4, encoder_layers=2, decoder_layers=2),
+    "tiny": _MODERN | dict(width=128, ffn=512, heads=4, encoder_layers=2, decoder_layers=2),
     "iwslt": _FAIRSEQ | dict(
         width=512, ffn=1024, heads=4, encoder_layers=6, decoder_layers=6, dropout=0.3
     ),
@@ -199,7 +204,7 @@ class Seq2Seq(nn.Module):
         self.length = nn.Linear(config.width, config.max_length, bias=False)
         if not config.tied:
             self.output = nn.Linear(config.width, config.vocabulary, bias=False)
-        self.apply(_initialise)
+        self.apply(partial(_initialise, glorot=config.init == "xavier"))
 
     def embed(self, token: Tensor) -> Tensor:
         """int64 [...] -> [..., D]."""
@@ -242,10 +247,16 @@ class Seq2Seq(nn.Module):
         return self.decode(batch.slots, memory), self.length_logits(memory, batch.source)
 
 
-def _initialise(module: nn.Module) -> None:
-    """N(0, 0.02) and zero biases (BERT), as the reference's --apply-bert-init."""
-    if isinstance(module, nn.Linear | nn.Embedding):
+def _initialise(module: nn.Module, glorot: bool) -> None:
+    """N(0, 0.02) and zero biases (BERT, the reference's --apply-bert-init), or Glorot's for matrices.
+
+    0.02 is BERT's for a width of 768: a narrow model starts with flat attention and stays long there.
+    """
+    if isinstance(module, nn.Linear) and glorot:
+        nn.init.xavier_normal_(module.weight)
+    elif isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear | nn.Embedding):
         if getattr(module, "bias", None) is not None:
             nn.init.zeros_(module.bias)
 

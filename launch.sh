@@ -42,6 +42,19 @@ run() {
     if [[ $dry ]]; then printf '%q ' "$@"; printf '\n'; else "$@"; fi
 }
 
+# Run a silent command, and say every few seconds that it is still at work.
+patiently() {
+    local what=$1 began=$SECONDS pid
+    shift
+    if [[ $dry ]]; then run "$@"; return; fi
+    "$@" & pid=$!
+    while kill -0 $pid 2>/dev/null; do
+        (( (SECONDS - began) % 5 )) || printf 'installing %s, %d s\n' "$what" $((SECONDS - began)) >&2
+        sleep 1
+    done
+    wait $pid || fail "$what could not be installed; the lines above say why"
+}
+
 # A path that exists where the user stands is meant; else it is looked for in the project.
 place() {
     if [[ $1 != /* && -e $started_in/$1 ]]; then printf '%s/%s' "$started_in" "$1"; else printf '%s' "$1"; fi
@@ -57,16 +70,15 @@ setup() {
     ready=$(cat "$root/pyproject.toml" "$root/launch.sh" | cksum)
     [[ $(cat "$venv/ready" 2>/dev/null) == "$ready" ]] && return
     local found
-    for found in python3.13 python3.12 python3.11 python3; do
-        command -v $found >/dev/null && $found -c 'import sys; sys.exit(sys.version_info < (3, 11))' && break
-        found=
+    for found in python3 python3.13 python3.12 python3.11 ""; do
+        $found -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break
     done
     [[ $found ]] || fail "Python 3.11 or newer is needed, and not found on the PATH"
     say "Setting up $venv (a few minutes, once)"
     run $found -m venv "$venv"
     # torch first and alone: a resolver that sees it with others may pull gigabytes of CUDA.
-    run "$venv/bin/pip" install --quiet --disable-pip-version-check torch==2.13.0
-    run "$venv/bin/pip" install --quiet --disable-pip-version-check -e "$root[dev]"
+    patiently torch "$venv/bin/pip" install -qq --disable-pip-version-check torch==2.13.0
+    patiently "DeepSpeed and the other packages" "$venv/bin/pip" install -qq --disable-pip-version-check -e "$root[dev]"
     [[ $dry ]] || printf '%s\n' "$ready" >"$venv/ready"
     say "Ready"
 }
@@ -94,7 +106,7 @@ train() {
     fi
     port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])' 2>/dev/null || echo 29500)
     report=$(mktemp -d)
-    local command=("$python" -m deepspeed.launcher.runner -q --master_port "$port")
+    local command=("$python" -m deepspeed.launcher.runner --log_level critical --master_port "$port")
     if [[ $hostfile ]]; then
         command+=(--hostfile "$hostfile")
         # DeepSpeed hands the workers of other hosts nothing else than what this file says.
@@ -107,7 +119,7 @@ train() {
     if [[ $dry ]]; then run env ${DS_ACCELERATOR:+DS_ACCELERATOR=$DS_ACCELERATOR} ${OMP_NUM_THREADS:+OMP_NUM_THREADS=$OMP_NUM_THREADS} "${command[@]}"; rmdir "$report"; return; fi
     # A group of its own: DeepSpeed's runner does not hand signals on, and would leave orphans.
     set -m
-    "${command[@]}" 2> >(grep --line-buffered -v -e 'real_accelerator.py' -e 'launch.py:.*sigkill_handler' >&2) &
+    "${command[@]}" 2> >(grep --line-buffered -v 'real_accelerator.py' >&2) &
     pid=$!
     set +m
     trap 'kill -TERM -- -'"$pid"' 2>/dev/null || true' TERM INT
@@ -165,7 +177,8 @@ test_all() {
     run "$python" -m ruff check .
     run "$python" -m ruff format --check .
     run "$python" -m mypy
-    run "$python" -m pytest -q "$@"
+    # Two at a time; the tests of a file share what they build, and stay together.
+    run "$python" -m pytest -q -n 2 --dist loadfile "$@"
 }
 
 [[ $# -ge 1 ]] || { usage; exit 0; }

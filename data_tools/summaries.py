@@ -53,9 +53,16 @@ def write(
     """Write OUT/train.jsonl, valid.jsonl and test.jsonl; no package is in two of them.
 
     packages: their names by split.  most: keep at most so many pairs of valid and of test.
+    What was written from the same files before is kept.
     """
     _disjoint(packages)
     tasks = [(split, one) for split in SPLITS for one in chosen(packages[split], [])]
+    made = Path(out) / "made.json"
+    mark = json.dumps({"packages": packages, "most": most, "files": _fingerprint(tasks)})
+    if made.is_file() and made.read_text(encoding="utf-8") == mark:
+        say(f"reused: {out}, made from the same files")
+        return
+    made.unlink(missing_ok=True)
     progress = Progress("summaries")
     found: dict[int, tuple[list[Pair], Counter]] = {}
     order = sorted(range(len(tasks)), key=lambda i: -len(tasks[i][1].files()))
@@ -79,7 +86,18 @@ def write(
         Path(out).mkdir(parents=True, exist_ok=True)
         lines = "".join(json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in kept)
         write_text(Path(out) / f"{split}.jsonl", lines)
+    write_text(made, mark)
     say(_told(out, packages, counts, progress.seconds))
+
+
+def _fingerprint(tasks: list[tuple[str, Package]]) -> str:
+    """Changes when a file of a package comes, goes or changes its size."""
+    sizes = [
+        [package.name, name, path.stat().st_size]
+        for _, package in tasks
+        for name, path in package.files()
+    ]
+    return f"{xxh3_64_intdigest(json.dumps(sizes).encode()):016x}"
 
 
 def _disjoint(packages: dict[str, list[str]]) -> None:
@@ -110,6 +128,7 @@ def _sampled(pairs: list[Pair], most: int, counts: Counter) -> list[Pair]:
 def pairs(package: Package) -> tuple[list[Pair], Counter]:
     """The pairs of one package, and what became of its docstrings."""
     found, counts = [], Counter()
+    times: Counter = Counter()  # a name that is defined twice in its file is two objects
     for name, path in package.files():
         if path.suffix != ".py":
             continue
@@ -120,7 +139,10 @@ def pairs(package: Package) -> tuple[list[Pair], Counter]:
             continue
         for owner, text in texts:
             counts["docstrings"] += 1
-            pair = _pair(package.name, f"{package.name}/{name}:{owner}", text)
+            where = f"{package.name}/{name}:{owner}"
+            times[where] += 1
+            where += f"#{times[where]}" if times[where] > 1 else ""
+            pair = _pair(package.name, where, text)
             if isinstance(pair, Pair):
                 found.append(pair)
             else:

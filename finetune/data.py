@@ -31,13 +31,14 @@ class Limits:
 def prepare(
     task: ModuleType, root: Path, split: str, tokenizer: Tokenizer, limits: Limits, folder: Path
 ) -> dict:
-    """Tokenize one split into `folder` unless it is there already; returns its counts.
+    """Tokenize one split into `folder` unless it is there already, from these very files.
 
+    Returns the counts of the split.
     Refused for an empty split, and for a text over its limit where limits.longer is "refuse".
     """
     about = {
         "task": task.__name__, "root": str(root), "split": split, "tokenizer": tokenizer.sha256,
-        "limits": vars(limits),
+        "limits": vars(limits), "files": _signature(root, task),
     }  # fmt: skip
     about["key"] = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     done = folder / "counts.json"
@@ -67,6 +68,13 @@ def prepare(
     aside.write_text(json.dumps(about, indent=1))
     os.replace(aside, done)
     return about
+
+
+def _signature(root: Path, task: ModuleType) -> list:
+    """Names, sizes and times of the files a task may read: other files, other pairs."""
+    places = (root, root / task.__name__.rpartition(".")[2])
+    files = [f for place in places if place.is_dir() for f in place.iterdir() if f.is_file()]
+    return [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in sorted(files)]
 
 
 def _cut(encoded, most: int, limits: Limits, side: str, split: str, counts: Counter) -> list:

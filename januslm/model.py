@@ -56,8 +56,7 @@ class Config:
 _BART = {"activation": "gelu", "embedding_norm": True, "embedding_scale": False}
 _FAIRSEQ = {"activation": "relu", "embedding_norm": False, "embedding_scale": True}
 
-# Rotary positions and pre-norm learn in 400 updates what learned and sinusoidal ones have not learnt
-# in 1,200 (docs/log.md): what a model for the CPU needs.
+# What a narrow model learns fastest with (docs/log.md).
 _MODERN = _BART | {"norm": "pre", "positions": "rotary", "init": "xavier", "dropout": 0.0}
 
 PRESETS = {
@@ -248,17 +247,18 @@ class Seq2Seq(nn.Module):
 
 
 def _initialise(module: nn.Module, glorot: bool) -> None:
-    """N(0, 0.02) and zero biases (BERT, the reference's --apply-bert-init), or Glorot's for matrices.
+    """N(0, 0.02), zero biases (BERT, the reference's --apply-bert-init); or Glorot's for matrices.
 
-    0.02 is BERT's for a width of 768: a narrow model starts with flat attention and stays long there.
+    0.02 is BERT's for a width of 768: narrow models start with flat attention, and stay there long.
     """
-    if isinstance(module, nn.Linear) and glorot:
+    if not isinstance(module, nn.Linear | nn.Embedding):
+        return
+    if glorot and isinstance(module, nn.Linear):
         nn.init.xavier_normal_(module.weight)
-    elif isinstance(module, nn.Linear | nn.Embedding):
+    else:
         nn.init.normal_(module.weight, std=0.02)
-    if isinstance(module, nn.Linear | nn.Embedding):
-        if getattr(module, "bias", None) is not None:
-            nn.init.zeros_(module.bias)
+    if getattr(module, "bias", None) is not None:
+        nn.init.zeros_(module.bias)
 
 
 def flops(config: Config, sizes: dict[str, int]) -> float:

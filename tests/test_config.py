@@ -148,7 +148,7 @@ MODEL = [
     ({"preset": "tny"}, "r: no model preset 'tny'; there are base, iwslt, large, tiny. "
      "Did you mean 'tiny'?"),
     ({"vocabulary": 9}, "r: vocabulary comes from the tokenizer, take it out of [model]"),
-    ({"heads": 5}, "r: width 192 is not a multiple of heads 5"),
+    ({"heads": 5}, "r: width 128 is not a multiple of heads 5"),
     ({"positions": "rotary", "width": 12, "heads": 4}, "r: rotary positions need an even head "
      "width, got 3"),
     ({"dropout": 1}, "r: dropout must be at least 0 and less than 1, got 1"),

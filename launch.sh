@@ -140,9 +140,8 @@ train() {
 
 # Text -> shards -> pretraining -> fine-tuning -> five ways of decoding -> one table.
 demo() {
-    local began=$SECONDS threads run=runs/tiny/docsum how
+    local began=$SECONDS run=runs/tiny/docsum how
     gpus=${gpus:-$(has_gpu || echo 2)}
-    threads=$(nproc)
     say "1/5  Corpus: documentation of the installed packages -> tokenizer -> token shards"
     run "$python" -m data_tools build data_tools/corpora/docstrings.toml
     run "$python" -m data_tools summaries corpora/docsum
@@ -169,7 +168,7 @@ decode_once() {
         return
     fi
     printf '%s %s\n' "$algorithm" "$options"
-    run "$python" -m finetune.generate "$folder" --algorithm "$algorithm" --limit 200 --batch 1 --threads "$threads" $options
+    run "$python" -m finetune.generate "$folder" --algorithm "$algorithm" --limit 200 --batch 1 --threads 1 $options
 }
 
 test_all() {

@@ -110,10 +110,10 @@ def main() -> int:
         corpus = open_corpus(given.corpus)
         found = compare(corpus, given.length, given.rounds)
     except Refused as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     except ValueError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 1
     windows = corpus.windows(given.length)
     print(

@@ -39,7 +39,7 @@ def _failed(message: object, given: argparse.Namespace, code: int) -> int:
     from data_tools.pool import first_rank
 
     if first_rank(getattr(given, "mpi", False)):
-        print(message, file=sys.stderr)
+        print(f"error: {message}", file=sys.stderr)
     return code
 
 

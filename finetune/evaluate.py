@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         print(f"scores written to {out}")
     except Refused as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -232,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, count in prepare(given.archive, given.out, partial=given.partial).items():
             print(f"{name}: {count} lines")
     except Refused as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from finetune.pairs import Pair, checked, folder, known, leading, records
 
 METRICS = ("rouge",)
-DECODE = {"beam": 5, "length_penalty": 1.0, "max_length": 40}
+DECODE = {"beam": 5, "length_penalty": 1.0, "max_length": 40, "no_repeat_ngram": 3}
 FINETUNE: dict = {}
 
 

@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
         else:
             print(listing())
     except Refused as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -528,7 +528,7 @@ def test_summaries_share_no_package_and_keep_their_rules(tmp_path):
     assert len(set(everything)) == len(everything)
     refused = run("summaries", tmp_path, "--test", "tqdm", "--train", "tqdm")
     assert refused.returncode == 2
-    assert refused.stderr == "package 'tqdm' cannot be in both test and train\n"
+    assert refused.stderr == "error: package 'tqdm' cannot be in both test and train\n"
 
 
 def test_the_counts_of_pairs_account_for_every_docstring():

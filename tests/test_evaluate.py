@@ -78,7 +78,7 @@ def refused(capsys, *arguments) -> str:
     assert evaluate.main([str(a) for a in arguments]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    return error.strip()
+    return error.strip().removeprefix("error: ")
 
 
 # The table
@@ -201,7 +201,7 @@ def test_the_command_ends_with_2_and_no_traceback(tmp_path):
     command = [sys.executable, "-m", "finetune.evaluate", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == f"{tmp_path}: no predictions (*.jsonl) in it\n"
+    assert done.stderr == f"error: {tmp_path}: no predictions (*.jsonl) in it\n"
 
 
 def test_help_teaches(capsys):

@@ -133,7 +133,7 @@ def test_listing_names_every_objective_with_its_sentence():
 def test_a_typo_gets_one_line_and_code_2(arguments, message, capsys):
     assert main(arguments) == 2
     printed = capsys.readouterr()
-    assert (printed.out, printed.err) == ("", message.format(", ".join(OBJECTIVES)))
+    assert (printed.out, printed.err) == ("", f"error: {message.format(', '.join(OBJECTIVES))}")
 
 
 def test_the_command_draws():

@@ -35,6 +35,9 @@ heads = 2
 encoder_layers = 1
 decoder_layers = 2
 max_length = 64
+positions = "learned"
+[objective]
+name = "janus"
 [packing]
 samples = 2
 [schedule]

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from januslm import folder
 from januslm.config import Refused, one
+from januslm.decoding import greedy, mask_predict
 from januslm.interop import native
 from januslm.learner import Learner, Objective, batch_of
 from januslm.model import Config
-from januslm.packing import Batch, Packer
+from januslm.packing import Batch, Example, Packer
 from januslm.reading import Reader
 from januslm.tokenizer import Tokenizer
 
@@ -98,24 +98,32 @@ class Training:
             self.objective.example(*pair, np.random.default_rng(int(i)))
             for pair, i in zip(self.read_valid(ids), ids, strict=True)
         ]
-        sources, special = [e.source for e in examples], self.objective.special
         reader = Reader(module.model, self.objective)
-        columns = {"source": sources, "target": [e.target for e in examples]}
-        longest = max(len(e.target) for e in examples)
-        for title, algorithm, options in self._writers(longest):
-            decode = folder.find("januslm.decoding", algorithm).decode
-            columns[title] = [out.tokens for out in decode(reader, sources, special, **options)]
+        columns = {"source": [e.source for e in examples], "target": [e.target for e in examples]}
+        for title, outputs in self._written(reader, examples):
+            columns[title] = [out.tokens for out in outputs]
         return self._table(columns)
 
-    def _writers(self, longest: int) -> list[tuple[str, str, dict]]:
-        """The ways this objective can write."""
-        writers = []
+    def _written(self, reader: Reader, examples: list[Example]):
+        """What each way of writing makes of the sources that this objective has taught."""
+        sources, special = [e.source for e in examples], self.objective.special
         if {"next", "past"} & set(self.objective.plugin.STREAMS):
-            writers.append(("AR (greedy)", "greedy", {"max_length": longest}))
-        if hasattr(self.objective.plugin, "canvas"):
-            writers.append(("NAR (1 iteration)", "mask_predict", {"iterations": 1}))
-            writers.append(("NAR (4 iterations)", "mask_predict", {"iterations": 4}))
-        return writers
+            longest = max(len(e.target) for e in examples)
+            yield "AR (greedy)", greedy.decode(reader, sources, special, max_length=longest)
+        if not hasattr(self.objective.plugin, "canvas"):
+            return
+        for passes in (1, 4):
+            if "ce/length" in self.weights:
+                outputs = mask_predict.decode(reader, sources, special, iterations=passes)
+                yield f"NAR (iterations: {passes})", outputs
+                continue
+            # Nobody has taught this model to tell lengths, as the pretraining preset does not.
+            known = torch.tensor([[len(e.target)] for e in examples], device=self.device)
+            hide = mask_predict.schedule(passes)
+            with torch.inference_mode():
+                state = reader.start(sources)
+                outputs = mask_predict.write(reader, state, special, known, hide, True)
+            yield f"NAR (iterations: {passes}, length given)", outputs
 
     def _table(self, columns: dict[str, list]) -> str:
         lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]

@@ -1,7 +1,7 @@
 """Token shards as training examples: which text comes at which step, and nothing else."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -36,7 +36,6 @@ class Data:
     unit: str = one("pieces", choices=UNITS)
     verify: str = one("size", choices=("size", "lazy", "full"))
     valid_samples: int = one(512, low=1)
-    tokenizer: str = field(default="")
 
 
 class Texts:

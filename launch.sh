@@ -93,6 +93,15 @@ environment() {
 
 has_gpu() { [[ -e /dev/nvidia0 || -e /dev/nvidiactl ]]; }
 
+# What the processes on other hosts must know, a variable a line.
+hand_over() {
+    local name
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+    for name in PATH OMP_NUM_THREADS TOKENIZERS_PARALLELISM DS_ACCELERATOR GLOO_SOCKET_IFNAME NCCL_SOCKET_IFNAME NCCL_DEBUG; do
+        [[ -z ${!name:-} ]] || printf '%s=%s\n' "$name" "${!name}"
+    done
+}
+
 # train MODULE RUN.toml ...: under DeepSpeed, with its exit code replaced by what the run itself says.
 train() {
     local module=$1 file port report pid code=0 processes=${gpus:-}
@@ -100,7 +109,7 @@ train() {
     [[ $# -ge 1 ]] || fail "which run? ./launch.sh $module $module/runs/NAME.toml [key=value ...]"
     file=$1; shift
     [[ -f $file || $dry ]] || fail "$file: no such run file; there are $(cd "$module/runs" && echo *)"
-    [[ $processes ]] || { has_gpu || processes=1; }
+    [[ $processes || $hostfile ]] || { has_gpu || processes=1; }
     if [[ ! ${OMP_NUM_THREADS:-} && $processes ]]; then
         export OMP_NUM_THREADS=$(( ($(nproc) + processes - 1) / processes ))
     fi
@@ -110,12 +119,12 @@ train() {
     if [[ $hostfile ]]; then
         command+=(--hostfile "$hostfile")
         # DeepSpeed hands the workers of other hosts nothing else than what this file says.
-        [[ $dry ]] || { printf 'JANUSLM_DATA=%s\n' "$JANUSLM_DATA"; printf 'OMP_NUM_THREADS=%s\n' "${OMP_NUM_THREADS:-1}"
-            has_gpu || printf 'DS_ACCELERATOR=cpu\n'; } >"$root/.deepspeed_env"
+        [[ $dry ]] || hand_over >"$root/.deepspeed_env"
     fi
-    [[ $processes ]] && command+=(--num_gpus "$processes")
+    [[ ! $processes ]] || command+=(--num_gpus "$processes")
     command+=(--module "$module" "$file" "$@" --report "$report")
-    [[ $ds ]] && command+=(--ds "$ds")
+    [[ ! $ds ]] || command+=(--ds "$ds")
+    [[ $module != finetune ]] || command+=(--data "$JANUSLM_DATA")
     if [[ $dry ]]; then run env ${DS_ACCELERATOR:+DS_ACCELERATOR=$DS_ACCELERATOR} ${OMP_NUM_THREADS:+OMP_NUM_THREADS=$OMP_NUM_THREADS} "${command[@]}"; rmdir "$report"; return; fi
     # A group of its own: DeepSpeed's runner does not hand signals on, and would leave orphans.
     set -m
@@ -125,6 +134,8 @@ train() {
     trap 'kill -TERM -- -'"$pid"' 2>/dev/null || true' TERM INT
     trap 'kill -USR1 -- -'"$pid"' 2>/dev/null || true' USR1
     while kill -0 "$pid" 2>/dev/null; do wait "$pid" && code=0 || code=$?; done
+    # Told to stop, DeepSpeed's runner ends at once, while the training still saves.
+    while kill -0 -- -"$pid" 2>/dev/null; do sleep 0.2; done
     trap - TERM INT USR1
     # The launcher may say 0 after a kill: only the run's own report counts.
     local ended where

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -195,3 +196,26 @@ def test_a_mistake_ends_all_processes_with_code_2_and_one_line(trained):
     assert f"error: {shard}: has {len(whole) - 2} bytes" in text
     assert len(text.strip().splitlines()) == 1, text
     assert not (base / "bad").exists()
+
+
+@pytest.mark.slow
+def test_sigterm_to_launch_sh_saves_and_leaves_no_process_behind(trained, tmp_path):
+    base, _ = trained
+    environment = {**os.environ, "JANUSLM_PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+    words = ["pretrain", base / "run.toml", "train.steps=100000", f"out={tmp_path / 'run'}"]
+    changes = ["train.validate_every=100000", "train.save_every=100000", "train.log_every=1"]
+    child = subprocess.Popen(
+        ["bash", str(ROOT / "launch.sh"), *map(str, words), *changes, "--gpus", "2"],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    log = tmp_path / "run" / "train.jsonl"
+    end = time.monotonic() + 120
+    while not log.is_file() and time.monotonic() < end and child.poll() is None:
+        time.sleep(0.2)
+    child.terminate()
+    said, _ = child.communicate(timeout=120)
+    assert child.returncode == 85, said
+    assert "the same command goes on" in said
+    assert list((tmp_path / "run" / "checkpoints").glob("step-*"))
+    running = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True).stdout
+    assert running == ""

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -105,6 +106,12 @@ def load(path: Path, task: str | None = None) -> Run:
     )
 
 
+def _spoken(path: Path) -> list:
+    """Names in the order people count: iterations-4 before iterations-10."""
+    parts = re.split(r"(\d+)", str(path))
+    return [int(part) if part.isdigit() else part for part in parts]
+
+
 def files(places: Iterable[str]) -> list[Path]:
     """Every predictions file of the given files and folders, in the order of their names."""
     found: list[Path] = []
@@ -113,7 +120,8 @@ def files(places: Iterable[str]) -> list[Path]:
             raise Refused(f"{place}: no such file or folder")
         inside = [place]
         if place.is_dir():  # a hidden file is one that is still being written
-            inside = sorted(p for p in place.rglob("*.jsonl") if not p.name.startswith("."))
+            found = (p for p in place.rglob("*.jsonl") if not p.name.startswith("."))
+            inside = sorted(found, key=_spoken)
         if not inside:
             raise Refused(f"{place}: no predictions (*.jsonl) in it")
         found += [path for path in inside if path not in found]

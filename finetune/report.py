@@ -120,8 +120,8 @@ def files(places: Iterable[str]) -> list[Path]:
             raise Refused(f"{place}: no such file or folder")
         inside = [place]
         if place.is_dir():  # a hidden file is one that is still being written
-            found = (p for p in place.rglob("*.jsonl") if not p.name.startswith("."))
-            inside = sorted(found, key=_spoken)
+            there = (p for p in place.rglob("*.jsonl") if not p.name.startswith("."))
+            inside = sorted(there, key=_spoken)
         if not inside:
             raise Refused(f"{place}: no predictions (*.jsonl) in it")
         found += [path for path in inside if path not in found]

@@ -49,4 +49,4 @@ def rate(schedule: Schedule, peak: float, step: int, steps: int) -> float:
 
 
 def _cosine(left: float) -> float:
-    return (1 - math.cos(math.pi * left)) / 2
+    return math.sin(math.pi * left / 2) ** 2  # (1 - cos(pi left)) / 2 without its rounding to 0

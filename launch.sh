@@ -104,7 +104,7 @@ hand_over() {
 
 # train MODULE RUN.toml ...: under DeepSpeed, with its exit code replaced by what the run itself says.
 train() {
-    local module=$1 file port report pid code=0 processes=${gpus:-}
+    local module=$1 file port report pid code=0 processes=${gpus:-} began=$SECONDS
     shift
     [[ $# -ge 1 ]] || fail "which run? ./launch.sh $module $module/runs/NAME.toml [key=value ...]"
     file=$1; shift
@@ -126,6 +126,7 @@ train() {
     [[ ! $ds ]] || command+=(--ds "$ds")
     [[ $module != finetune ]] || command+=(--data "$JANUSLM_DATA")
     if [[ $dry ]]; then run env ${DS_ACCELERATOR:+DS_ACCELERATOR=$DS_ACCELERATOR} ${OMP_NUM_THREADS:+OMP_NUM_THREADS=$OMP_NUM_THREADS} "${command[@]}"; rmdir "$report"; return; fi
+    ( while sleep 5 && [[ -d $report && ! -e $report/started ]]; do printf 'starting, %d s\n' $((SECONDS - began)); done ) &
     # A group of its own: DeepSpeed's runner does not hand signals on, and would leave orphans.
     set -m
     "${command[@]}" 2> >(grep --line-buffered -v 'real_accelerator.py' >&2) &
@@ -139,6 +140,7 @@ train() {
     trap - TERM INT USR1
     # The launcher may say 0 after a kill: only the run's own report counts.
     local ended where
+    rm -f "$report/started"
     ended=$(ls "$report"); where=$(cat "$report"/* 2>/dev/null || true); rm -rf "$report"
     case $ended in
         done) return 0 ;;

@@ -28,13 +28,16 @@ def run(
     """Join the ranks, train, and return the exit code: 0 done, 85 resume me, 2 refused.
 
     prepare() reads the run file before the ranks meet, and gives back what makes the rest.
-    report: a folder for launch.sh, where a file done, resume or refused says how it ended.
+    report: a folder for launch.sh, where a file started says that the ranks have met, and a file
+    done, resume or refused how it ended.
     """
     world, code = None, REFUSED
     try:
         make = prepare()
         world = connect()
         plan, work = make(world)
+        if report and world.first:
+            (report / "started").touch()
         code = train(plan, work, world).code
         if report and world.first:
             (report / ("resume" if code == RESUME else "done")).write_text(f"{plan.folder}\n")

@@ -13,7 +13,7 @@ from januslm.config import Refused
 from januslm.engine import Optimizer, World
 from januslm.interop import native
 from januslm.learner import Learner, Loss
-from januslm.model import Seq2Seq, configure
+from januslm.model import Seq2Seq, configure, parameters
 from januslm.schedule import Schedule
 from januslm.tokenizer import Tokenizer
 from januslm.train import Plan, Train
@@ -92,6 +92,9 @@ def settle(run: Run, where: str, ds: str = "") -> Callable[[World], tuple[Plan, 
             run.packing, world.device, about,
         )  # fmt: skip
         how = start.spread(ds or run.ds, world)
+        if world.first:
+            size = f"{parameters(model):,} parameters, {len(texts):,} samples"
+            print(f"{size}, {world.size} processes, {how.name}", flush=True)
         return Plan(Path(run.out), run.train, run.optimizer, run.schedule, how, about), work
 
     return make

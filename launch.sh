@@ -126,7 +126,8 @@ train() {
     [[ ! $ds ]] || command+=(--ds "$ds")
     [[ $module != finetune ]] || command+=(--data "$JANUSLM_DATA")
     if [[ $dry ]]; then run env ${DS_ACCELERATOR:+DS_ACCELERATOR=$DS_ACCELERATOR} ${OMP_NUM_THREADS:+OMP_NUM_THREADS=$OMP_NUM_THREADS} "${command[@]}"; rmdir "$report"; return; fi
-    ( while sleep 5 && [[ -d $report && ! -e $report/started ]]; do printf 'starting, %d s\n' $((SECONDS - began)); done ) &
+    ( while sleep 5 >/dev/null 2>&1 && [[ -d $report && ! -e $report/started ]]; do printf 'starting, %d s\n' $((SECONDS - began)); done ) &
+    local beat=$!
     # A group of its own: DeepSpeed's runner does not hand signals on, and would leave orphans.
     set -m
     "${command[@]}" 2> >(grep --line-buffered -v 'real_accelerator.py' >&2) &
@@ -135,6 +136,7 @@ train() {
     trap 'kill -TERM -- -'"$pid"' 2>/dev/null || true' TERM INT
     trap 'kill -USR1 -- -'"$pid"' 2>/dev/null || true' USR1
     while kill -0 "$pid" 2>/dev/null; do wait "$pid" && code=0 || code=$?; done
+    kill "$beat" 2>/dev/null || true
     # Told to stop, DeepSpeed's runner ends at once, while the training still saves.
     while kill -0 -- -"$pid" 2>/dev/null; do sleep 0.2; done
     trap - TERM INT USR1

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # benchmarks/gpu.sh [PYTHON]: all that wants a GPU, in one call; results in benchmarks/results/ and $OUT.
 #
-# Cost: about 10 minutes on one H200.  First whether FlexAttention and bf16 train as the CPU does, then
-# the step against the reference pattern.  Not run yet: no GPU was at hand when it was written.
+# First whether compiled FlexAttention and bf16 train as the dense plan and fp32 do, then the core's
+# property tests and decoding speed.  Not run yet: no GPU was at hand when it was written; the step
+# against the reference pattern (step_time.py) is measured on the CPU only.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${1:-python3}

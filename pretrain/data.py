@@ -34,7 +34,7 @@ class Data:
     valid: list[Source]
     length: int = one(512, low=4)  # target tokens with BOS and EOS
     unit: str = one("pieces", choices=UNITS)
-    verify: str = one("size", choices=("size", "lazy", "full"))
+    verify: str = one("full", choices=("size", "lazy", "full"))  # "lazy" for corpora of terabytes
     valid_samples: int = one(512, low=1)
 
 

@@ -184,6 +184,20 @@ def test_a_mistake_in_a_run_is_told_in_one_line(trained, change, message):
 
 
 @pytest.mark.slow
+def test_one_flipped_bit_of_a_shard_is_refused_before_training(trained):
+    base, _ = trained
+    shard = base / "corpus" / "train" / "shard-00000.bin"
+    whole = shard.read_bytes()
+    place = len(whole) // 2
+    try:
+        shard.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(Refused, match=r"shard-00000\.bin: bytes .* do not match their hash"):
+            settle(config.load(Run, base / "run.toml"), "run.toml")
+    finally:
+        shard.write_bytes(whole)
+
+
+@pytest.mark.slow
 def test_a_mistake_ends_all_processes_with_code_2_and_one_line(trained):
     base, _ = trained
     shard = base / "corpus" / "train" / "shard-00000.bin"

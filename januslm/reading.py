@@ -4,6 +4,8 @@ B = sentences, W = hypotheses of one sentence, R = words each of them adds, L = 
 N = source tokens, H = heads, d = width of a head, V = vocabulary.
 """
 
+import copy
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,6 +35,7 @@ class Reader:
         streams, options = objective.plugin.STREAMS, objective.options
         self.left_to_right = "past" in streams
         self.asks = options.get("read", "past") == "next"
+        self.doubles = False
         shifted = options.get("query_position", "input") == "target"
         self.prefix = (self.special.eos,) * shifted + (self.special.bos,)
         self.canvas_slots = getattr(objective.plugin, "canvas", None)
@@ -66,6 +69,21 @@ class Reader:
                 f"a checkpoint of objective {self.name!r} cannot write all at once: "
                 "use decoding greedy, beam or sample"
             )
+
+    def doubled(self) -> "Reader":
+        """The same model, reading as JANUS' published code does while it writes word by word.
+
+        That code caches every past slot twice, so that one weighs each word before it two to one
+        against itself; `next` slots read everything twice, which changes nothing.
+        """
+        if not self.asks:
+            raise Refused(
+                "doubled_cache: only what is read from `next` slots caches twice in the published "
+                f"code; this checkpoint of {self.name!r} is read from `past`"
+            )
+        twin = copy.copy(self)
+        twin.doubles = True
+        return twin
 
     def canvas(self, length: int) -> Slots:
         """The slots mask-predict starts from, by position; `length` counts BOS and EOS."""
@@ -141,6 +159,8 @@ class Reader:
         masks = (None, None)
         if mask is not None:
             masks = mask.repeat(1, 1, streams, 1), mask[:, :, rows % size]
+        if self.doubles:
+            masks = _twice(masks[0], state.used, size, self.model.embedding.weight), masks[1]
         x = self._layers(state, tokens, place, keys, rows, masks)
         state.used += size
         return self.logits(x).view(batch, width, -1, self.vocabulary)
@@ -225,6 +245,18 @@ class Reader:
             x = layer(x, View(own, cross, None, final, turned), state.memory[i])
         x = self.decoder.exit(x)
         return self.logits(x if real is None else x.index_select(0, real))
+
+
+def _twice(mask: Tensor | None, used: int, size: int, like: Tensor) -> Tensor:
+    """The mask of `size` past rows and as many `next` rows, earlier places doubled for the former.
+
+    A key that is there twice weighs as if log 2 were added to its score.
+    """
+    extra = like.new_zeros(2 * size, used + size)
+    extra[:size] = math.log(2)
+    own = torch.arange(size, device=like.device)
+    extra[own, used + own] = 0
+    return extra[None, None] if mask is None else mask + extra
 
 
 def _rows(asked: Tensor) -> tuple[Tensor | None, Tensor | None]:

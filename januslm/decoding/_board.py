@@ -56,12 +56,17 @@ class Board:
         score = torch.zeros(tokens.shape, device=lengths.device)
         return cls(tokens, tokens, holes, holes, ends, score, sizes, first)
 
-    def filled(self, reader, state, special) -> "Board":
-        """One pass: the likeliest word in every masked slot, certain or not."""
+    def filled(self, reader, state, special, bans: bool = True) -> "Board":
+        """One pass: the likeliest word in every masked slot, certain or not.
+
+        bans: special tokens are no words.
+        """
         logits = reader.fill(state, self.tokens, self.sizes, self.first, self.masked)
         scores = log_p(logits)
         end = scores[:, special.eos].clone()
-        scores[:, [special.bos, special.pad, special.eos, special.unk, special.mask]] = -torch.inf
+        if bans:
+            no_words = [special.bos, special.pad, special.eos, special.unk, special.mask]
+            scores[:, no_words] = -torch.inf
         value, word = (x[:, 0] for x in top(scores, 1))
         ends = self.ends[self.masked]
         value, word = torch.where(ends, end, value), word.masked_fill(ends, special.eos)
@@ -117,17 +122,18 @@ def write(
     lengths: Tensor,
     hide: Callable[[Board, int], Tensor],
     early_stop: bool = False,
+    bans: bool = True,
 ) -> list[Output]:
     """Fills canvases of the lengths int64 [B, C] until nothing is hidden; uses up the state.
 
     hide(board, done) -> bool [B, C, L]: what pass `done` leaves to be written again.  early_stop: a
-    sentence also ends when a pass changes no word of it.
+    sentence also ends when a pass changes no word of it.  bans: as in Board.filled.
     """
     board = Board.of(reader, lengths, special)
     out: list[Output | None] = [None] * len(lengths)
     numbers, alive = np.arange(len(lengths)), np.ones(len(lengths), bool)
     for done in itertools.count(1):
-        before, board = board, board.filled(reader, state, special)
+        before, board = board, board.filled(reader, state, special, bans)
         masked = hide(board, done)
         over = ~masked.flatten(1).any(1)
         if early_stop and done > 1:

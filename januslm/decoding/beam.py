@@ -28,15 +28,18 @@ def decode(
     no_repeat_ngram: Count = 0,
     early_stop: bool = True,
     n_best: Annotated[int, Allowed(low=1)] = 1,
+    doubled_cache: bool = False,
 ) -> list[Output]:
     """Score: log p / (words + EOS) ** length_penalty.
 
     early_stop: a sentence ends with its `beam`-th finished hypothesis, as in fairseq; otherwise it
-    goes on until no unfinished one can come out better.
+    goes on until no unfinished one can come out better.  doubled_cache: read as JANUS' published
+    code does (Reader.doubled).
     """
     if n_best > beam:
         raise Refused(f"decode: n_best {n_best} is more than beam {beam} can give")
     reader.must_write("word by word")
+    reader = reader.doubled() if doubled_cache else reader
     state = reader.start(sources)
     logits = reader.step(state)
     limits = dict(min_length=min_length, max_length=max_length, max_ratio=max_ratio)

@@ -25,22 +25,27 @@ def decode(
     max_length: Length = 200,
     max_ratio: Ratio = 0.0,
     no_repeat_ngram: Count = 0,
+    doubled_cache: bool = False,
 ) -> list[Output]:
-    """At most max_length + max_ratio * source words each; the score is log p per word, EOS too."""
+    """At most max_length + max_ratio * source words each; the score is log p per word, EOS too.
+
+    doubled_cache: read as JANUS' published code does (Reader.doubled).
+    """
+    reader.must_write("word by word")
+    reader = reader.doubled() if doubled_cache else reader
     return write(
-        reader, sources, special, lambda scores, numbers: top(scores, 1),
+        reader, reader.start(sources), sources, special, lambda scores, numbers: top(scores, 1),
         min_length=min_length, max_length=max_length, max_ratio=max_ratio,
         no_repeat_ngram=no_repeat_ngram,
     )  # fmt: skip
 
 
-def write(reader, sources, special, choose, **limits) -> list[Output]:
-    """One hypothesis a sentence; `choose(scores [B, V], numbers)` -> values and words, [B, 1] each.
+def write(reader, state, sources, special, choose, **limits) -> list[Output]:
+    """One hypothesis a row; `choose(scores [B, V], numbers)` -> values and words, [B, 1] each.
 
-    numbers: int64 array [B], which source each row belongs to.
+    state: of the sources, nothing written; it is used up.  numbers: int64 array [B], which source
+    each row belongs to.
     """
-    reader.must_write("word by word")
-    state = reader.start(sources)
     logits = reader.step(state)
     device = logits.device
     allowed = rules(reader, sources, special, device, **limits)

@@ -30,28 +30,38 @@ def decode(
     lengths: Choice = "topk",
     early_stop: bool = True,
     extra_pass: bool = False,
+    ban_specials: bool = True,
     rescore: bool = False,
 ) -> list[Output]:
     """The length whose canvas has the highest mean log p wins; others holds the rest of them.
 
     lengths: the `length_beam` likeliest, or JANUS' likeliest and its neighbours.  early_stop: a
     sentence ends when a pass changes no word.  extra_pass: one pass more than `iterations`, as
-    JANUS' published code counts them.  rescore: the model's left-to-right streams choose the
-    length, in one more pass; the score is then theirs.
+    JANUS' published code counts them.  ban_specials: special tokens are no words; without it, as in
+    published code, they are written like any, and a mask is filled again.  rescore: the model's
+    left-to-right streams choose the length, in one more pass; the score is then theirs.
     """
     reader.must_write("all at once")
     if rescore:
         reader.must_write("word by word")
     state = reader.start(sources)
     tried = candidates(state.length_scores, length_beam, lengths, reader.most_length)
-    hide = schedule(iterations + extra_pass)
-    outputs = write(reader, copy.copy(state), special, tried, hide, early_stop)
+    hide = schedule(iterations + extra_pass, None if ban_specials else special.mask)
+    outputs = write(reader, copy.copy(state), special, tried, hide, early_stop, ban_specials)
     return rescored(reader, state, outputs, special) if rescore else outputs
 
 
-def schedule(passes: int) -> Callable[[Board, int], Tensor]:
-    """After pass s of S the floor(n (1 - s / S)) least certain of n words are hidden again."""
-    return lambda board, done: board.uncertain(board.holes.sum(-1) * (passes - done) // passes)
+def schedule(passes: int, again: int | None = None) -> Callable[[Board, int], Tensor]:
+    """After pass s of S the floor(n (1 - s / S)) least certain of n words are hidden again.
+
+    again: a token that is to be written anew in the next pass, if there is one.
+    """
+
+    def hide(board: Board, done: int) -> Tensor:
+        masked = board.uncertain(board.holes.sum(-1) * (passes - done) // passes)
+        return masked if again is None or done == passes else masked | (board.tokens == again)
+
+    return hide
 
 
 def rescored(reader, state, outputs: list[Output], special) -> list[Output]:

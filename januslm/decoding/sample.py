@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
@@ -22,25 +23,39 @@ def decode(
     top_k: Count = 0,
     top_p: Annotated[float, Allowed(above=0, high=1)] = 1.0,
     seed: int = 0,
+    samples: Annotated[int, Allowed(low=1)] = 1,
     min_length: Count = 0,
     max_length: Length = 200,
     max_ratio: Ratio = 0.0,
     no_repeat_ngram: Count = 0,
 ) -> list[Output]:
-    """top_k 0: all words.  Chance comes from (seed, source), so the batch does not matter."""
+    """top_k 0: all words.  samples: texts of each source, as drawn; others has the later ones.
+
+    Chance comes from (seed, source, number of the sample), so the batch does not matter.
+    """
+    reader.must_write("word by word")
+    state = reader.start(sources)
+    if samples > 1:
+        rows = torch.arange(len(sources), device=state.length_scores.device)
+        state.keep(rows.repeat_interleave(samples))
+    each = [s for s in sources for _ in range(samples)]
     chances = [
-        np.random.default_rng([seed, zlib.crc32(np.asarray(s, np.int64).tobytes())])
-        for s in sources
+        np.random.default_rng([seed, zlib.crc32(np.asarray(s, np.int64).tobytes()), i % samples])
+        for i, s in enumerate(each)
     ]
 
     def choose(scores, numbers):
         drawn = torch.tensor([chances[n].random() for n in numbers], device=scores.device)
         return draw(scores, drawn, temperature, top_k, top_p)
 
-    return write(
-        reader, sources, special, choose, min_length=min_length, max_length=max_length,
+    drawn = write(
+        reader, state, each, special, choose, min_length=min_length, max_length=max_length,
         max_ratio=max_ratio, no_repeat_ngram=no_repeat_ngram,
     )  # fmt: skip
+    return [
+        replace(drawn[i], others=tuple(drawn[i + 1 : i + samples]))
+        for i in range(0, len(drawn), samples)
+    ]
 
 
 def draw(scores, drawn, temperature: float, top_k: int, top_p: float):

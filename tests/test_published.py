@@ -1,0 +1,163 @@
+"""The switches that decode as published code does, against that code in plain words."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from januslm.config import Refused
+from januslm.decoding import beam, greedy, mask_predict
+from januslm.model import View
+from januslm.reading import Reader
+from tests.test_decoding import SOURCES, SPECIAL, Table, log_p
+from tests.test_reading import V, built, sentence
+
+
+class TwiceCached:
+    """One layer's self-attention of a content row and its query row, each of which caches."""
+
+    def __init__(self):
+        self.keys, self.values = [], []
+
+    def __call__(self, q, k, v, dropout=0.0):
+        """q [2, H, d], content then query; k, v [1, H, d] of the content row."""
+        answers = []
+        for one in q:
+            self.keys.append(k[0])  # the published code: the query's call caches once more
+            self.values.append(v[0])
+            keys, values = torch.stack(self.keys), torch.stack(self.values)
+            weights = torch.einsum("hd,nhd->hn", one, keys) / one.shape[-1] ** 0.5
+            answers.append(torch.einsum("hn,nhd->hd", weights.softmax(-1), values))
+        return torch.stack(answers)
+
+
+def plain(q, k, v, dropout=0.0):
+    weights = torch.einsum("qhd,nhd->qhn", q, k) / q.shape[-1] ** 0.5
+    return torch.einsum("qhn,nhd->qhd", weights.softmax(-1), v)
+
+
+def published(model, prefix, source, words):
+    """Logits after the prefix and after each word, [len(words) + 1, V]."""
+    device = model.embedding.weight.device
+    memory = _memory(model, source)
+    caches = [TwiceCached() for _ in model.decoder.layers]
+    logits = []
+    for at, word in enumerate((*prefix, *words)):
+        place = torch.tensor([at, at], device=device)
+        x = model.decoder.start(model.embed(torch.tensor([word, SPECIAL.mask])), place)
+        turned = place if model.config.positions == "rotary" else None
+        for layer, cache in zip(model.decoder.layers, caches, strict=True):
+            x = layer(x, View(cache, plain, torch.tensor([0]), None, turned), memory)
+        logits.append(model.decoder.exit(x)[1] @ model.vocabulary_weight().T)
+    return torch.stack(logits[len(prefix) - 1 :])
+
+
+def _memory(model, source):
+    place = torch.arange(len(source))
+    view = View(plain, position=place if model.config.positions == "rotary" else None)
+    return model.encoder(model.embed(torch.from_numpy(source)), place, view, view)
+
+
+MODELS = itertools.product(("input", "target"), ("post", "pre"), ("learned", "rotary"))
+
+
+@pytest.mark.parametrize(("place", "norm", "positions"), MODELS)
+def test_a_doubled_cache_gives_the_logits_of_one_that_caches_twice(place, norm, positions):
+    model, objective = built(query_position=place, norm=norm, positions=positions, decoder_layers=3)
+    rng = np.random.default_rng(3)
+    sources, words = (
+        [sentence(rng, 5) for _ in range(2)],
+        torch.from_numpy(rng.integers(5, V, (2, 9))),
+    )
+    reader = Reader(model, objective)
+    want = torch.stack([
+        published(model, reader.prefix, s, row.tolist())
+        for s, row in zip(sources, words, strict=True)
+    ])  # fmt: skip
+    twin = reader.doubled()
+    state = twin.start(sources)
+    got = [twin.step(state), *(twin.step(state, words[:, [t]]) for t in range(9))]
+    assert torch.allclose(torch.cat(got, 1), want, atol=1e-10)
+    state = twin.start(sources)
+    head = torch.tensor(reader.prefix).expand(2, -1)
+    block = twin.block(state, torch.cat([head, words], 1)[:, None])[:, 0, head.shape[1] - 1 :]
+    assert torch.allclose(block, want, atol=1e-10)
+    state = reader.start(sources)
+    exact = [reader.step(state), *(reader.step(state, words[:, [t]]) for t in range(9))]
+    apart = (torch.cat(exact, 1) - want).abs().amax((0, 2))
+    assert apart[0] < 1e-10 or place == "target"  # one word of the past: nothing to weigh wrongly
+    assert apart[2:].min() > 1e-4
+
+
+def test_beams_over_a_doubled_cache_score_what_was_cached_twice():
+    model, objective = built()
+    rng = np.random.default_rng(8)
+    sources = [sentence(rng, n) for n in (3, 7, 5)]
+    reader = Reader(model, objective)
+    given = dict(max_length=7, doubled_cache=True)
+    found = beam.decode(reader, sources, SPECIAL, beam=4, n_best=4, **given)
+    for source, output in zip(sources, found, strict=True):
+        for o in (output, *output.others):
+            logits = published(model, reader.prefix, source, o.tokens.tolist()).detach().numpy()
+            each = [log_p(row)[w] for row, w in zip(logits, [*o.tokens, SPECIAL.eos], strict=True)]
+            assert o.score == pytest.approx(np.mean(each), abs=1e-6)
+    one = beam.decode(reader, sources, SPECIAL, beam=1, **given)
+    other = greedy.decode(reader, sources, SPECIAL, **given)
+    assert [o.tokens.tolist() for o in one] == [o.tokens.tolist() for o in other]
+
+
+def test_what_is_read_from_past_slots_was_never_cached_twice():
+    model, objective = built(read="past")
+    for way in (greedy, beam):
+        with pytest.raises(Refused, match="doubled_cache: only what is read from `next` slots"):
+            way.decode(Reader(model, objective), SOURCES, SPECIAL, doubled_cache=True)
+
+
+class Loose(Table):
+    """A table that likes special tokens as much as words."""
+
+    def logits(self, *key):
+        return super().logits(*key) + np.array([2, 1, 1, 1, 2, 0, 0, 0, 0])
+
+
+def janus_decoding(table, source, scores):
+    """Inference as in OBJECTIVES 1: eleven passes, the likeliest length and both its neighbours."""
+    passes = 11
+    likeliest = max(range(3, 13), key=lambda n: scores[n])
+    best = (-np.inf, None)
+    for length in (likeliest - 1, likeliest, likeliest + 1):
+        length = min(max(length, 3), 12)
+        tokens = [0, *[4] * (length - 2), 2]
+        score = [0.0] * length
+        for s in range(passes):
+            seen = tuple(tokens)
+            for i in range(length):
+                if seen[i] == 4:
+                    p = log_p(table.slot(source, list(seen), i))
+                    tokens[i], score[i] = int(p.argmax()), p.max()
+            if s + 1 < passes:
+                count = (length - 2) * (passes - s - 1) // passes
+                inner = sorted(range(1, length - 1), key=lambda i: score[i])
+                for i in inner[:count]:
+                    tokens[i], score[i] = 4, 0.0
+        best = max(best, (sum(score) / length, tuple(tokens[1:-1])))
+    return best
+
+
+def test_the_published_switches_of_mask_predict_do_what_the_published_code_does():
+    written = set()
+    for seed in range(6):
+        table = Loose(seed)
+        scores = table.start(SOURCES).length_scores.numpy()
+        found = mask_predict.decode(
+            table, SOURCES, SPECIAL, iterations=10, lengths="around", extra_pass=True,
+            early_stop=False, ban_specials=False,
+        )  # fmt: skip
+        for source, row, output in zip(SOURCES, scores, found, strict=True):
+            score, tokens = janus_decoding(table, tuple(map(int, source)), row)
+            assert tuple(output.tokens) == tokens
+            assert output.score == pytest.approx(score)
+            assert output.passes == 11 or not any(4 in o.tokens for o in (output, *output.others))
+            written |= set(tokens)
+    assert written > {0, 1, 2, 3, 4}, "a table that never writes a special token proves nothing"

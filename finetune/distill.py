@@ -10,21 +10,19 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
 
-import torch
-
-from finetune.data import Limits, sources
-from finetune.generate import changes, decode, usual_options
+from finetune import decode
+from finetune.data import sources
+from finetune.decode import Trained
 from finetune.pairs import Pair, records
-from januslm import folder, learner
+from januslm import folder
 from januslm.config import Refused
 from januslm.decoding import beam
 from januslm.interop import native
 from januslm.log import duration
-from januslm.reading import Reader
 from januslm.rundir import difference
 
 DONE, BEGUN, PORTIONS = "distill.json", "begun.json", ".portions"
@@ -33,7 +31,6 @@ DONE, BEGUN, PORTIONS = "distill.json", "begun.json", ".portions"
 def main() -> int:
     options = _arguments()
     try:
-        torch.set_num_threads(options.threads or torch.get_num_threads())
         distill(options)
     except Refused as error:
         print(f"error: {error}", file=sys.stderr)
@@ -55,6 +52,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32, help="sentences at once")
     parser.add_argument("--portion", type=int, default=5000, help="sentences between two savings")
     parser.add_argument("--limit", type=int, help="only the first N sentences")
+    parser.add_argument("--task", help="another task than the run was trained on")
     parser.add_argument("--data", help="where the task's files lie (default: as in training)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     return parser.parse_intermixed_args()
@@ -62,40 +60,38 @@ def _arguments() -> argparse.Namespace:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A model with its task, ready to decode."""
+    """A model with its task and how it decodes."""
 
-    task: ModuleType
-    root: Path
-    saved: native.Saved
-    reader: Reader
-    limits: Limits
+    trained: Trained
     settings: dict  # of the beam
     batch: int
 
     def read(self, split: str) -> Iterator[Pair]:
         """The task's own pairs; empty ones are left out of training."""
-        return self.task.read(self.root, split, skipped=Counter())
+        return self.trained.task.read(self.trained.root, split, skipped=Counter())
 
     def write(self, pairs: list[Pair]) -> tuple[list[str], dict]:
         """What it makes of the sources, and the counts."""
-        words = self.saved.tokenizer
-        arrays, cut = sources([pair.source for pair in pairs], words, self.limits)
-        made = decode(self.reader, beam.decode, arrays, self.settings, self.batch, words)
+        words = self.trained.saved.tokenizer
+        arrays, cut = sources([pair.source for pair in pairs], words, self.trained.limits)
+        ways = {"beam": partial(beam.decode, **self.settings)}
+        made = decode.write(self.trained.reader, ways, arrays, words.special, self.batch)["beam"]
         counts = {"sentences": len(pairs), "sources cut": cut, "words": made.tokens}
-        return made.texts, counts | {"seconds": made.seconds}
+        texts = [decode.text(words, output) for output in made.outputs]
+        return texts, counts | {"seconds": made.seconds}
 
 
 def distill(options: argparse.Namespace) -> dict:
     """Decode what is not decoded yet, then write the task's files; returns the counts."""
-    if options.portion < 1 or options.batch < 1:
-        got = f"{options.portion} and {options.batch}"
-        raise Refused(f"--portion and --batch must be at least 1, got {got}")
+    decode.check(options, "portion", "batch", "limit", "threads")
     made = teacher(options)
     out = options.out
+    trained, task = made.trained, made.trained.task
     about = {
-        "task": made.task.__name__.rpartition(".")[2], "data": str(made.root.resolve()),
-        "teacher": str(made.saved.folder), "weights": _digest(made.saved.folder / native.FILES[0]),
-        "settings": made.settings, "limits": vars(made.limits), "limit": options.limit,
+        "task": task.__name__.rpartition(".")[2], "data": str(trained.root.resolve()),
+        "teacher": str(trained.saved.folder),
+        "weights": _digest(trained.saved.folder / native.FILES[0]),
+        "settings": made.settings, "limits": vars(trained.limits), "limit": options.limit,
         "portion": options.portion,
     }  # fmt: skip
     if (out / DONE).is_file():
@@ -107,9 +103,9 @@ def distill(options: argparse.Namespace) -> dict:
     rest = {one: list(made.read(one)) for one in ("valid", "test")}
     _begin(out, about)
     for split, pairs in rest.items():
-        made.task.save(out, split, pairs)
+        task.save(out, split, pairs)
     counts = _portions(made, out / PORTIONS, options.portion, options.limit)
-    counts["written"] = made.task.save(out, "train", _written(out / PORTIONS, counts))
+    counts["written"] = task.save(out, "train", _written(out / PORTIONS, counts))
     _put(out / DONE, json.dumps({"about": about, "counts": counts}, indent=1))
     shutil.rmtree(out / PORTIONS)
     print(f"wrote {out}: {_told(counts)}")
@@ -118,31 +114,15 @@ def distill(options: argparse.Namespace) -> dict:
 
 def teacher(options: argparse.Namespace) -> Teacher:
     """The run's model and its task; Refused where the task's form cannot be written."""
-    saved = native.read(options.run)
-    name = saved.about.get("task")
-    if not name:
-        raise Refused(f"{saved.folder}: was not trained on a task, so it has no training set")
-    task = folder.find("finetune.tasks", name)
-    if not hasattr(task, "save"):
+    trained = decode.load(options.run, options.task, options.data, options.threads)
+    if not hasattr(trained.task, "save"):
         able = [one for one in folder.names("finetune.tasks")
                 if hasattr(folder.find("finetune.tasks", one), "save")]  # fmt: skip
+        name = trained.task.__name__.rpartition(".")[2]
         raise Refused(f"task {name!r} has no `save`; tasks with it: {', '.join(able)}")
-    data = saved.about.get("data", {})
-    root = options.data or data.get("root")
-    if not root:
-        raise Refused(f"{saved.folder}: does not say where the data lies; name it with --data")
-    given = usual_options(task, beam) | changes(options.options)
-    settings = folder.options(beam.decode, given, "beam")
-    most = saved.model.config.max_positions
-    limits = Limits(data.get("max_source", most), data.get("max_target", most), "cut")
-    told = {"name": saved.objective, **saved.options}
-    special = saved.tokenizer.special
-    objective = learner.settle(told, {}, learner.Loss(), "nmt", special, str(saved.folder))
-    cuda = torch.cuda.is_available()
-    model = saved.model.cuda().bfloat16() if cuda else saved.model
-    reader = Reader(model, objective, packed=not cuda)
-    reader.must_write("word by word")
-    return Teacher(task, Path(root), saved, reader, limits, settings, options.batch)
+    settings = decode.settings(trained.task, beam, decode.changes(options.options))
+    trained.reader.must_write("word by word")
+    return Teacher(trained, settings, options.batch)
 
 
 def _begin(out: Path, about: dict) -> None:
@@ -153,8 +133,11 @@ def _begin(out: Path, about: dict) -> None:
         return
     if out.exists() and (not out.is_dir() or any(one.name != PORTIONS for one in out.iterdir())):
         raise Refused(f"{out}: is not empty; name a new folder")
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    _put(mark, json.dumps(about, indent=1))
+    try:
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        _put(mark, json.dumps(about, indent=1))
+    except OSError as error:
+        raise Refused(f"{out}: cannot be written ({error.strerror})") from None
 
 
 def _same(there: dict, here: dict, out: Path) -> None:
@@ -168,7 +151,7 @@ def _portions(made: Teacher, place: Path, size: int, limit: int | None) -> Count
     """Decode portion by portion, leaving out those that are there; counts of all together."""
     total = sum(1 for _ in islice(made.read("train"), limit))
     if not total:
-        raise Refused(f"{made.root}: the training set is empty")
+        raise Refused(f"{made.trained.root}: the training set is empty")
     pairs, done, mine, began = made.read("train"), 0, 0, time.monotonic()
     counts: Counter = Counter()
     for number, start in enumerate(range(0, total, size)):

@@ -1,49 +1,38 @@
 """Decode a task's texts: `python -m finetune.generate RUN --algorithm beam beam=5`."""
 
 import argparse
-import inspect
 import json
 import os
 import sys
-import time
-from dataclasses import dataclass
+from collections import Counter
+from functools import partial
+from inspect import signature
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from finetune.data import Limits, sources
+from finetune import decode
+from finetune.data import sources
+from finetune.decode import Trained, Written
 from finetune.pairs import Pair
-from januslm import config, folder, learner
+from januslm import folder
 from januslm.config import Refused
-from januslm.interop import native
-from januslm.reading import Reader
+from januslm.decoding import greedy
 
-SPOKEN = 3.0  # seconds between two lines of progress
-ALGORITHMS = "januslm.decoding"
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """What came out, in the order of the task, and what it cost."""
-
-    texts: list[str]
-    seconds: float
-    tokens: int
-    passes: float
+LONGER = ("cut", "refuse")
 
 
 def main() -> int:
     options = _arguments()
     try:
-        torch.set_num_threads(options.threads or torch.get_num_threads())
-        written = generate(options)
+        written, same = generate(options)
     except Refused as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"wrote {written}")
-    return 0
+    return 0 if same else 1
 
 
 def _arguments() -> argparse.Namespace:
@@ -55,13 +44,20 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("run", help="a fine-tuning run's folder, or its export/")
     parser.add_argument("options", nargs="*", metavar="key=value", help="options of the algorithm")
-    names = ", ".join(folder.names(ALGORITHMS))
+    names = ", ".join(folder.names(decode.ALGORITHMS))
     parser.add_argument("--algorithm", default="greedy", help=names)
     parser.add_argument("--split", default="test", help="train, valid or test")
     parser.add_argument("--limit", type=int, help="only the first N texts")
     parser.add_argument("--batch", type=int, default=16, help="sentences at once; 1 for latency")
     parser.add_argument("--task", help="another task than the run was trained on")
     parser.add_argument("--data", help="where the task's files lie (default: as in training)")
+    parser.add_argument(
+        "--longer", default="cut", help="sources over the model's limit: cut (and count) or refuse"
+    )
+    parser.add_argument(
+        "--verify", action="store_true",
+        help="speculative: decode greedily too and compare each sentence; exit 1 on a difference",
+    )  # fmt: skip
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     parser.add_argument(
         "--out", type=Path, help="default: RUN/predictions/SPLIT.ALGORITHM....jsonl"
@@ -69,58 +65,52 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_intermixed_args()
 
 
-def generate(options: argparse.Namespace) -> Path:
-    """Decode and write predictions (JSONL) and their settings (JSON); returns the former's path."""
-    saved = native.read(options.run)
-    task_name = options.task or saved.about.get("task")
-    if not task_name:
-        raise Refused(f"{saved.folder}: was not trained on a task; name one with --task")
-    task = folder.find("finetune.tasks", task_name)
-    algorithm = folder.find(ALGORITHMS, options.algorithm)
-    usual, given = usual_options(task, algorithm), changes(options.options)
-    settings = folder.options(algorithm.decode, usual | given, options.algorithm)
-    data = saved.about.get("data", {})
-    root = options.data or data.get("root")
-    if not root:
-        raise Refused(f"{saved.folder}: does not say where the data lies; name it with --data")
-    pairs = list(islice(task.read(Path(root), options.split), options.limit))
-    most = saved.model.config.max_positions
-    limits = Limits(data.get("max_source", most), data.get("max_target", most), "cut")
-    arrays, cut = sources([p.source for p in pairs], saved.tokenizer, limits)
-    told = {"name": saved.objective, **saved.options}
-    special = saved.tokenizer.special
-    objective = learner.settle(told, {}, learner.Loss(), "nmt", special, str(saved.folder))
-    reader = Reader(_placed(saved.model), objective, packed=not torch.cuda.is_available())
-    result = decode(reader, algorithm.decode, arrays, settings, options.batch, saved.tokenizer)
+def generate(options: argparse.Namespace) -> tuple[Path, bool]:
+    """Decode and write predictions (JSONL) and their settings (JSON).
+
+    Returns the path of the predictions, and whether --verify found nothing (True without it).
+    """
+    _check(options)
+    trained = decode.load(options.run, options.task, options.data, options.threads)
+    algorithm = folder.find(decode.ALGORITHMS, options.algorithm)
+    given = decode.changes(options.options)
+    settings = decode.settings(trained.task, algorithm, given)
+    ways = {options.algorithm: partial(algorithm.decode, **settings)}
+    if options.verify:
+        shared = {k: v for k, v in settings.items() if k in signature(greedy.decode).parameters}
+        ways["greedy"] = partial(greedy.decode, **shared)
+    pairs, arrays, counts = _read(trained, options)
     out = options.out or _place(options, given)
+    aside = _writable(out)
+    special = trained.saved.tokenizer.special
+    found = decode.write(trained.reader, ways, arrays, special, options.batch)
+    mine = found[options.algorithm]
     facts = {
-        "algorithm": options.algorithm, "settings": settings, "checkpoint": str(saved.folder),
-        "task": task_name, "split": options.split, "data": str(root), "sentences": len(pairs),
-        "batch": options.batch, "threads": torch.get_num_threads(), "seconds": result.seconds,
-        "ms_per_sentence": 1000 * result.seconds / max(len(pairs), 1), "tokens": result.tokens,
-        "passes": result.passes, "truncated": cut, "limit": options.limit,
+        "algorithm": options.algorithm, "settings": settings,
+        "checkpoint": str(trained.saved.folder), "task": trained.task.__name__.rpartition(".")[2],
+        "split": options.split, "data": str(trained.root), "sentences": len(pairs),
+        "batch": options.batch, "threads": torch.get_num_threads(), "seconds": mine.seconds,
+        "ms_per_sentence": 1000 * mine.seconds / len(pairs), "tokens": mine.tokens,
+        "passes": mine.passes, "truncated": counts["sources cut"], "limit": options.limit,
+        "empty": {k: n for k, n in counts.items() if k.startswith("empty")},
     }  # fmt: skip
-    write(out, pairs, result.texts, facts)
-    return out
+    if options.verify:
+        facts["verified"] = compared(mine, found["greedy"], pairs)
+    write(out, aside, pairs, mine, trained.saved.tokenizer, facts)
+    for line in told(facts):
+        print(line)
+    return out, "different" not in facts.get("verified", {})
 
 
-def usual_options(task, algorithm) -> dict:
-    """The task's decode settings, as far as this algorithm has such options."""
-    known = inspect.signature(algorithm.decode).parameters
-    return {k: v for k, v in task.DECODE.items() if k in known}
-
-
-def changes(given: list[str]) -> dict:
-    """key=value texts as a table."""
-    tree: dict = {}
-    for change in given:
-        config.apply(tree, change)
-    return tree
-
-
-def _placed(model):
-    """On the GPU in bf16 where there is one; in fp32 on the CPU, where bf16 is slower."""
-    return model.cuda().bfloat16() if torch.cuda.is_available() else model
+def _check(options: argparse.Namespace) -> None:
+    decode.check(options, "limit", "batch", "threads")
+    if options.longer not in LONGER:
+        raise Refused(f"--longer must be one of {', '.join(LONGER)}, got {options.longer!r}")
+    if options.verify and options.algorithm != "speculative":
+        raise Refused(
+            "--verify compares --algorithm speculative with greedy; "
+            f"the algorithm here is {options.algorithm!r}"
+        )
 
 
 def _place(options: argparse.Namespace, given: dict) -> Path:
@@ -130,44 +120,88 @@ def _place(options: argparse.Namespace, given: dict) -> Path:
     return run / "predictions" / f"{name}.jsonl"
 
 
-def decode(
-    reader: Reader, algorithm, arrays: list, settings: dict, batch: int, tokenizer
-) -> Decoded:
-    """Decode in batches of like length, longest first; answers come back in the order given."""
-    order = np.argsort([-len(a) for a in arrays], kind="stable")
-    outputs: list = [None] * len(arrays)
-    began = spoken = time.monotonic()
-    seconds = 0.0
-    for start in range(0, len(order), batch):
-        mine = order[start : start + batch]
-        before = time.perf_counter()
-        answers = algorithm(reader, [arrays[i] for i in mine], tokenizer.special, **settings)
-        for i, output in zip(mine, answers, strict=True):
-            outputs[i] = output
-        seconds += time.perf_counter() - before
-        now, done = time.monotonic(), start + len(mine)
-        if now - spoken > SPOKEN or done == len(order):
-            left = (now - began) / done * (len(order) - done)
-            pace = f"{1000 * seconds / done:.1f} ms per sentence | eta {left:.0f} s"
-            print(f"decoded {done:,}/{len(order):,} | {pace}", flush=True)
-            spoken = now
-    texts = [" ".join(tokenizer.decode(o.tokens).split()) for o in outputs]
-    tokens, passes = sum(len(o.tokens) for o in outputs), sum(o.passes for o in outputs)
-    return Decoded(texts, seconds, tokens, passes / max(len(outputs), 1))
-
-
-def write(out: Path, pairs: list[Pair], texts: list[str], facts: dict) -> None:
-    """One JSON object a line, in the order of the task; renamed into place when complete."""
-    out.parent.mkdir(parents=True, exist_ok=True)
+def _writable(out: Path) -> Path:
+    """The hidden file beside `out` that is written first; Refused, before hours of decoding."""
     aside = out.with_name(f".{out.name}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.is_dir():
+            raise IsADirectoryError(None, "it is a folder")
+        aside.touch()
+        aside.unlink()
+    except OSError as error:
+        raise Refused(f"{out}: cannot be written ({error.strerror})") from None
+    return aside
+
+
+def _read(trained: Trained, options: argparse.Namespace) -> tuple[list[Pair], list, Counter]:
+    """The texts, their tokens, and the counts of what is empty or was cut."""
+    counts: Counter = Counter()
+    texts = trained.task.read(trained.root, options.split, skipped=counts)
+    pairs = list(islice(texts, options.limit))
+    if not pairs:
+        raise Refused(f"{trained.root}: split {options.split!r} has no texts")
+    words, most = trained.saved.tokenizer, trained.limits.source
+    arrays, cut = sources([p.source for p in pairs], words, trained.limits)
+    if cut and options.longer == "refuse":
+        raise Refused(
+            f"{options.split}: {cut} of {len(pairs)} sources are longer than the {most} tokens the "
+            "model was trained for; shorten them, or cut them with --longer cut"
+        )
+    return pairs, arrays, counts + Counter({"sources cut": cut})
+
+
+def compared(fast: Written, slow: Written, pairs: list[Pair]) -> dict:
+    """What speculative saved against greedy, and which sentences differ (there must be none)."""
+    different = [
+        pair.id for pair, a, b in zip(pairs, fast.outputs, slow.outputs, strict=True)
+        if not np.array_equal(a.tokens, b.tokens)
+    ]  # fmt: skip
+    facts = {
+        "identical": len(pairs) - len(different), "passes_greedy": slow.passes,
+        "fewer_passes": slow.passes / fast.passes, "seconds_greedy": slow.seconds,
+        "faster": slow.seconds / fast.seconds,
+    }  # fmt: skip
+    return facts | ({"different": different} if different else {})
+
+
+def told(facts: dict) -> list[str]:
+    """What was done and what it cost, for people."""
+    count, passes = facts["sentences"], facts["passes"]
+    notes = [f"{n:,} {what} kept" for what, n in facts["empty"].items()]
+    notes += [f"{facts['truncated']:,} sources cut"] if facts["truncated"] else []
+    lines = [
+        f"{facts['algorithm']}: {count:,} sentences, {facts['tokens']:,} tokens, {passes:.1f} "
+        f"passes a sentence, {facts['tokens'] / count / passes:.2f} tokens a pass, "
+        f"{facts['ms_per_sentence']:.1f} ms a sentence" + "".join(f" | {note}" for note in notes)
+    ]
+    if found := facts.get("verified"):
+        lines.append(
+            f"against greedy: identical {found['identical']:,} of {count:,} | passes {passes:.1f} "
+            f"against {found['passes_greedy']:.1f} a sentence: {found['fewer_passes']:.2f}x fewer "
+            f"| time {found['faster']:.2f}x"
+        )
+        if others := found.get("different"):
+            lines.append(f"different: {', '.join(others[:5])}" + ", ..." * (len(others) > 5))
+    return lines
+
+
+def write(out: Path, aside: Path, pairs: list[Pair], made: Written, tokenizer, facts: dict) -> None:
+    """One JSON object a line, in the order of the task; renamed into place when complete.
+
+    `others`: the further texts of n-best, of several samples or lengths, where there are any.
+    """
     with aside.open("w", encoding="utf-8") as file:
-        for pair, text in zip(pairs, texts, strict=True):
+        for pair, output in zip(pairs, made.outputs, strict=True):
             line = {
-                "id": pair.id,
-                "source": pair.source,
-                "prediction": text,
-                "references": pair.targets,
-            }
+                "id": pair.id, "source": pair.source, "prediction": decode.text(tokenizer, output),
+                "references": pair.targets, "score": output.score, "passes": output.passes,
+            }  # fmt: skip
+            if output.others:
+                line["others"] = [
+                    {"prediction": decode.text(tokenizer, o), "score": o.score}
+                    for o in output.others
+                ]
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
     out.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     os.replace(aside, out)

@@ -2,13 +2,14 @@
 
 import argparse
 import json
+from functools import partial
 
 import pytest
 import torch
 
+from finetune import decode
 from finetune.data import Limits, sources
 from finetune.distill import distill
-from finetune.generate import decode
 from finetune.tasks import iwslt14
 from januslm import learner, tokenizer
 from januslm.config import Refused
@@ -49,7 +50,8 @@ def teach(root, task: str = "iwslt14", objective: str = "janus"):
 
 def asked(run, out, *options: str, **others) -> argparse.Namespace:
     settings = [f"{key}={value}" for key, value in BEAM.items()]
-    usual = {"batch": 4, "portion": 3, "limit": None, "data": None, "threads": 1}
+    usual = {"batch": 4, "portion": 3, "limit": None, "data": None, "task": None,
+             "threads": 1}  # fmt: skip
     return argparse.Namespace(run=run, out=out, options=[*settings, *options], **usual | others)
 
 
@@ -64,7 +66,9 @@ def test_the_task_reads_the_teachers_words_beside_its_own_sources(root, tmp_path
     objective = learner.settle({"name": "janus"}, {}, Loss(), "nmt", saved.tokenizer.special, "t")
     arrays, _ = sources(list(GERMAN), saved.tokenizer, Limits(40, 20, "cut"))
     reader = Reader(saved.model, objective, packed=True)
-    made = decode(reader, beam.decode, arrays, BEAM, 7, saved.tokenizer).texts
+    way = partial(beam.decode, **BEAM)
+    found = decode.write(reader, {"beam": way}, arrays, saved.tokenizer.special, 7)["beam"]
+    made = [decode.text(saved.tokenizer, output) for output in found.outputs]
     wanted = [(source, text) for source, text in zip(GERMAN, made, strict=True) if text]
     assert texts(tmp_path / "out") == wanted
     assert len(set(wanted)) > 1

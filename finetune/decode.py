@@ -1,0 +1,135 @@
+"""A trained model with its task, ready to write, and the loop that has many texts written."""
+
+import argparse
+import inspect
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+
+from finetune.data import Limits
+from januslm import config, folder, learner
+from januslm.config import Refused
+from januslm.decoding import Output
+from januslm.interop import native
+from januslm.reading import Reader
+
+SPOKEN = 3.0  # seconds between two lines of progress
+ALGORITHMS = "januslm.decoding"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What an exported run can be asked for: its model, its task and where the task's data lies."""
+
+    saved: native.Saved
+    task: ModuleType
+    root: Path
+    reader: Reader
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class Written:
+    """What one way wrote, in the order of the texts, and the seconds that it took."""
+
+    outputs: list[Output]
+    seconds: float
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(o.tokens) for o in self.outputs)
+
+    @property
+    def passes(self) -> float:
+        """Decoder passes a sentence."""
+        return sum(o.passes for o in self.outputs) / len(self.outputs)
+
+
+def load(
+    run: str | Path, task: str | None = None, data: str | None = None, threads: int | None = None
+) -> Trained:
+    """A run's model on the GPU in bf16 where there is one, else in fp32 on some CPU threads.
+
+    task, data: others than the run was trained with.  Refused for what is not an exported model,
+    and where the task or its data is not known.
+    """
+    torch.set_num_threads(threads or torch.get_num_threads())
+    saved = native.read(run)
+    name = task or saved.about.get("task")
+    if not name:
+        raise Refused(f"{saved.folder}: was not trained on a task; name one with --task")
+    about = saved.about.get("data", {})
+    root = data or about.get("root")
+    if not root:
+        raise Refused(f"{saved.folder}: does not say where the data lies; name it with --data")
+    told, special = {"name": saved.objective, **saved.options}, saved.tokenizer.special
+    objective = learner.settle(told, {}, learner.Loss(), "nmt", special, str(saved.folder))
+    gpu = torch.cuda.is_available()
+    model = saved.model.cuda().bfloat16() if gpu else saved.model  # bf16 is slower on the CPU
+    most = saved.model.config.max_positions
+    limits = Limits(about.get("max_source", most), about.get("max_target", most), "cut")
+    reader = Reader(model, objective, packed=not gpu)
+    return Trained(saved, folder.find("finetune.tasks", name), Path(root), reader, limits)
+
+
+def check(options: argparse.Namespace, *counts: str) -> None:
+    """Refuse what is given and below 1."""
+    for name in counts:
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise Refused(f"--{name} must be at least 1, got {value}")
+
+
+def changes(given: Sequence[str]) -> dict:
+    """key=value texts as a table."""
+    tree: dict = {}
+    for change in given:
+        config.apply(tree, change)
+    return tree
+
+
+def settings(task: ModuleType, algorithm: ModuleType, given: Mapping) -> dict:
+    """All options of the algorithm: those given, else the task's own, else the defaults."""
+    known = inspect.signature(algorithm.decode).parameters
+    usual = {key: value for key, value in task.DECODE.items() if key in known}
+    name = algorithm.__name__.rpartition(".")[2]
+    return folder.options(algorithm.decode, usual | dict(given), name)
+
+
+def write(
+    reader, ways: Mapping[str, Callable], arrays: Sequence[np.ndarray], special, batch: int
+) -> dict[str, Written]:
+    """Have each way write the texts of int64 [N] sources, in batches of like length, longest first.
+
+    ways: name -> way(reader, sources, special); all of them write a batch before the next one, so
+    that a busy machine slows all alike.
+    """
+    order = np.argsort([-len(a) for a in arrays], kind="stable")
+    outputs: dict[str, list] = {name: [None] * len(arrays) for name in ways}
+    seconds = dict.fromkeys(ways, 0.0)
+    began = spoken = time.monotonic()
+    for start in range(0, len(order), batch):
+        mine = order[start : start + batch]
+        for name, way in ways.items():
+            before = time.perf_counter()
+            answers = way(reader, [arrays[i] for i in mine], special)
+            seconds[name] += time.perf_counter() - before
+            for i, output in zip(mine, answers, strict=True):
+                outputs[name][i] = output
+        now, done = time.monotonic(), start + len(mine)
+        if now - spoken > SPOKEN or done == len(order):
+            left = (now - began) / done * (len(order) - done)
+            pace = f"{1000 * sum(seconds.values()) / done:.1f} ms per sentence"
+            print(f"decoded {done:,}/{len(order):,} | {pace} | eta {left:.0f} s", flush=True)
+            spoken = now
+    return {name: Written(outputs[name], seconds[name]) for name in ways}
+
+
+def text(tokenizer, output: Output) -> str:
+    """The words of an output on one line."""
+    return " ".join(tokenizer.decode(output.tokens).split())

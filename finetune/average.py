@@ -1,26 +1,38 @@
-"""Average the last exports of a run: `python -m finetune.average RUN --last N OUT`."""
+"""Average some exports of a run: `python -m finetune.average RUN OUT --last N` or `--best N`."""
 
 import argparse
+import json
+import math
 import sys
 from pathlib import Path
 
-from januslm.config import Refused, plain
+from januslm.config import Refused, plain, suggest
 from januslm.interop import native
 from januslm.rundir import EXPORTS, difference
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m finetune.average",
-        description="Average the weights of the last N exports that a run kept (train.exports) "
-        "into a model that generate and finetune read.",
+        prog="./launch.sh average",
+        description="Average the weights of some exports that a run kept (train.exports) into a "
+        "model that generate and finetune read: of the last N, or of the N best in validation.",
     )
     parser.add_argument("run", type=Path, help="a run's folder, with exports/ in it")
     parser.add_argument("out", type=Path, help="the folder to write")
-    parser.add_argument("--last", type=int, required=True, metavar="N")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--last", type=int, metavar="N", help="the last N exports")
+    which.add_argument("--best", type=int, metavar="N", help="the N exports of the lowest --by")
+    parser.add_argument(
+        "--by", default="loss", metavar="NAME",
+        help="for --best: a number of valid.jsonl, e.g. ce/next for AR, ce/mask for NAR (loss)",
+    )  # fmt: skip
     options = parser.parse_intermixed_args()
     try:
-        names = average(options.run, options.last, options.out)
+        if options.best is None:
+            places = newest(options.run, options.last)
+        else:
+            places = best(options.run, options.best, options.by)
+        names = average(options.run, places, options.out)
     except Refused as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -28,14 +40,13 @@ def main() -> int:
     return 0
 
 
-def average(run: Path, last: int, out: Path) -> list[str]:
-    """Write the mean of the last exports to `out`; returns the names of what went in.
+def average(run: Path, places: list[Path], out: Path) -> list[str]:
+    """Write the mean of these exports of a run to `out`; returns the names of what went in.
 
-    Refused where there are fewer, where they are not of one model, and where `out` is taken.
+    Refused where they are not of one model, and where `out` is taken.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise Refused(f"{out}: is not empty; name a new folder")
-    places = newest(run, last)
     first = native.read(places[0])
     # Summed in fp64, so that the order does not matter and equal weights stay bit for bit.
     total = {name: value.double() for name, value in first.model.state_dict().items()}
@@ -54,16 +65,51 @@ def average(run: Path, last: int, out: Path) -> list[str]:
 
 
 def newest(run: Path, last: int) -> list[Path]:
-    """The folders of the last exports, oldest first."""
-    if last < 1:
-        raise Refused(f"--last must be at least 1, got {last}")
-    there = sorted((run / EXPORTS).glob("step-*"))
-    if len(there) < last:
+    """The folders of the last exports, oldest first; Refused where there are fewer."""
+    return _exports(run, last, "--last")[-last:]
+
+
+def best(run: Path, count: int, by: str) -> list[Path]:
+    """The exports with the lowest validation number `by`, oldest first; of equals, the later one.
+
+    Refused where there are fewer, and where the run did not validate at the step of an export.
+    """
+    there = _exports(run, count, "--best")
+    found = _validation(run / "valid.jsonl", by)
+    steps = {int(place.name.partition("-")[2]): place for place in there}
+    if missing := [step for step in steps if step not in found]:
         raise Refused(
-            f"{run / EXPORTS}: {len(there)} exports there, --last {last} asked for; a run keeps "
-            f"them with train.exports={last} (the same command with more train.steps goes on)"
+            f"{run}: no validation at step {missing[0]}, which {EXPORTS}/ has; --best needs "
+            "train.save_every to be a multiple of train.validate_every"
         )
-    return there[-last:]
+    chosen = sorted(steps, key=lambda step: (found[step], -step))[:count]
+    return [steps[step] for step in sorted(chosen)]
+
+
+def _exports(run: Path, count: int, option: str) -> list[Path]:
+    if count < 1:
+        raise Refused(f"{option} must be at least 1, got {count}")
+    if not run.is_dir():
+        raise Refused(f"{run}: no such folder; a run's folder is its `out`")
+    there = sorted((run / EXPORTS).glob("step-*"))
+    if len(there) < count:
+        raise Refused(
+            f"{run / EXPORTS}: {len(there)} exports there, {option} {count} asked for; a run keeps "
+            f"them with train.exports={count} (the same command with more train.steps goes on)"
+        )
+    return there
+
+
+def _validation(path: Path, by: str) -> dict[int, float]:
+    """Step -> the number `by`, of a run's valid.jsonl."""
+    if not path.is_file():
+        raise Refused(f"{path}: no such file, so the run has not validated")
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        if by not in row:
+            raise Refused(f"{path}: no number {by!r}{suggest(by, row.keys() - {'step'})}")
+    # A run that broke wrote NaN, which no comparison puts last.
+    return {row["step"]: row[by] if math.isfinite(row[by]) else math.inf for row in rows}
 
 
 def _same(first: native.Saved, other: native.Saved) -> None:

@@ -2,11 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from finetune.average import average
+from finetune.average import average, best, newest
 from januslm import tokenizer
 from januslm.config import Refused
 from januslm.interop import native
@@ -38,7 +39,7 @@ def export(run, step: int, words, objective: str = "janus", **changes) -> Seq2Se
 
 def test_weights_are_the_mean_of_the_last_exports(tmp_path, words):
     models = [export(tmp_path, step, words) for step in (5, 10, 15, 20)]
-    assert average(tmp_path, 3, tmp_path / "mean") == [
+    assert average(tmp_path, newest(tmp_path, 3), tmp_path / "mean") == [
         "step-00000010", "step-00000015", "step-00000020",
     ]  # fmt: skip
     saved = native.read(tmp_path / "mean")
@@ -57,7 +58,7 @@ def test_the_mean_of_equal_weights_is_bit_for_bit_these_weights(tmp_path, words)
         (tmp_path / "exports" / "step-00000007").rename(
             tmp_path / "exports" / f"step-0000000{step}"
         )
-    average(tmp_path, 3, tmp_path / "mean")
+    average(tmp_path, newest(tmp_path, 3), tmp_path / "mean")
     for name, value in native.read(tmp_path / "mean").model.state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name
 
@@ -65,9 +66,11 @@ def test_the_mean_of_equal_weights_is_bit_for_bit_these_weights(tmp_path, words)
 def test_too_few_exports_are_refused_with_the_way_to_more(tmp_path, words):
     export(tmp_path, 5, words)
     with pytest.raises(Refused, match=r"exports: 1 exports there, --last 4 .* train.exports=4"):
-        average(tmp_path, 4, tmp_path / "mean")
+        newest(tmp_path, 4)
     with pytest.raises(Refused, match="--last must be at least 1, got 0"):
-        average(tmp_path, 0, tmp_path / "mean")
+        newest(tmp_path, 0)
+    with pytest.raises(Refused, match="nowhere: no such folder; a run's folder is its `out`"):
+        newest(tmp_path / "nowhere", 1)
 
 
 @pytest.mark.parametrize(
@@ -79,14 +82,58 @@ def test_exports_of_another_model_are_refused(tmp_path, words, other, message):
     export(tmp_path, 5, words)
     export(tmp_path, 6, words, **other)
     with pytest.raises(Refused, match=message):
-        average(tmp_path, 2, tmp_path / "mean")
+        average(tmp_path, newest(tmp_path, 2), tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
 
 
 def test_nothing_is_written_over(tmp_path, words):
     export(tmp_path, 5, words)
     with pytest.raises(Refused, match="step-00000005: is not empty"):
-        average(tmp_path, 1, tmp_path / "exports" / "step-00000005")
+        average(tmp_path, newest(tmp_path, 1), tmp_path / "exports" / "step-00000005")
+
+
+def validated(run, **columns: dict[int, float]) -> None:
+    """Write run/valid.jsonl from {name: {step: value}}."""
+    steps = sorted(next(iter(columns.values())))
+    rows = [{"step": s, **{name: column[s] for name, column in columns.items()}} for s in steps]
+    (run / "valid.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_best_are_those_that_nothing_left_out_beats(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    steps = sorted(int(step) for step in rng.choice(500, rng.integers(1, 12), replace=False))
+    for step in steps:
+        (tmp_path / "exports" / f"step-{step:08d}").mkdir(parents=True)
+    # The log also has steps whose export is gone; whole numbers, so that there are equals.
+    losses = {step: float(rng.integers(5)) for step in {*steps, 500, 501}}
+    broken = losses | dict.fromkeys(rng.permutation(steps)[:2].tolist(), float("nan"))
+    validated(tmp_path, loss=broken)
+    losses |= {step: np.inf for step, loss in broken.items() if np.isnan(loss)}
+    count = int(rng.integers(1, len(steps) + 1))
+    chosen = [int(place.name[5:]) for place in best(tmp_path, count, "loss")]
+    rest = set(steps) - set(chosen)
+    assert (len(chosen), chosen) == (count, sorted(set(chosen)))
+    assert all((losses[c], -c) < (losses[r], -r) for c in chosen for r in rest)
+
+
+def test_the_best_by_another_number_are_others(tmp_path):
+    for step in (1, 2):
+        (tmp_path / "exports" / f"step-{step:08d}").mkdir(parents=True)
+    validated(tmp_path, **{"ce/next": {1: 1.0, 2: 2.0}, "ce/mask": {1: 2.0, 2: 1.0}})
+    assert [best(tmp_path, 1, by)[0].name[-1] for by in ("ce/next", "ce/mask")] == ["1", "2"]
+    with pytest.raises(Refused, match=r"no number 'ce/nxt'; there are ce/mask, ce/next\. Did"):
+        best(tmp_path, 1, "ce/nxt")
+
+
+def test_an_export_that_was_never_validated_is_not_guessed_at(tmp_path):
+    for step in (10, 15):
+        (tmp_path / "exports" / f"step-{step:08d}").mkdir(parents=True)
+    with pytest.raises(Refused, match=r"valid.jsonl: no such file, so the run has not validated"):
+        best(tmp_path, 1, "loss")
+    validated(tmp_path, loss={10: 1.0})
+    with pytest.raises(Refused, match=r"no validation at step 15.*multiple of train\.validate"):
+        best(tmp_path, 1, "loss")
 
 
 def test_a_run_keeps_its_last_exports_and_drops_those_of_a_future_that_was_undone(tmp_path):

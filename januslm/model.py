@@ -10,10 +10,11 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout, gelu, relu
+from torch.nn.functional import gelu, relu
 from torch.utils.checkpoint import checkpoint
 
 from januslm.config import Refused, build, one, suggest
+from januslm.dropout import dropout
 from januslm.packing import Batch, Decoded, Encoded
 from januslm.positions import KINDS, Positions, rotate
 

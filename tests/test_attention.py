@@ -6,7 +6,7 @@ import torch
 from torch.nn.attention.flex_attention import create_mask
 
 from januslm import folder
-from januslm.attention import PADDING, Codes, Side, allowed, dense, flex
+from januslm.attention import FEW, PADDING, Codes, Side, allowed, attend, dense, flex
 from januslm.layout import Rule
 from tests.samples import OBJECTIVES
 
@@ -140,3 +140,19 @@ def test_flex_refuses_attention_dropout():
     queries, keys = rows(np.random.default_rng(1), None, 1, 128)
     with pytest.raises(AssertionError, match="attention_dropout = 0"):
         flex(queries, keys, None, 1, "cpu")(*tensors(queries, keys), dropout=0.1)
+
+
+@pytest.mark.parametrize("keys", [1, 7, FEW, FEW + 1])
+@pytest.mark.parametrize("masked", [False, True])
+def test_few_keys_and_many_give_the_same_products(keys, masked):
+    shape = dict(dtype=torch.float64, requires_grad=True)
+    q, k, v = (torch.randn(3, H, n, D, **shape) for n in (5, keys, keys))
+    mask = torch.rand(3, 1, 5, keys) < 0.5 if masked else torch.ones(3, 1, 5, keys).bool()
+    mask[..., 0] = True
+    scores = torch.einsum("ghqd,ghkd->ghqk", q, k) / D**0.5
+    want = scores.masked_fill(~mask, -torch.inf).softmax(-1) @ v
+    got = attend(q, k, v, mask if masked else None)
+    torch.testing.assert_close(got, want)
+    grads = (torch.autograd.grad(x.sum(), (q, k, v)) for x in (got, want))
+    for one, other in zip(*grads, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-9)

@@ -13,7 +13,7 @@ ENTRY = FOLDERS[1:]
 FLOORS = (
     {"config"},
     {"folder", "log", "board", "ahead", "machine"},
-    {"layout", "noise", "tokenizer", "shards", "sampler", "schedule", "spread", "rundir"}
+    {"layout", "noise", "dropout", "tokenizer", "shards", "sampler", "schedule", "spread", "rundir"}
     | {"significance"},
     {"attention", "positions", "losses", "cache", "prepacked"},
     {"packing", "objectives", "metrics"},

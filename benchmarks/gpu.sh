@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # benchmarks/gpu.sh [PYTHON]: all that wants a GPU, in one call; results in benchmarks/results/ and $OUT.
 #
-# First whether compiled FlexAttention and bf16 train as the dense plan and fp32 do, then the core's
-# property tests and decoding speed.  Not run yet: no GPU was at hand when it was written; the step
+# First whether compiled FlexAttention and bf16 train as the dense plan and fp32 do and whether captured
+# graphs decode as plain passes do, then the core's property tests and decoding speed.  Not run yet: no GPU was at hand when it was written; the step
 # against the reference pattern (step_time.py) is measured on the CPU only.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -15,6 +15,7 @@ from finetune.data import Limits
 from januslm import config, folder, learner
 from januslm.config import Refused
 from januslm.decoding import Output
+from januslm.graphs import Graphed
 from januslm.interop import native
 from januslm.reading import Reader
 
@@ -51,13 +52,18 @@ class Written:
 
 
 def load(
-    run: str | Path, task: str | None = None, data: str | None = None, threads: int | None = None
-) -> Trained:
+    run: str | Path, task: str | None = None, data: str | None = None, threads: int | None = None,
+    graphs: bool = False,
+) -> Trained:  # fmt: skip
     """A run's model on the GPU in bf16 where there is one, else in fp32 on some CPU threads.
 
-    task, data: others than the run was trained with.  Refused for what is not an exported model,
-    and where the task or its data is not known.
+    task, data: others than the run was trained with.  graphs: capture passes (januslm.graphs).
+    Refused for what is not an exported model, where the task or its data is not known, and for
+    graphs without a GPU.
     """
+    gpu = torch.cuda.is_available()
+    if graphs and not gpu:
+        raise Refused("--graphs: there is no CUDA device to capture graphs on")
     torch.set_num_threads(threads or torch.get_num_threads())
     saved = native.read(run)
     name = task or saved.about.get("task")
@@ -69,11 +75,10 @@ def load(
         raise Refused(f"{saved.folder}: does not say where the data lies; name it with --data")
     told, special = {"name": saved.objective, **saved.options}, saved.tokenizer.special
     objective = learner.settle(told, {}, learner.Loss(), "nmt", special, str(saved.folder))
-    gpu = torch.cuda.is_available()
     model = saved.model.cuda().bfloat16() if gpu else saved.model  # bf16 is slower on the CPU
     most = saved.model.config.max_positions
     limits = Limits(about.get("max_source", most), about.get("max_target", most), "cut")
-    reader = Reader(model, objective, packed=not gpu)
+    reader = Graphed(model, objective) if graphs else Reader(model, objective, packed=not gpu)
     return Trained(saved, folder.find("finetune.tasks", name), Path(root), reader, limits)
 
 

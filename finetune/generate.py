@@ -58,6 +58,9 @@ def _arguments() -> argparse.Namespace:
         "--verify", action="store_true",
         help="speculative: decode greedily too and compare each sentence; exit 1 on a difference",
     )  # fmt: skip
+    parser.add_argument(
+        "--graphs", action="store_true", help="CUDA: capture passes and replay them"
+    )
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     parser.add_argument(
         "--out", type=Path, help="default: RUN/predictions/SPLIT.ALGORITHM....jsonl"
@@ -71,7 +74,7 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
     Returns the path of the predictions, and whether --verify found nothing (True without it).
     """
     _check(options)
-    trained = decode.load(options.run, options.task, options.data, options.threads)
+    trained = decode.load(options.run, options.task, options.data, options.threads, options.graphs)
     algorithm = folder.find(decode.ALGORITHMS, options.algorithm)
     given = decode.changes(options.options)
     settings = decode.settings(trained.task, algorithm, given)
@@ -89,7 +92,8 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
         "algorithm": options.algorithm, "settings": settings,
         "checkpoint": str(trained.saved.folder), "task": trained.task.__name__.rpartition(".")[2],
         "split": options.split, "data": str(trained.root), "sentences": len(pairs),
-        "batch": options.batch, "threads": torch.get_num_threads(), "seconds": mine.seconds,
+        "batch": options.batch, "graphs": options.graphs, "threads": torch.get_num_threads(),
+        "seconds": mine.seconds,
         "ms_per_sentence": 1000 * mine.seconds / len(pairs), "tokens": mine.tokens,
         "passes": mine.passes, "truncated": counts["sources cut"], "limit": options.limit,
         "empty": {k: n for k, n in counts.items() if k.startswith("empty")},

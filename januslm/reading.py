@@ -203,21 +203,25 @@ class Reader:
 
         masks: for the inner layers and for the last -> [B * rows, D].
         """
-        batch, each = tokens.shape
-        turned = place.flatten() if self.model.config.positions == "rotary" else None
-        if batch > 1:  # the same rows in every sentence
-            start = torch.arange(batch, device=tokens.device)[:, None] * each
-            keys, rows = (start + keys).flatten(), (start + rows).flatten()
-        x = self.decoder.start(self.model.embed(tokens.flatten()), place.flatten())
-        keys = keys if self.asks else None
-        rows = rows if len(rows) < len(x) else None
-        cross = Shared(batch, state.heard)
-        for i, layer in enumerate(self.layers):
-            final = i == len(self.layers) - 1
-            cached = Cached(state.cache[i], state.used, batch, masks[final])
-            x = layer(
-                x, View(cached, cross, keys, rows if final else None, turned), state.memory[i]
-            )
+        batch = len(tokens)
+        last = len(self.layers) - 1
+        plans = [
+            Cached(pair, state.used, batch, masks[i == last]) for i, pair in enumerate(state.cache)
+        ]
+        rows = rows if len(rows) < tokens.shape[1] else None
+        return self._through(
+            tokens, place, plans, Shared(batch, state.heard), state.memory,
+            everywhere(keys, *tokens.shape) if self.asks else None, everywhere(rows, *tokens.shape),
+        )  # fmt: skip
+
+    def _through(self, tokens, place, plans, cross, memory, keys, rows) -> Tensor:
+        """The decoder's layers, each reading by its own plan -> [wanted rows, D]."""
+        place = place.flatten()
+        turned = place if self.model.config.positions == "rotary" else None
+        x = self.decoder.start(self.model.embed(tokens.flatten()), place)
+        for i, (layer, plan) in enumerate(zip(self.layers, plans, strict=True)):
+            wanted = rows if i == len(self.layers) - 1 else None
+            x = layer(x, View(plan, cross, keys, wanted, turned), memory[i])
         return self.decoder.exit(x)
 
     @torch.inference_mode()
@@ -232,19 +236,26 @@ class Reader:
         batch, canvases, length = tokens.shape
         step = torch.arange(length, device=tokens.device)
         place = (first + step).clamp(max=self.model.config.max_positions - 1)
-        place = place.repeat(batch * canvases)
         real = step < sizes.view(-1, 1, 1, 1)
         mask = None if real.all() else barred(real, self.model.embedding.weight.dtype)
-        own = Batched(batch * canvases, mask)
         rows, real = _rows(asked.view(batch * canvases, length))
-        turned = place if self.model.config.positions == "rotary" else None
-        cross = Shared(batch, state.heard)
-        x = self.decoder.start(self.model.embed(tokens.flatten()), place)
-        for i, layer in enumerate(self.layers):
-            final = rows if i == len(self.layers) - 1 else None
-            x = layer(x, View(own, cross, None, final, turned), state.memory[i])
-        x = self.decoder.exit(x)
+        x = self._canvases(
+            state, tokens.reshape(-1, length), place.repeat(batch * canvases), mask, rows
+        )
         return self.logits(x if real is None else x.index_select(0, real))
+
+    def _canvases(self, state: State, tokens, place, mask, rows) -> Tensor:
+        """tokens int64 [B * C, L] -> [rows, D]."""
+        plans = [Batched(len(tokens), mask)] * len(self.layers)
+        cross = Shared(len(state), state.heard)
+        return self._through(tokens, place, plans, cross, state.memory, None, rows)
+
+
+def everywhere(index: Tensor | None, batch: int, each: int) -> Tensor | None:
+    """The same rows of every sentence: int64 [n], among `each` -> int64 [batch * n]."""
+    if index is None or batch == 1:
+        return index
+    return (torch.arange(batch, device=index.device)[:, None] * each + index).flatten()
 
 
 def _twice(mask: Tensor | None, used: int, size: int, like: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from finetune import generate
 from finetune.tasks import iwslt14
@@ -188,6 +189,11 @@ def test_a_mistake_is_told_in_one_line(root, refused, words, message):  # noqa: 
     (root / "test.de").touch()
     assert message in refused(run, *(word.format(root=root) for word in words))
     assert not (run / "predictions").exists() or not list((run / "predictions").iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_graphs_without_a_gpu_are_refused(root, refused):  # noqa: F811
+    assert "--graphs: there is no CUDA device" in refused(teach(root), "--graphs")
 
 
 def test_a_foreign_tokenizer_is_refused_by_name(root, refused):  # noqa: F811

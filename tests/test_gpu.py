@@ -1,11 +1,15 @@
-"""On a CUDA device the compiled FlexAttention trains exactly as the dense plan does."""
+"""On a CUDA device: FlexAttention trains as the dense plan does, graphs decode as plain passes."""
 
 import numpy as np
 import pytest
 import torch
 
+from januslm.folder import find, options
+from januslm.graphs import Graphed
 from januslm.learner import Learner
-from tests.samples import coefficients, examples, model, packed, settled
+from januslm.reading import Reader
+from tests.samples import SPECIAL, coefficients, examples, model, packed, sentence, settled
+from tests.test_decoding import WAYS
 
 pytestmark = [
     pytest.mark.gpu,
@@ -36,3 +40,23 @@ def test_flex_rows_give_the_loss_and_gradients_of_the_dense_plan():
 def test_bf16_follows_fp32():
     one, other = (losses_and_gradients(512, kind)[0] for kind in (torch.float32, torch.bfloat16))
     assert other == pytest.approx(one, rel=0.02)
+
+
+@pytest.mark.parametrize("read", ["next", "past"])
+@pytest.mark.parametrize("name", WAYS)
+def test_captured_graphs_write_what_plain_passes_write(name, read):
+    torch.manual_seed(0)
+    network = model(double=False, width=64, ffn=128).eval().cuda()
+    objective = settled("janus", read=read)
+    rng = np.random.default_rng(1)
+    sources = [sentence(rng, size) for size in rng.integers(3, 30, 12)]
+    decode = find("januslm.decoding", name).decode
+    limit = {} if name in ("mask_predict", "semi") else {"max_length": 40}
+    given = options(decode, WAYS[name] | limit, "decode")
+    want = decode(Reader(network, objective), sources, SPECIAL, **given)
+    reader = Graphed(network, objective, patience=0)
+    for _ in range(2):
+        for a, b in zip(decode(reader, sources, SPECIAL, **given), want, strict=True):
+            assert a.tokens.tolist() == b.tokens.tolist()
+            assert a.score == pytest.approx(b.score, abs=1e-4)
+    assert all(made.graph is not None for made in reader.recorded.values())

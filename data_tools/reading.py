@@ -5,6 +5,7 @@ import gzip
 import io
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,7 +92,9 @@ def opened(path: Path) -> Iterator[BinaryIO]:
                 yield io.BufferedReader(_Unpacked(_frames(raw)))
             else:
                 yield raw
-    except (EOFError, gzip.BadGzipFile, zstandard.ZstdError, zipfile.BadZipFile) as error:
+    except (
+        EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError, zipfile.BadZipFile,
+    ) as error:  # fmt: skip
         raise Refused(f"{path}: damaged or cut short ({error})") from None
     except OSError as error:
         raise Refused(f"{path}: cannot be read ({error.strerror or error})") from None

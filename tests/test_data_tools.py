@@ -133,6 +133,22 @@ def test_a_packed_file_that_was_cut_short_is_refused_by_name(tmp_path, suffix):
         texts_of(jsonl.inputs(tmp_path, files=["a.*"]))
 
 
+def test_a_packed_file_with_a_flipped_bit_is_refused_or_reads_the_same(tmp_path):
+    packed = gzip.compress(lines(sentences(200, 1)))
+    whole = [json.loads(line)["text"] for line in gzip.decompress(packed).splitlines()]
+    ends = []
+    for place in range(0, len(packed), 97):
+        flipped = bytearray(packed)
+        flipped[place] ^= 16
+        (tmp_path / "a.jsonl.gz").write_bytes(flipped)
+        try:
+            ends.append(texts_of(jsonl.inputs(tmp_path, files=["a.*"])) == whole)
+        except Refused as error:
+            ends.append(str(error).startswith(f"{tmp_path}/a.jsonl.gz: damaged or cut short"))
+    assert all(ends)
+    assert len(ends) > 10
+
+
 def test_jsonl_finds_text_under_a_dotted_key(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"doc": {"body": "deep"}}\n')
     assert texts_of(jsonl.inputs(tmp_path, files=["a.jsonl"], field="doc.body")) == ["deep"]
@@ -149,6 +165,16 @@ def test_jsonl_finds_text_under_a_dotted_key(tmp_path):
 def test_plain_text_is_split_as_asked(tmp_path, split, wanted):
     (tmp_path / "a.txt").write_text("one\ntwo\n\nthree\n")
     assert texts_of(text.inputs(tmp_path, files=["*.txt"], split=split)) == wanted
+
+
+def test_words_that_subword_nmt_cut_are_read_whole_if_asked(tmp_path):
+    (tmp_path / "a.bpe.de").write_text("ein ha@@ us\ngr@@ oß@@\nmail @@ home\n")
+    for undone, wanted in (
+        (True, ["ein haus", "groß", "mail home"]),
+        (False, ["ein ha@@ us", "gr@@ oß@@", "mail @@ home"]),
+    ):
+        inputs = text.inputs(tmp_path, files=["*.de"], split="line", undo_bpe=undone)
+        assert texts_of(inputs) == wanted
 
 
 def test_every_text_of_a_zip_is_read_in_its_encoding(tmp_path):

@@ -1,5 +1,6 @@
 """Plain text, as it is or packed (.gz, .zst, .zip): a document per file, paragraph or line."""
 
+import re
 import zipfile
 from collections.abc import Iterator
 from functools import partial
@@ -17,19 +18,22 @@ def inputs(
     split: Annotated[str, Allowed(choices=("file", "blank", "line"))] = "blank",
     encoding: str = "utf-8",
     minimum_words: Annotated[int, Allowed(low=0)] = 0,
+    undo_bpe: bool = False,
     invalid: Invalid = "replace",
 ) -> list[Input]:
     """One input per file; of a .zip, every member that ends in .txt.
 
     files: patterns below root, ** for any depth.  split: what ends a document: the file, a blank
     line, or every line.  encoding: of the files, e.g. latin-1.  minimum_words: shorter documents,
-    headings for example, are dropped.
+    headings for example, are dropped.  undo_bpe: ha@@ us of subword-nmt is read as haus.
     """
     try:
         "".encode(encoding)
     except LookupError:
         raise Refused(f"encoding {encoding!r} is not known; utf-8 and latin-1 are") from None
-    reader = partial(_read, split=split, encoding=encoding, least=minimum_words, invalid=invalid)
+    reader = partial(
+        _read, split=split, encoding=encoding, least=minimum_words, whole=undo_bpe, invalid=invalid
+    )
     return [
         Input(name, path.stat().st_size, partial(reader, name, path))
         for name, path in matching(root, files)
@@ -37,11 +41,15 @@ def inputs(
 
 
 def _read(
-    name: str, path: Path, split: str, encoding: str, least: int, invalid: str
+    name: str, path: Path, split: str, encoding: str, least: int, whole: bool, invalid: str
 ) -> Iterator[Document | Dropped]:
     for where, raw in _chunks(path, split):
-        text = raw if encoding == "utf-8" else raw.decode(encoding, "replace")
-        found = document(text.strip(), name, invalid, where)
+        text = raw.strip()
+        if encoding != "utf-8":
+            text = raw.decode(encoding, "replace").strip().encode()
+        if whole:
+            text = re.sub(rb"@@(?: |$)", b"", text, flags=re.MULTILINE)
+        found = document(text, name, invalid, where)
         if not isinstance(found, Document):
             yield found
         elif not found.text and split != "file":

@@ -1,10 +1,9 @@
 """A task's texts as token pairs: read once, cut to the model's limits, kept as flat arrays."""
 
-import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,11 +11,14 @@ from types import ModuleType
 
 import numpy as np
 
+from finetune import pairs
+from finetune.pairs import Pair
 from januslm.config import Refused
 from januslm.sampler import Sampler
 from januslm.tokenizer import Tokenizer
 
 CHUNK = 4096  # texts that are tokenized at once
+SIDES = ("source", "target")
 
 
 @dataclass(frozen=True)
@@ -33,36 +35,28 @@ def prepare(
 ) -> dict:
     """Tokenize one split into `folder` unless it is there already, from these very files.
 
-    Returns the counts of the split.
+    Returns the counts of the split, which `told` puts into words.
     Refused for an empty split, and for a text over its limit where limits.longer is "refuse".
     """
     about = {
         "task": task.__name__, "root": str(root), "split": split, "tokenizer": tokenizer.sha256,
-        "limits": vars(limits), "files": _signature(root, task),
+        "limits": vars(limits), "files": _signature(task, root, split),
     }  # fmt: skip
-    about["key"] = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     done = folder / "counts.json"
     if done.exists():
         found = json.loads(done.read_text())
-        if found["key"] == about["key"]:
+        if all(found.get(key) == value for key, value in about.items()):
             return found
+        done.unlink()  # first: a stop in between must not leave it beside arrays of other texts
     folder.mkdir(parents=True, exist_ok=True)
     skipped: Counter = Counter()
-    pairs = iter(task.read(root, split, skipped=skipped))
-    texts: dict[str, list] = {"source": [], "target": []}
     counts: Counter = Counter()
-    while chunk := list(islice(pairs, CHUNK)):
-        sides = {"source": [p.source for p in chunk], "target": [p.targets[0] for p in chunk]}
-        for side, lines in sides.items():
-            most = getattr(limits, side)
-            encoded = _cut(tokenizer.encode(lines), most, limits, side, split, counts)
-            texts[side].extend(_ended(encoded, tokenizer))
-        counts["pairs"] += len(chunk)
+    found_pairs = iter(task.read(root, split, skipped=skipped))
+    arrays = _tokenized(found_pairs, tokenizer, limits, counts, str(root))
     if not counts["pairs"]:
         raise Refused(f"{root}: split {split!r} of {task.__name__} has no pairs")
-    for side, arrays in texts.items():
-        _save(folder / f"{side}.tokens.npy", np.concatenate(arrays).astype(np.int32))
-        _save(folder / f"{side}.starts.npy", np.cumsum([0] + [len(a) for a in arrays]))
+    for name, array in arrays.items():
+        _save(folder / f"{name}.npy", array)
     about |= {"counts": dict(counts), "skipped": dict(skipped)}
     aside = done.with_suffix(".new")
     aside.write_text(json.dumps(about, indent=1))
@@ -70,23 +64,69 @@ def prepare(
     return about
 
 
-def _signature(root: Path, task: ModuleType) -> list:
-    """Names, sizes and times of the files a task may read: other files, other pairs."""
-    places = (root, root / task.__name__.rpartition(".")[2])
-    files = [f for place in places if place.is_dir() for f in place.iterdir() if f.is_file()]
-    return [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in sorted(files)]
+def told(about: dict) -> str:
+    """What `prepare` returned, in a line: how many, how long, from where; all that was changed."""
+    counts = about["counts"]
+    source, target = (counts[f"{side} tokens"] / counts["pairs"] for side in SIDES)
+    parts = [f"{counts['pairs']:,} pairs of {source:.1f} source and {target:.1f} target tokens"]
+    named = ("sources cut", "targets cut", "targets equal to their source")
+    parts += [f"{counts[key]:,} {key}" for key in named if counts.get(key)]
+    kept = "left out" if about["split"] == "train" else "kept"
+    parts += [f"{number:,} {reason} {kept}" for reason, number in about["skipped"].items()]
+    files = [Path(name) for name, _, _ in about["files"]]
+    if files:
+        names = " + ".join(path.name for path in files)
+        parts.append(f"from {files[0].parent / names}")
+    return ", ".join(parts)
 
 
-def _cut(encoded, most: int, limits: Limits, side: str, split: str, counts: Counter) -> list:
-    room = most - 2
-    long = sum(len(e) > room for e in encoded)
+def _signature(task: ModuleType, root: Path, split: str) -> list:
+    """Names, sizes and times of the files that the task reads: other files, other pairs."""
+    with pairs.opened() as files:
+        next(iter(task.read(root, split, skipped=Counter())), None)
+    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
+def _tokenized(
+    found: Iterable[Pair], tokenizer: Tokenizer, limits: Limits, counts: Counter, where: str
+) -> dict[str, np.ndarray]:
+    """Flat tokens (int32) and where each text starts (int64) of both sides, by file name."""
+    # An array per chunk, not per text: millions of small arrays take more room than their tokens.
+    tokens: dict[str, list] = {side: [] for side in SIDES}
+    sizes: dict[str, list] = {side: [0] for side in SIDES}
+    found = iter(found)
+    while chunk := list(islice(found, CHUNK)):
+        names = [f"{where}: {pair.id}" for pair in chunk]
+        texts = {"source": [p.source for p in chunk], "target": [p.targets[0] for p in chunk]}
+        for side in SIDES:
+            encoded = _cut(tokenizer.encode(texts[side]), side, limits, names, counts)
+            ended = _ended(encoded, tokenizer)
+            tokens[side].append(np.concatenate(ended).astype(np.int32))
+            sizes[side] += map(len, ended)
+            counts[f"{side} tokens"] += len(tokens[side][-1])
+        counts["pairs"] += len(chunk)
+        counts["targets equal to their source"] += sum(p.source == p.targets[0] for p in chunk)
+    made: dict[str, np.ndarray] = {}
+    for side in SIDES if counts["pairs"] else ():
+        made[f"{side}.tokens"] = np.concatenate(tokens.pop(side))
+        made[f"{side}.starts"] = np.cumsum(sizes.pop(side))
+    return made
+
+
+def _cut(
+    encoded: list[np.ndarray], side: str, limits: Limits, names: Sequence[str], counts: Counter
+) -> list[np.ndarray]:
+    most = getattr(limits, side)
+    room = most - 2  # beside BOS and EOS
+    long = [i for i, e in enumerate(encoded) if len(e) > room]
     if long and limits.longer == "refuse":
+        name, size = names[long[0]], len(encoded[long[0]])
         raise Refused(
-            f"{split}: {long} {side}s are longer than max_{side} = {most} tokens; raise it, or set "
-            'data.longer = "cut"'
+            f"{name}: its {side} has {size} tokens, and data.max_{side} = {most} has room for "
+            f'{room}; raise it, or set data.longer = "cut"'
         )
-    counts[f"{side}s cut"] += long
-    counts[f"{side} tokens cut"] += sum(max(0, len(e) - room) for e in encoded)
+    counts[f"{side}s cut"] += len(long)
+    counts[f"{side} tokens cut"] += sum(len(encoded[i]) - room for i in long)
     return [e[:room] for e in encoded]
 
 
@@ -106,10 +146,7 @@ class Pairs:
 
     def __init__(self, folder: Path, seed: int):
         self._tokens, self._starts = (
-            {
-                side: np.load(folder / f"{side}.{kind}.npy", mmap_mode="r")
-                for side in ("source", "target")
-            }
+            {side: np.load(folder / f"{side}.{kind}.npy", mmap_mode="r") for side in SIDES}
             for kind in ("tokens", "starts")
         )
         self.size = len(self._starts["source"]) - 1
@@ -131,5 +168,6 @@ class Pairs:
 def sources(texts: list[str], tokenizer: Tokenizer, limits: Limits) -> tuple[list, int]:
     """Sources to decode, BOS to EOS, and how many had to be cut."""
     counts: Counter = Counter()
-    encoded = _cut(tokenizer.encode(texts), limits.source, limits, "source", "input", counts)
+    names = [f"text {number}" for number in range(1, len(texts) + 1)]
+    encoded = _cut(tokenizer.encode(texts), "source", limits, names, counts)
     return _ended(encoded, tokenizer), counts["sources cut"]

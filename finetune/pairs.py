@@ -3,14 +3,18 @@
 import gzip
 import json
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
 from januslm.config import Refused
 
 SPLITS = ("train", "valid", "test")
+MADE = "distill.json"  # lies beside files that a teacher wrote, and says of which task
 
 
 @dataclass(frozen=True)
@@ -40,21 +44,58 @@ def known(split: str) -> str:
     return split
 
 
+_opened: ContextVar[dict[Path, None] | None] = ContextVar("_opened", default=None)
+
+
+@contextmanager
+def opened() -> Iterator[dict[Path, None]]:
+    """Collects the files that `lines` opens meanwhile: what a task really reads, in order.
+
+    Asking the task would need a second list of its files, which could differ from the first.
+    """
+    files: dict[Path, None] = {}
+    token = _opened.set(files)
+    try:
+        yield files
+    finally:
+        _opened.reset(token)
+
+
 def lines(path: Path) -> Iterator[str]:
     """The lines of a text file, plain or .gz, ended by a line feed and by nothing else.
 
     str.splitlines would also break at U+2028 or a form feed, and shift every line after it.
+    A byte order mark is no text. Refused for what is not UTF-8, with the line, and a damaged .gz.
     """
     path = Path(path)
     if not path.is_file():
         raise Refused(f"{path}: no such file")
-    opened = gzip.open if path.suffix == ".gz" else open
+    if (files := _opened.get()) is not None:
+        files[path] = None
     try:
-        with opened(path, "rt", encoding="utf-8", newline="\n") as file:
+        with _open(path)(path, "rt", encoding="utf-8-sig", newline="\n") as file:
             for line in file:
                 yield line.rstrip("\r\n")
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-        raise Refused(f"{path}: not readable as UTF-8 text: {error}") from None
+    except UnicodeDecodeError:
+        raise Refused(_undecodable(path)) from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise Refused(f"{path}: a damaged .gz: {error}") from None
+
+
+def _open(path: Path):
+    return gzip.open if path.suffix == ".gz" else open
+
+
+def _undecodable(path: Path) -> str:
+    """Which line it is; text mode decodes by blocks and does not know."""
+    with _open(path)(path, "rb") as file:
+        for number, raw in enumerate(file, 1):
+            try:
+                raw.decode("utf-8")
+            except UnicodeDecodeError as error:
+                byte, place = raw[error.start], error.start + 1
+                return f"{path}:{number}: not UTF-8 text: {error.reason} 0x{byte:02x}, byte {place}"
+    return f"{path}: not UTF-8 text"
 
 
 def records(path: Path, *keys: str) -> Iterator[dict]:
@@ -81,12 +122,13 @@ def aligned(source: Path, target: Path) -> Iterator[tuple[str, str]]:
 def checked(
     pairs: Iterable[Pair], where: str, split: str, skipped: Counter | None = None
 ) -> Iterator[Pair]:
-    """The pairs, where none is empty and no id comes twice.
+    """The pairs, where there are some, none is empty and no id comes twice.
 
     An empty text is Refused, unless the caller hands in `skipped` to count it: then a training
     pair is left out, and a test pair is kept, so that line n of the test set stays line n.
     """
     seen: set[str] = set()
+    number = 0
     for number, pair in enumerate(pairs, 1):
         if pair.id in seen:
             raise Refused(f"{where}: id {pair.id!r} comes twice (second time in line {number})")
@@ -101,6 +143,8 @@ def checked(
             if split == "train":
                 continue
         yield pair
+    if not number:
+        raise Refused(f"{where}: nothing in it for the {split} split")
 
 
 def leading(text: str, count: int = 1, joint: str = " ") -> str:

@@ -1,12 +1,15 @@
 """Task texts become token pairs: nothing is lost uncounted, and the order needs no state."""
 
+import gzip
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from finetune.data import Limits, Pairs, prepare, sources
-from finetune.pairs import Pair
+from finetune.data import CHUNK, Limits, Pairs, prepare, sources, told
+from finetune.pairs import Pair, lines, opened
+from finetune.tasks import wmt16
 from januslm import tokenizer
 from januslm.config import Refused
 
@@ -87,9 +90,18 @@ def test_what_is_cut_is_counted(tmp_path, words):
     assert longest == [8, 6]
 
 
-def test_a_long_text_is_refused_if_asked_for(tmp_path, words):
-    with pytest.raises(Refused, match=r"train: \d+ sources are longer than max_source = 8 tokens"):
-        prepare(task(sentences(40)), tmp_path, "train", words, Limits(8, 64, "refuse"), tmp_path)
+def test_a_long_text_is_refused_by_name_if_asked_for(tmp_path, words):
+    """Beyond the first chunk too: the message counts neither chunks nor the pairs inside one."""
+    short, long = ("the fox", "the fox"), ("the fox", " ".join(WORDS))
+    for place in (0, 7, CHUNK + 5):
+        pairs = task([short] * place + [long])
+        message = (
+            rf"{tmp_path}: train-{place}: its target has \d+ tokens, and data.max_target = 8 has "
+            'room for 6; raise it, or set data.longer = "cut"'
+        )
+        with pytest.raises(Refused, match=message):
+            prepare(pairs, tmp_path, "train", words, Limits(64, 8, "refuse"), tmp_path / "d")
+        assert not (tmp_path / "d" / "counts.json").exists()
 
 
 def test_a_split_without_pairs_is_refused(tmp_path, words):
@@ -97,16 +109,125 @@ def test_a_split_without_pairs_is_refused(tmp_path, words):
         prepare(task([]), tmp_path, "train", words, Limits(8, 8, "cut"), tmp_path / "d")
 
 
+def lay(folder, texts) -> None:
+    """texts as FOLDER/wmt16/en-ro/train/corpus.bpe.{en,ro}, two folders below where a root is."""
+    place = folder / "wmt16" / "en-ro" / "train"
+    place.mkdir(parents=True, exist_ok=True)
+    for end, side in zip(("en", "ro"), zip(*texts, strict=True), strict=True):
+        (place / f"corpus.bpe.{end}").write_text("".join(f"{one}\n" for one in side))
+
+
 def test_other_limits_or_files_prepare_anew_and_the_same_ones_do_not(tmp_path, words):
-    def prepared(count, limits):
-        pairs = task(sentences(count))
-        return prepare(pairs, tmp_path, "train", words, limits, tmp_path / "d")["counts"]["pairs"]
+    def prepared(limits, tokenizer=words):
+        lay_before = [path.stat().st_mtime_ns for path in (tmp_path / "d").glob("*.npy")]
+        about = prepare(wmt16, tmp_path, "train", tokenizer, limits, tmp_path / "d")
+        return about["counts"]["pairs"], lay_before == [
+            path.stat().st_mtime_ns for path in (tmp_path / "d").glob("*.npy")
+        ]
 
     limits = Limits(64, 64, "cut")
-    assert [prepared(9, limits), prepared(8, limits)] == [9, 9]
-    (tmp_path / "more.txt").write_text("the data changed")
-    assert prepared(7, limits) == 7
-    assert prepared(8, Limits(64, 32, "cut")) == 8
+    lay(tmp_path, sentences(9))
+    assert [prepared(limits), prepared(limits)] == [(9, False), (9, True)]
+    (tmp_path / "wmt16" / "notes.txt").write_text("not a file that the task reads")
+    assert prepared(limits) == (9, True)
+    lay(tmp_path, sentences(7))
+    assert prepared(limits) == (7, False)
+    assert prepared(Limits(64, 32, "cut")) == (7, False)
+    other = tokenizer.train([" ".join(WORDS)], 290, tmp_path / "other.json")
+    assert prepared(Limits(64, 32, "cut"), other) == (7, False)
+
+
+def test_a_preparation_that_was_stopped_is_never_taken_for_the_one_before_it(tmp_path, words):
+    """Else arrays of two preparations could lie beside the counts of one."""
+    first, second = Limits(64, 64, "cut"), Limits(8, 8, "cut")
+    lay(tmp_path, sentences(9))
+    prepare(wmt16, tmp_path, "train", words, first, tmp_path / "d")
+    in_the_way = tmp_path / "d" / "target.starts.npy"
+    in_the_way.unlink()
+    in_the_way.mkdir()
+    with pytest.raises(OSError, match=in_the_way.name):
+        prepare(wmt16, tmp_path, "train", words, second, tmp_path / "d")
+    in_the_way.rmdir()
+    prepare(wmt16, tmp_path, "train", words, first, tmp_path / "d")
+    found = Pairs(tmp_path / "d", 0).read(np.arange(9))
+    assert sorted(words.decode(source) for source, _ in found) == sorted(
+        source for source, _ in sentences(9)
+    )
+
+
+def test_the_line_for_people_says_all_that_was_changed(tmp_path, words):
+    texts = [("the fox", "the fox"), ("", "the dog"), (" ".join(WORDS), "the dog"), ("it", "it")]
+    lay(tmp_path, texts)
+    about = prepare(wmt16, tmp_path, "train", words, Limits(8, 8, "cut"), tmp_path / "d")
+    sizes = [
+        np.mean([min(len(e) + 2, 8) for e in words.encode([t[side] for t in texts if t[0]])])
+        for side in (0, 1)
+    ]
+    place = tmp_path / "wmt16" / "en-ro" / "train"
+    assert told(about) == (
+        f"3 pairs of {sizes[0]:.1f} source and {sizes[1]:.1f} target tokens, 1 sources cut, "
+        "2 targets equal to their source, 1 empty source left out, "
+        f"from {place / 'corpus.bpe.en'} + corpus.bpe.ro"
+    )
+    assert "empty source kept" in told(about | {"split": "valid"})
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_byte_that_is_not_utf8_is_refused_with_its_line(tmp_path, packed):
+    rng = np.random.default_rng(0)
+    path = tmp_path / ("x.gz" if packed else "x")
+    for _ in range(20):
+        rows = [bytes(rng.integers(97, 123, rng.integers(0, 2000))) for _ in range(20)]
+        bad = int(rng.integers(20))
+        place = int(rng.integers(len(rows[bad]) + 1))
+        rows[bad] = rows[bad][:place] + b"\xff" + rows[bad][place:]
+        whole = b"\n".join(rows) + b"\n"
+        path.write_bytes(gzip.compress(whole, 1) if packed else whole)
+        message = f"{path}:{bad + 1}: not UTF-8 text: invalid start byte 0xff, byte {place + 1}"
+        with pytest.raises(Refused) as error:
+            list(lines(path))
+        assert str(error.value) == message
+
+
+def test_a_packed_file_with_a_flipped_bit_or_a_lost_end_is_refused_or_reads_the_same(tmp_path):
+    texts = [source for source, _ in sentences(25)]
+    packed = gzip.compress("".join(f"{text}\n" for text in texts).encode())
+    path, wrong = tmp_path / "x.gz", []
+    for place in range(1, len(packed)):
+        flipped = packed[:place] + bytes([packed[place] ^ 4]) + packed[place + 1 :]
+        for damaged in (packed[:place], flipped):
+            path.write_bytes(damaged)
+            try:
+                found = str(list(lines(path)) == texts)
+            except Refused as error:
+                found = str(error)
+            wrong.append(found)
+    kinds = Counter("refused" if f.startswith(f"{path}: a damaged .gz: ") else f for f in wrong)
+    assert set(kinds) == {"refused", "True"}  # "True": a bit of the header, such as its time
+    assert kinds["refused"] > 1.9 * len(packed)
+
+
+def test_a_byte_order_mark_is_no_text_and_a_no_break_space_is(tmp_path):
+    (tmp_path / "x").write_bytes("\ufeffone\r\n\u00a0two\u2028\n\n".encode())
+    assert list(lines(tmp_path / "x")) == ["one", "\u00a0two\u2028", ""]
+
+
+def test_a_file_without_a_line_is_no_test_set(tmp_path):
+    """Else a score of nothing would be printed as 0."""
+    for end in ("en", "ro"):
+        (tmp_path / f"test.{end}").write_text("")
+    with pytest.raises(Refused, match=r"test\.en: nothing in it"):
+        list(wmt16.read(tmp_path, "test"))
+
+
+def test_files_are_noted_while_somebody_asks(tmp_path):
+    lay(tmp_path, sentences(3))
+    with opened() as outer:
+        list(wmt16.read(tmp_path, "train"))
+        with opened() as inner:
+            next(iter(wmt16.read(tmp_path, "train")))
+    list(lines(tmp_path / "wmt16" / "en-ro" / "train" / "corpus.bpe.en"))
+    assert [path.suffix for path in inner] == [path.suffix for path in outer] == [".en", ".ro"]
 
 
 def test_sources_to_decode_are_cut_and_counted(words):

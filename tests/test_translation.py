@@ -1,13 +1,16 @@
 """Prepared translation files in every form: BPE undone, lines not shifted, directions distinct."""
 
 import gzip
+import json
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from data_tools.recipe import read as recipe
+from data_tools.vocabulary import learn
 from finetune import pairs, report
-from finetune.__main__ import Run as TrainingRun
+from finetune.__main__ import load
 from finetune.pairs import Pair
 from finetune.report import Run
 from finetune.tasks import (
@@ -20,9 +23,8 @@ from finetune.tasks import (
     wmt16,
     wmt16_ro_en,
 )
-from januslm import config
 from januslm.config import Refused
-from januslm.folder import find
+from januslm.tokenizer import Tokenizer
 from tests.conftest import ROOT
 
 BPE = ("das ist ein ha@@ us .", "ein gro@@ ßes ha@@ us", "gu@@ t")
@@ -70,6 +72,8 @@ def test_bpe_at_the_end_of_a_line_is_undone_too():
     [
         (wmt14, "wmt16_en_de_bpe32k/newstest2014.tok.bpe.32000", ("en", "de")),
         (wmt14, "wmt17_en_de/test", ("en", "de")),
+        (wmt14, "wmt14_ende/test.en-de", ("en", "de")),
+        (wmt14, "wmt14.en-de/test", ("en", "de")),
         (wmt14, "wmt14/newstest2014", ("en", "de")),
         (wmt16, "wmt16/en-ro/test/test.bpe", ("en", "ro")),
         (wmt16, "newstest2016", ("en", "ro")),
@@ -137,14 +141,65 @@ def test_scores_are_fairseqs_and_say_so():
         assert list(scores) == ["bleu fairseq"]
 
 
-@pytest.mark.parametrize("name", ["iwslt14_janus", "wmt14_janus"])
-def test_run_files_agree_with_the_published_settings_of_their_task(name):
-    run = config.load(TrainingRun, str(ROOT / f"finetune/runs/{name}.toml"), [])
-    told = find("finetune.tasks", run.task).FINETUNE
-    assert run.optimizer.lr == told["lr"]
-    assert run.optimizer.weight_decay == told["weight_decay"]
-    assert run.optimizer.betas == (told["beta1"], told["beta2"])
-    assert (run.schedule.name, run.schedule.warmup) == (told["schedule"], told["warmup"])
-    assert (run.schedule.start, run.train.steps) == (told["first_lr"], told["updates"])
-    assert run.model["dropout"] == told["dropout"]
-    assert run.train.accumulate == told["accumulation"]
+# Of JANUS' scripts: lr, dropout, weight decay, tokens x GPUs x accumulation, seed.
+PUBLISHED = {
+    "iwslt14": (5e-4, 0.3, 1e-4, (4096, 2, 1), 2048),
+    "wmt14": (7e-4, 0.2, 0.01, (8192, 4, 4), 64),
+    "wmt16": (7e-4, 0.3, 0.01, (8192, 4, 1), 64),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_run_files_hold_the_published_settings(name):
+    lr, dropout, decay, (tokens, gpus, accumulation), seed = PUBLISHED[name]
+    run = load(ROOT / f"finetune/runs/{name}_janus.toml")
+    assert (run.task, run.objective) == (name, {"name": "janus"})
+    assert run.optimizer.lr == lr
+    assert (run.optimizer.weight_decay, tuple(run.optimizer.betas)) == (decay, (0.9, 0.98))
+    assert (run.schedule.name, run.schedule.warmup) == ("inverse_sqrt", 10000)
+    assert (run.schedule.start, run.train.steps) == (1e-7, 200_000)
+    assert (run.model["preset"], run.model["dropout"]) == ("iwslt", dropout)
+    sizes = (run.model.get("ffn", 1024), run.model.get("heads", 4))
+    assert sizes == ((1024, 4) if name == "iwslt14" else (2048, 8))
+    assert (run.train.accumulate, run.train.clip, run.train.seed) == (accumulation, 0.0, seed)
+    # Examples, not tokens: the same budget at 28 to 32 tokens a pair, in equal parts per process.
+    assert 28 <= tokens * gpus * accumulation / run.train.batch <= 32.5
+    assert run.train.batch % (gpus * accumulation) == 0
+    assert (run.loss.normalize, run.packing.encoder_passes) == ("microbatch", 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "stem", "ends"),
+    [
+        ("iwslt14", "iwslt14.tokenized.de-en/train", ("de", "en")),
+        ("wmt14", "wmt16_en_de_bpe32k/train.tok.clean.bpe.32000", ("en", "de")),
+        ("wmt16", "wmt16/en-ro/train/corpus.bpe", ("en", "ro")),
+    ],
+)
+def test_the_joint_vocabulary_is_of_the_words_that_its_task_reads(tmp_path, name, stem, ends):
+    """Both languages, and no "@@", which the task never shows to the model."""
+    lay(tmp_path, stem, dict(zip(ends, (BPE * 9, ENGLISH * 9), strict=True)))
+    changes = [f"root={tmp_path}", f"out={tmp_path / 'corpus'}"]
+    learn(recipe(str(ROOT / f"data_tools/corpora/{name}.toml"), changes), print)
+    words = Tokenizer.load(tmp_path / "corpus" / "tokenizer.json")
+    assert load(ROOT / f"finetune/runs/{name}_janus.toml").tokenizer == (
+        f"corpora/{name}/tokenizer.json"
+    )
+    assert not [one for one in words.model.get_vocab() if "@@" in one]
+    assert [len(e) for e in words.encode([" haus", " house"])] == [1, 1]
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.__name__.rpartition(".")[2])
+def test_a_distillation_is_read_by_its_own_task_only(tmp_path, task):
+    """Its files may be named as another task's, with the languages swapped."""
+    name = task.__name__.rpartition(".")[2]
+    for other in TASKS:
+        made_for = other.__name__.rpartition(".")[2]
+        task.save(tmp_path, "train", [Pair("train-1", "eins", ("one",))])
+        (tmp_path / "distill.json").write_text(json.dumps({"about": {"task": made_for}}))
+        if made_for == name:
+            assert texts(task, tmp_path, "train") == [("eins", "one")]
+            continue
+        message = f"distill.json: a distillation of task '{made_for}', not of '{name}'"
+        with pytest.raises(Refused, match=message):
+            texts(task, tmp_path, "train")

@@ -1,5 +1,6 @@
 """Translation files as they are usually prepared: raw or tokenized, with BPE or not, .gz or not."""
 
+import json
 import os
 import re
 from collections import Counter
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from finetune.pairs import SPLITS, Pair, aligned, checked, known, lines
+from finetune.pairs import MADE, SPLITS, Pair, aligned, checked, known, lines
 from januslm.config import Refused
 
 LOOKED_AT, SEGMENTED = 1000, 0.1  # lines, and the share of them with "@@ " that only BPE reaches
@@ -28,10 +29,12 @@ def read(
 ) -> Iterator[Pair]:  # fmt: skip
     """Pairs of one split from sides[0] to sides[1], BPE undone.
 
-    Our tokenizer cuts words itself, and scores are of words.
+    Our tokenizer cuts words itself, and scores are of words.  Refused for a distillation of another
+    task: its files may have the same names and the languages swapped.
     """
     at = SPLITS.index(known(split))
     place, form = _place(Path(root), task, corpus, sides)
+    _made_for(task, place)
     source, target = (_file(place / f"{form[at]}.{language}") for language in sides)
     found = (
         Pair(f"{split}-{number}", one, (other,))
@@ -90,6 +93,15 @@ def _place(
         f"{root}: no data of task {task!r} there; looked for {looked} in it and in "
         f"{', '.join(corpus.folders)}"
     )
+
+
+def _made_for(task: str, place: Path) -> None:
+    note = place / MADE
+    if not note.is_file():
+        return
+    other = json.loads(note.read_text(encoding="utf-8"))["about"]["task"]
+    if other != task:
+        raise Refused(f"{note}: a distillation of task {other!r}, not of {task!r}")
 
 
 def _file(path: Path) -> Path:

@@ -8,7 +8,6 @@ from finetune.pairs import Pair, checked, folder, known, leading, records
 
 METRICS = ("rouge",)
 DECODE = {"beam": 5, "length_penalty": 1.0, "max_length": 40, "no_repeat_ngram": 3}
-FINETUNE: dict = {}
 
 
 def read(root: Path, split: str, skipped: Counter | None = None) -> Iterator[Pair]:

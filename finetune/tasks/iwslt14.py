@@ -10,12 +10,6 @@ from finetune.tasks import _prepared
 METRICS = ("bleu",)
 OPTIONS = {"bleu": {"mode": "fairseq"}}  # of lower-case Moses tokens; raw files need mode "sacre"
 DECODE = {"beam": 5, "length_penalty": 1.0, "max_length": 200}
-# Published settings of JANUS; a batch is `tokens` times `gpus`.
-FINETUNE = {
-    "beta1": 0.9, "beta2": 0.98, "schedule": "inverse_sqrt", "first_lr": 1e-7, "lr": 5e-4,
-    "warmup": 10000, "weight_decay": 1e-4, "label_smoothing": 0.1, "dropout": 0.3,
-    "tokens": 4096, "gpus": 2, "accumulation": 1, "updates": 200_000,
-}  # fmt: skip
 
 CORPUS = _prepared.Corpus(("iwslt14", "iwslt14.tokenized.de-en"), (("train", "valid", "test"),))
 SIDES = ("de", "en")

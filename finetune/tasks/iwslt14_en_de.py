@@ -9,7 +9,6 @@ from finetune.tasks import _prepared, iwslt14
 
 METRICS, OPTIONS = iwslt14.METRICS, iwslt14.OPTIONS
 DECODE = iwslt14.DECODE
-FINETUNE: dict = {}
 SIDES = ("en", "de")
 
 

@@ -9,7 +9,6 @@ from finetune.pairs import Pair, checked, folder, known, leading, records
 
 METRICS = ("rouge",)
 DECODE = {"beam": 5, "length_penalty": 1.0, "max_length": 60}
-FINETUNE: dict = {}
 
 # The published dev set is the test set here; one paper in ten leaves train for validation.
 FILES = {"train": "train", "valid": "train", "test": "dev"}

@@ -10,17 +10,15 @@ from finetune.tasks import _prepared
 METRICS = ("bleu",)
 OPTIONS = {"bleu": {"mode": "fairseq"}}  # of Moses tokens; raw files need mode "sacre"
 DECODE = {"beam": 5, "length_penalty": 1.0, "max_length": 200}
-# Published settings of JANUS; a batch is `tokens` times `gpus` times `accumulation`.
-FINETUNE = {
-    "beta1": 0.9, "beta2": 0.98, "schedule": "inverse_sqrt", "first_lr": 1e-7, "lr": 7e-4,
-    "warmup": 10000, "weight_decay": 0.01, "label_smoothing": 0.1, "dropout": 0.2,
-    "tokens": 8192, "gpus": 4, "accumulation": 4, "updates": 200_000,
-}  # fmt: skip
 
 CORPUS = _prepared.Corpus(
-    ("wmt14", "wmt14_en_de", "wmt17_en_de", "wmt16_en_de_bpe32k"),
     (
-        ("train", "valid", "test"),  # fairseq's prepare-wmt14en2de.sh
+        "wmt14", "wmt14.en-de", "wmt14_en_de", "wmt17_en_de", "wmt14_ende", "wmt16_en_de",
+        "wmt16_en_de_bpe32k",
+    ),
+    (
+        ("train", "valid", "test"),  # fairseq's prepare-wmt14en2de.sh, Mask-Predict's get_data.sh
+        ("train.en-de", "valid.en-de", "test.en-de"),  # fairseq's archive for NAR models
         (  # Google's, on which Mask-Predict and others report
             "train.tok.clean.bpe.32000",
             "newstest2013.tok.bpe.32000",
@@ -29,7 +27,7 @@ CORPUS = _prepared.Corpus(
         ("train.tok.clean", "newstest2013.tok", "newstest2014.tok"),
         ("train", "newstest2013", "newstest2014"),
     ),
-)
+)  # fmt: skip
 SIDES = ("en", "de")
 
 

@@ -8,7 +8,7 @@ from finetune.pairs import Pair
 from finetune.tasks import _prepared, wmt14
 
 METRICS, OPTIONS = wmt14.METRICS, wmt14.OPTIONS
-DECODE, FINETUNE = wmt14.DECODE, wmt14.FINETUNE
+DECODE = wmt14.DECODE
 SIDES = ("de", "en")
 
 

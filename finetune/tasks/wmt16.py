@@ -10,7 +10,6 @@ from finetune.tasks import _prepared, wmt14
 METRICS = ("bleu",)
 OPTIONS = {"bleu": {"mode": "fairseq"}}  # of Moses tokens; raw files need mode "sacre"
 DECODE = wmt14.DECODE
-FINETUNE = wmt14.FINETUNE | {"dropout": 0.3, "accumulation": 1}
 
 CORPUS = _prepared.Corpus(
     ("wmt16", "wmt16/en-ro", "en-ro", "wmt16.en-ro"),

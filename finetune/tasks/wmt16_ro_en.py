@@ -8,7 +8,7 @@ from finetune.pairs import Pair
 from finetune.tasks import _prepared, wmt16
 
 METRICS, OPTIONS = wmt16.METRICS, wmt16.OPTIONS
-DECODE, FINETUNE = wmt16.DECODE, wmt16.FINETUNE
+DECODE = wmt16.DECODE
 SIDES = ("ro", "en")
 
 

@@ -19,7 +19,7 @@ FLOORS = (
     {"packing", "objectives", "metrics"},
     {"model"},
     {"learner", "reading", "interop", "decoding"},
-    {"work", "checkpoint"},
+    {"work", "checkpoint", "graphs"},
     {"universal"},
     {"engine"},
     {"train"},

@@ -10,8 +10,10 @@ from itertools import groupby
 from pathlib import Path
 from types import ModuleType
 
-from finetune import glge, report
-from finetune.report import Metric, Run
+from finetune import leaderboard, predictions, report
+from finetune.predictions import Run
+from finetune.report import Metric
+from finetune.table import drawn
 from januslm import significance
 from januslm.config import Refused
 from januslm.folder import find
@@ -19,12 +21,13 @@ from januslm.folder import find
 HELP = """\
 Score predictions: one table per task, a row per algorithm, next to the lead baseline.
 
-  python -m finetune.evaluate out/docsum               every *.jsonl in a folder
-  python -m finetune.evaluate greedy.jsonl nar.jsonl   or these files
-  ... --compare greedy nar                             is their difference real? (bootstrap)
-  ... --metric bleu:mode=compound --metric bleu        other metrics than the task's own
-  ... --data ../shared/data                            check ids against the task's test set
-  python -m finetune.evaluate glge out/glge            all GLGE tasks, overall score, submission
+  ./launch.sh evaluate runs/tiny/docsum             all predictions of a run, or of a folder
+  ./launch.sh evaluate greedy.jsonl nar.jsonl       or these files
+  ... --intervals                                   scores with their 95 % intervals
+  ... --compare greedy nar                          is their difference real? (paired bootstrap)
+  ... --metric bleu:mode=compound --metric bleu     other metrics than the task's own
+  ... --data ../shared/data                         check ids against the task's test set
+  ./launch.sh evaluate glge runs/glge/ar            GLGE: all tasks, overall score, submission
 
 A predictions file has one JSON object a line, in the order of the test set:
 {"id", "source", "prediction", "references": [...]}; beside it lies a .json of the same name with
@@ -33,12 +36,13 @@ task, algorithm and time, as `generate` writes them. Scores are also written to 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 and one line on stderr for a mistake of the user's."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["glge"]:
+        return leaderboard.main(words[1:])
+    given = _parser().parse_args(words)
     try:
-        given = _parser().parse_args(arguments)
-        if given.places[0] == "glge":
-            return glge.evaluate(given.places[1:], given.data, given.version)
-        paths = report.files(given.places)
-        runs = [report.load(path, given.task) for path in paths]
+        paths = predictions.files(given.places)
+        runs = [predictions.load(path, given.task) for path in paths]
         home = Path(given.places[0])
         found = evaluate(runs, given)
         out = (home if home.is_dir() else home.parent) / "scores.json"
@@ -61,10 +65,13 @@ def evaluate(runs: list[Run], given: argparse.Namespace) -> list[dict]:
         task = find("finetune.tasks", name)
         group, note = _checked(list(several), task, given.data)
         chosen = report.metrics(task, given.metric)
+        if not given.metric:  # what is asked for by name is refused where it cannot run
+            chosen, lacking = report.able(chosen)
+            note = "\n".join([note, *lacking])
         result = {"task": name, "split": split, "modes": {}}
         print(f"\n{name}, {split}: {len(group[0].ids)} sentences{note}")
         for mode in report.modes(task):
-            result["modes"][mode] = _mode(group, task, chosen, mode)
+            result["modes"][mode] = _mode(group, task, chosen, mode, given.intervals)
         if given.compare:
             result["compare"] = _compare(group, given.compare, task, chosen)
         if given.examples:
@@ -73,61 +80,56 @@ def evaluate(runs: list[Run], given: argparse.Namespace) -> list[dict]:
     return found
 
 
-def _mode(runs: list[Run], task: ModuleType, chosen: list[Metric], mode: str) -> dict:
+def _mode(
+    runs: list[Run], task: ModuleType, chosen: list[Metric], mode: str, intervals: bool
+) -> dict:
     """Print the table of one post-processing mode and what follows from it."""
     rows = {run.label: report.scores(run, task, chosen, mode) for run in runs}
     lead = report.baseline(runs[0], task)
     base = report.scores(lead, task, chosen, mode) if lead else None
+    half = {run.label: report.halves(run, task, chosen, mode) for run in runs if intervals}
     heading = ["post-processing: " + mode] if len(report.modes(task)) > 1 else []
-    lines = [*heading, table(runs, rows, lead.label if lead else "", base)]
+    lines = [*heading, table(runs, rows, lead.label if lead else "", base, half)]
+    if intervals:
+        lines.append("\u00b1: half of the interval that holds 95 % of 2,000 resampled test sets")
     if lead:
         key = next(iter(base))
         lines += [beats(label, row[key], lead.label, base[key], key) for label, row in rows.items()]
-    for metric in chosen:
-        if hasattr(metric.module, "signature"):
-            ours = report.texts(runs[0], task, mode)
-            lines.append(metric.name + ": " + metric.module.signature(*ours, **metric.options))
+    lines += report.signatures(runs[0], task, chosen, mode)
     print("\n".join(["", *lines]))
-    return {
+    found = {
         label: {**row, "ms_per_sentence": run.milliseconds, "file": run.path.name}
         for run, (label, row) in zip(runs, rows.items(), strict=True)
     } | ({lead.label: base} if lead else {})
+    for label, values in half.items():
+        found[label]["intervals"] = values
+    return found
 
 
-def table(runs: list[Run], rows: dict[str, dict], lead: str, base: dict | None) -> str:
-    """One row per run: scores, milliseconds, speed against AR beam, truncated sources."""
+def table(
+    runs: list[Run], rows: dict[str, dict], lead: str, base: dict | None,
+    halves: dict[str, dict[str, float]],
+) -> str:  # fmt: skip
+    """One row per run: scores, milliseconds, speed against AR beam, and what was cut or empty."""
     keys = list(next(iter(rows.values())))
     beam = anchor(runs)
     head = ["algorithm", *keys, "ms/sentence", f"speed vs {beam.label if beam else 'AR beam'}"]
+    head += ["tokens/pass", "truncated", "empty"]
     body = []
     for run, (label, row) in zip(runs, rows.items(), strict=True):
-        ms = run.milliseconds
+        ms, half = run.milliseconds, halves.get(label, {})
         speed = f"{beam.milliseconds / ms:.1f}x" if beam and ms else "-"
         cut = run.settings.get("truncated")
         body.append([
-            label, *(f"{row[key]:.2f}" for key in keys),
+            label,
+            *(f"{row[k]:.2f}" + (f" \u00b1{half[k]:.2f}" if k in half else "") for k in keys),
             "-" if ms is None else f"{ms:.1f}", speed,
             "-" if run.tokens_per_pass is None else f"{run.tokens_per_pass:.1f}",
-            "-" if cut is None else str(cut),
+            "-" if cut is None else str(cut), str(run.empty or "-"),
         ])  # fmt: skip
-    head += ["tokens/pass", "truncated"]
     if base:
-        body.append([lead, *(f"{base[key]:.2f}" for key in keys), *"----"])
-    return aligned([head, *body])
-
-
-def aligned(rows: list[list[str]]) -> str:
-    """Columns of equal width: the first to the left, numbers to the right; columns of - go."""
-    columns = list(zip(*rows, strict=True))
-    kept = [c for i, c in enumerate(columns) if i == 0 or any(cell != "-" for cell in c[1:])]
-    sizes = [max(map(len, column)) for column in kept]
-    lines = []
-    for row in zip(*kept, strict=True):
-        cells = [row[0].ljust(sizes[0])]
-        cells += [cell.rjust(size) for cell, size in zip(row[1:], sizes[1:], strict=True)]
-        lines.append("  ".join(cells).rstrip())
-    lines.insert(1, "  ".join("-" * size for size in sizes))
-    return "\n".join(lines)
+        body.append([lead, *(f"{base[key]:.2f}" for key in keys), *"-----"])
+    return drawn([head, *body])
 
 
 def anchor(runs: list[Run]) -> Run | None:
@@ -162,18 +164,19 @@ def examples(runs: list[Run], count: int, width: int) -> str:
 
 def _checked(runs: list[Run], task: ModuleType, data: Path | None) -> tuple[list[Run], str]:
     """All runs of one test set, each against the task's data, or else against the first."""
-    place = report.root(runs[0], data)
+    place = predictions.root(runs[0], data)
     note = f", ids as in {place}" if place else " (ids not checked against the task: no --data)"
     if place:
-        runs = [report.against_task(run, task, place) for run in runs]
+        runs = [predictions.against_task(run, task, place) for run in runs]
     wanted = list(zip(runs[0].ids, runs[0].sources, strict=True))
     for run in runs[1:]:
-        report.check(run, wanted, runs[0].path.name)
-        if run.references != runs[0].references:
-            raise Refused(f"{run.path}: has other references than {runs[0].path.name}")
+        predictions.check(run, wanted, runs[0].path.name)
+        predictions.same_references(run, runs[0].references, runs[0].path.name)
     labels = [run.label for run in runs]
     named = [
-        run if labels.count(run.label) == 1 else report.named(run, f"{run.label} ({run.path.stem})")
+        run
+        if labels.count(run.label) == 1
+        else predictions.named(run, f"{run.label} ({run.path.stem})")
         for run in runs
     ]
     return named, note
@@ -214,17 +217,17 @@ def _named(runs: list[Run], name: str) -> Run:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m finetune.evaluate",
+        "./launch.sh evaluate",
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("places", nargs="+", metavar="DIR_OR_FILE")
+    parser.add_argument("--intervals", action="store_true", help="95 %% intervals of all scores")
     parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="file names or row labels")
     parser.add_argument("--metric", action="append", default=[], help="NAME or NAME:option=value")
     parser.add_argument("--task", help="where no settings lie beside the predictions")
     parser.add_argument("--data", type=Path, metavar="ROOT", help="folder with the tasks' data")
     parser.add_argument("--examples", type=int, default=3, metavar="N", help="how many (3)")
-    parser.add_argument("--version", help="glge: easy, medium, medium+ or hard")
     return parser
 
 

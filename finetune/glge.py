@@ -1,128 +1,166 @@
-"""GLGE as a whole: the official archives made ready, the overall score, submission files."""
+"""GLGE's official archives made ready: out/VERSION/TASK/{train,dev,test}.{src,tgt}."""
 
 import argparse
-import json
+import filecmp
+import gzip
+import lzma
 import re
 import shutil
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from finetune import report
 from finetune.pairs import lines
-from finetune.report import Run
-from januslm.config import Refused, suggest
-from januslm.folder import find
+from finetune.table import drawn
+from januslm.config import Refused
 
-# What the leaderboard averages, in the order of its columns.
-_ROUGE = ("rouge-1", "rouge-2", "rouge-l")
-_QUESTION = ("rouge-l", "bleu-4", "meteor")
-COLUMNS = {
-    "cnndm": _ROUGE,
-    "gigaword": _ROUGE,
-    "xsum": _ROUGE,
-    "msnews": _ROUGE,
-    "squadqg": _QUESTION,
-    "msqg": _QUESTION,
-    "coqa": ("f1",),
-    "personachat": ("bleu-1", "bleu-2", "distinct-1", "distinct-2"),
-}
+TASKS = ("cnndm", "gigaword", "xsum", "msnews", "squadqg", "msqg", "coqa", "personachat")
 VERSIONS = ("easy", "medium", "medium+", "hard")
-PARTS = tuple(f"{split}.{side}" for split in ("train", "dev", "test") for side in ("src", "tgt"))
+SPLITS, SIDES = ("train", "dev", "test"), ("src", "tgt")
 MEMBER = re.compile(
     r"(?:^|/)(easy|medium\+?|hard)/([a-z]+)_data/org_data/((?:train|dev|test)\.(?:src|tgt))$"
 )
 LAYOUT = "{easy,medium,hard}/TASK_data/org_data/{train,dev,test}.{src,tgt}"
+HELP = f"""\
+Make GLGE's official archives ready for the tasks.  They may not be passed on: ask for them at
+https://microsoft.github.io/glge/; training data and test sets are two downloads.
+
+  ./launch.sh data glge --archive glge_public.tgz
+  ./launch.sh data glge --archive train_dev.zip --archive test.zip --out data/glge
+
+An archive is a zip, a tar (.gz, .bz2, .xz) or an unpacked folder, with, at any depth,
+  {LAYOUT}
+TASK: {", ".join(TASKS)}.
+Written are OUT/VERSION/TASK/train.src, train.tgt, ...; OUT/VERSION is the data.root of a run.
+Nothing is written unless every task of a version has all its files and sources and targets have
+the same number of lines; --partial takes what there is."""
+
+DAMAGE = (
+    EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile,
+)  # fmt: skip
+Part = tuple[str, str, str]  # ("easy", "xsum", "train.src")
 
 
-def overall(scores: Mapping[str, Mapping[str, float]]) -> float:
-    """The leaderboard's score: the mean over eight tasks of the mean over a task's metrics."""
-    missing = [task for task in COLUMNS if task not in scores]
-    if missing:
-        raise Refused(f"the overall score needs all eight tasks; missing: {', '.join(missing)}")
-    means = []
-    for task, keys in COLUMNS.items():
-        lacking = [key for key in keys if key not in scores[task]]
-        if lacking:
-            raise Refused(f"{task}: no {lacking[0]}; its score is made of {', '.join(keys)}")
-        means.append(sum(scores[task][key] for key in keys) / len(keys))
-    return sum(means) / len(means)
+@dataclass(frozen=True)
+class Prepared:
+    """What was written: lines per (version, task) and split; and the files that were left out."""
+
+    lines: dict[tuple[str, str], dict[str, int]]
+    left_out: list[str]
 
 
-def prepare(archives: Sequence[Path], out: Path, *, partial: bool = False) -> dict[str, int]:
-    """Copy GLGE's files out of its archives to out/VERSION/TASK; lines per "VERSION/TASK/split".
+def prepare(archives: Sequence[Path], out: Path, *, partial: bool = False) -> Prepared:
+    """Copy GLGE's files out of its archives to out/VERSION/TASK.
 
-    An archive is a folder, a zip or a tar; training and test data are published separately, so
-    there may be several. Refused, with what is missing, unless all parts of every task of a
-    version are there or `partial` says that they need not be. Source and target must agree.
+    Training and test data are published separately, so there may be several archives. Refused,
+    with what is missing, unless all parts of every task of a version are there or `partial` says
+    that they need not be. Source and target must agree.
     """
-    found: set[tuple[str, str, str]] = set()
-    stage = Path(out).with_name(Path(out).name + ".part")  # out shows nothing that was refused
+    stage = out.with_name(out.name + ".part")  # out shows nothing that was refused
     shutil.rmtree(stage, ignore_errors=True)
-    for archive in archives:
-        inside = 0
-        for (version, task, part), stream in _members(Path(archive)):
-            inside += 1
-            if task in COLUMNS:
-                found.add((version, task, part))
-                target = stage / version / task / part
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with target.open("wb") as file:
-                    shutil.copyfileobj(stream, file)
-        if not inside:
-            raise Refused(f"{archive}: not a GLGE archive; no {LAYOUT} in it")
-    missing = absent(found)
-    if missing and not partial:
-        more = f" and {len(missing) - 6} more" if len(missing) > 6 else ""
-        raise Refused(
-            f"{', '.join(map(str, archives))}: missing {', '.join(missing[:6])}{more}; the test "
-            "sets are a separate download, name both; --partial takes what there is"
-        )
-    counts = _counted(found, stage)
-    for one in found:
-        target = Path(out).joinpath(*one)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        stage.joinpath(*one).replace(target)
-    shutil.rmtree(stage)
-    return counts
+    try:
+        found: dict[Part, Path] = {}
+        for archive in archives:
+            _unpacked(archive, stage, found)
+        missing = absent(set(found))
+        if missing and not partial:
+            raise Refused(f"{', '.join(map(str, archives))}: {_told(missing)}")
+        left_out = [one for one in found if _other(one) not in found]
+        whole = [one for one in found if one not in left_out]
+        counts = _counted(whole, stage)
+        for one in whole:
+            target = out.joinpath(*one)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            stage.joinpath(*one).replace(target)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+    return Prepared(counts, sorted("/".join(one) for one in left_out))
 
 
-def absent(found: set[tuple[str, str, str]]) -> list[str]:
+def absent(found: set[Part]) -> list[str]:
     """Files that a complete archive of the same versions would also have."""
+    parts = [f"{split}.{side}" for split in SPLITS for side in SIDES]
     versions = [v for v in VERSIONS if any(v == version for version, _, _ in found)]
-    wanted = [(v, task, part) for v in versions for task in COLUMNS for part in PARTS]
+    wanted = [(v, task, part) for v in versions for task in TASKS for part in parts]
     return ["/".join(one) for one in wanted if one not in found]
 
 
-def _counted(found: set[tuple[str, str, str]], out: Path) -> dict[str, int]:
-    """Lines of each split; Refused where a side is missing or has another number of lines."""
-    counts = {}
-    for version, task, part in sorted(found):
+def _unpacked(archive: Path, stage: Path, found: dict[Part, Path]) -> None:
+    """Copy an archive's files into `stage`, and note in `found` which archive each one is from."""
+    inside = 0
+    try:
+        for one, stream in _members(archive):
+            inside += 1
+            target = stage.joinpath(*one)
+            new = target.with_name(f"{target.name}.new")
+            new.parent.mkdir(parents=True, exist_ok=True)
+            with new.open("wb") as file:
+                shutil.copyfileobj(stream, file)
+            if one in found and not filecmp.cmp(target, new, shallow=False):
+                raise Refused(f"{found[one]} and {archive}: have different {'/'.join(one)}")
+            new.replace(target)
+            found[one] = archive
+    except DAMAGE as error:
+        raise Refused(f"{archive}: cannot be read to its end ({error}); load it anew") from None
+    except OSError as error:
+        raise Refused(f"{archive}: cannot be copied to {stage} ({error})") from None
+    if not inside:
+        raise Refused(f"{archive}: not a GLGE archive; no {LAYOUT} in it")
+
+
+def _told(missing: list[str]) -> str:
+    """What is missing, in one line, and the likeliest way to mend it."""
+    more = f" and {len(missing) - 6} more" if len(missing) > 6 else ""
+    only_tests = all("/test." in name for name in missing)
+    only_training = not any("/test." in name for name in missing)
+    hint = ""
+    if only_tests or only_training:
+        what = "the test sets" if only_tests else "training and validation data"
+        hint = f"; {what} are a separate download, name it with another --archive"
+    return f"missing {', '.join(missing[:6])}{more}{hint}; --partial takes what there is"
+
+
+def _other(one: Part) -> Part:
+    """The other side of the same split."""
+    version, task, part = one
+    split, _, side = part.partition(".")
+    return version, task, f"{split}.{SIDES[side == 'src']}"
+
+
+def _rank(one: Part) -> tuple:
+    """The order of the leaderboard."""
+    return VERSIONS.index(one[0]), TASKS.index(one[1]), one[2]
+
+
+def _counted(whole: Sequence[Part], folder: Path) -> dict[tuple[str, str], dict[str, int]]:
+    """Lines of each split; Refused where its sides have different numbers of them."""
+    counts: dict[tuple[str, str], dict[str, int]] = {}
+    for version, task, part in sorted(whole, key=_rank):
         split, _, side = part.partition(".")
         if side == "tgt":
-            if (version, task, f"{split}.src") not in found:
-                raise Refused(f"{version}/{task}: {split}.tgt is there but {split}.src is not")
             continue
-        folder = out / version / task
-        if (version, task, f"{split}.tgt") not in found:
-            raise Refused(f"{version}/{task}: {split}.src is there but {split}.tgt is not")
-        both = [sum(1 for _ in lines(folder / f"{split}.{end}")) for end in ("src", "tgt")]
-        if both[0] != both[1]:
+        place = folder / version / task
+        source, target = (sum(1 for _ in lines(place / f"{split}.{end}")) for end in SIDES)
+        if source != target:
             raise Refused(
-                f"{version}/{task}: {split}.src has {both[0]} lines, {split}.tgt has {both[1]}"
+                f"{version}/{task}: {split}.src has {source:,} lines, {split}.tgt has {target:,}"
             )
-        counts[f"{version}/{task}/{split}"] = both[0]
+        if not source:
+            raise Refused(f"{version}/{task}: {split}.src and {split}.tgt are empty")
+        counts.setdefault((version, task), {})[split] = source
     return counts
 
 
-def _members(archive: Path) -> Iterator[tuple[tuple[str, str, str], IO[bytes]]]:
+def _members(archive: Path) -> Iterator[tuple[Part, IO[bytes]]]:
     """((version, task, part), open file) for everything in an archive that is GLGE's."""
     for name, opened in _contents(archive):
         match = MEMBER.search(name)
-        if match:
+        if match and match[2] in TASKS:
             with opened() as stream:
                 yield match.groups(), stream
 
@@ -134,11 +172,13 @@ def _contents(archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
         for path in sorted(base.rglob("*")):
             if path.is_file():
                 yield path.as_posix(), lambda path=path: path.open("rb")
-    elif archive.is_file() and zipfile.is_zipfile(archive):
+    elif not archive.exists():
+        raise Refused(f"{archive}: no such file or folder")
+    elif zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as box:
             for name in box.namelist():
                 yield name, lambda name=name: box.open(name)
-    elif archive.is_file() and tarfile.is_tarfile(archive):
+    elif tarfile.is_tarfile(archive):
         with tarfile.open(archive) as box:
             for entry in box:
                 if entry.isfile():
@@ -147,94 +187,52 @@ def _contents(archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
         raise Refused(f"{archive}: neither a folder nor a zip nor a tar file")
 
 
-def submit(run: Run, version: str, folder: Path) -> Path:
-    """Write TASK.VERSION.test, one prediction a line, in the official format."""
-    broken = next((n for n, text in enumerate(run.predictions, 1) if "\n" in text), None)
-    if broken:
-        raise Refused(
-            f"{run.path}:{broken}: a prediction has a line break; a submission is by line"
-        )
-    path = folder / f"{run.settings['task']}.{version}.test"
-    path.write_text(
-        "".join(text + "\n" for text in run.predictions), encoding="utf-8", newline="\n"
-    )
-    return path
-
-
-def evaluate(places: Sequence[str], data: Path | None, version: str | None) -> int:
-    """Print all tasks of a run and the overall score; write the submission files beside it."""
-    if not places:
-        raise Refused("evaluate glge: name the folder with the predictions of each task")
-    runs = _one_per_task([report.load(path) for path in report.files(places)])
-    home = Path(places[0]) if Path(places[0]).is_dir() else Path(places[0]).parent
-    version = _version(runs, version)
-    for name, run in runs.items():
-        if place := report.root(run, data):
-            runs[name] = report.against_task(run, find("finetune.tasks", name), place)
-    out = home / "submission"
-    out.mkdir(exist_ok=True)
-    written = [submit(run, version, out) for run in runs.values()]
-    print(f"GLGE {version}; {len(written)} submission files in {out}")
-    everything: dict[str, dict[str, dict[str, float]]] = {"official": {}, "plain": {}}
-    for name, run in runs.items():
-        task = find("finetune.tasks", name)
-        for mode, scores in everything.items():
-            scores[name] = report.scores(run, task, report.metrics(task, ()), mode)
-            told = "  ".join(f"{key} {value:.2f}" for key, value in scores[name].items())
-            print(f"  {name:<12} {mode:<9} {told}")
-    for mode, scores in everything.items():
-        print(f"overall, {mode}: {_total(scores)}")
-    (home / "scores.json").write_text(
-        json.dumps({"version": version, **everything}, indent=1) + "\n"
-    )
-    return 0
-
-
-def _total(scores: dict[str, dict[str, float]]) -> str:
-    missing = [task for task in COLUMNS if task not in scores]
-    return f"none, {', '.join(missing)} missing" if missing else f"{overall(scores):.2f}"
-
-
-def _one_per_task(runs: Sequence[Run]) -> dict[str, Run]:
-    chosen: dict[str, Run] = {}
-    for run in runs:
-        task = run.settings["task"]
-        if task not in COLUMNS:
-            raise Refused(f"{run.path}: {task!r} is no GLGE task{suggest(task, COLUMNS)}")
-        if task in chosen:
-            raise Refused(
-                f"two predictions of {task}: {chosen[task].path} and {run.path}; name the one"
-            )
-        chosen[task] = run
-    return {task: chosen[task] for task in COLUMNS if task in chosen}
-
-
-def _version(runs: Mapping[str, Run], asked: str | None) -> str:
-    stated = {run.settings["version"] for run in runs.values() if "version" in run.settings}
-    if asked is None and len(stated) == 1:
-        asked = stated.pop()
-    if asked not in VERSIONS:
-        raise Refused(f"--version must be one of {', '.join(VERSIONS)}, got {asked!r}")
-    return asked
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """python -m finetune.glge prepare: exit code 0, or 2 and one line on stderr."""
     parser = argparse.ArgumentParser(
-        "python -m finetune.glge", description="Make GLGE's official archives ready for the tasks."
+        "./launch.sh data glge",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="./launch.sh data glge --archive PATH [--archive PATH] [--out FOLDER] [--partial]",
     )
-    parser.add_argument("verb", choices=["prepare"])
-    parser.add_argument("--archive", type=Path, action="append", required=True)
-    parser.add_argument("--out", type=Path, required=True, help="becomes OUT/VERSION/TASK/...")
+    parser.add_argument("verb", choices=["prepare"], help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--archive", type=Path, action="append", required=True, metavar="PATH",
+        help="as downloaded, or unpacked; several if need be",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, default=Path("data/glge"), metavar="FOLDER", help="default: data/glge"
+    )
     parser.add_argument("--partial", action="store_true", help="take what there is")
     given = parser.parse_args(arguments)
     try:
-        for name, count in prepare(given.archive, given.out, partial=given.partial).items():
-            print(f"{name}: {count} lines")
+        made = prepare(given.archive, given.out, partial=given.partial)
     except Refused as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    print(summary(made, given.out))
     return 0
+
+
+def summary(made: Prepared, out: Path) -> str:
+    """What was made, as a table of lines, and what to type next."""
+    rows = [
+        [f"{version}/{task}", *(f"{splits[s]:,}" if s in splits else "-" for s in SPLITS)]
+        for (version, task), splits in made.lines.items()
+    ]
+    text = [drawn([["lines", *SPLITS], *rows])]
+    if made.left_out:
+        names = ", ".join(made.left_out)
+        text.append(f"left out, since their other side is missing: {names}")
+    trainable = [one for one, splits in made.lines.items() if {"train", "dev"} <= set(splits)]
+    text.append(f"written to {out}")
+    if trainable:
+        version, task = ("easy", "xsum") if ("easy", "xsum") in trainable else trainable[0]
+        root = (
+            "" if (out, version) == (Path("data/glge"), "easy") else f" data.root={out / version}"
+        )
+        text.append(f"next: ./launch.sh finetune finetune/runs/glge_janus.toml task={task}{root}")
+    return "\n".join(text)
 
 
 if __name__ == "__main__":

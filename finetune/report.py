@@ -1,60 +1,13 @@
-"""Predictions read from their files, checked against the test set, and scored."""
+"""Predictions scored: by a task's metrics, in its post-processing modes, beside its baseline."""
 
 import inspect
-import json
-import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
-from pathlib import Path
 from types import ModuleType
 
-from finetune.pairs import records
-from januslm.config import Refused
+from finetune.predictions import Run
+from januslm import significance
 from januslm.folder import find, options
-
-NAMES = {
-    "greedy": "AR greedy",
-    "beam": "AR beam",
-    "sample": "AR sampling",
-    "mask_predict": "NAR",
-    "semi": "semi-NAR",
-    "speculative": "speculative",
-}
-
-
-@dataclass(frozen=True)
-class Run:
-    """One predictions file: what one algorithm wrote for one test set."""
-
-    path: Path
-    settings: dict
-    ids: list[str]
-    sources: list[str]
-    predictions: list[str]
-    references: list[list[str]]
-
-    @property
-    def label(self) -> str:
-        """How a row of the table is called: AR beam 5, NAR 4 iterations, ..."""
-        name = self.settings.get("algorithm", self.path.stem)
-        chosen = self.settings.get("settings", {})
-        text = self.settings.get("label") or NAMES.get(name, name)
-        if name == "beam" and "beam" in chosen:
-            text += f" {chosen['beam']}"
-        if name == "mask_predict" and "iterations" in chosen:
-            text += f" {chosen['iterations']} iteration" + "s" * (chosen["iterations"] != 1)
-        return text
-
-    @property
-    def milliseconds(self) -> float | None:
-        return self.settings.get("ms_per_sentence")
-
-    @property
-    def tokens_per_pass(self) -> float | None:
-        tokens, passes = self.settings.get("tokens"), self.settings.get("passes")
-        return tokens / len(self.ids) / passes if tokens and passes else None  # passes per sentence
 
 
 @dataclass(frozen=True)
@@ -76,96 +29,6 @@ class Metric:
         return "" if mode == "sacre" else f" {mode}"
 
 
-def load(path: Path, task: str | None = None) -> Run:
-    """Read FILE.jsonl and FILE.json; the second may be missing where `task` is named."""
-    beside = path.with_suffix(".json")
-    settings = {"task": task} if task else {}
-    if beside.is_file():
-        try:
-            settings |= json.loads(beside.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise Refused(f"{beside}: not JSON: {error}") from None
-    if not settings.get("task"):
-        raise Refused(f"{beside}: says no task; write it there, or name one with --task")
-    if task and settings["task"] != task:
-        raise Refused(f"{beside}: predictions of task {settings['task']!r}, not of {task!r}")
-    rows = list(records(path, "id", "source", "prediction", "references"))
-    stated = settings.get("sentences", len(rows))
-    if stated != len(rows) or not rows:
-        raise Refused(f"{path}: has {len(rows)} predictions; {beside.name} says {stated}")
-    empty = next((n for n, row in enumerate(rows, 1) if not row["references"]), None)
-    if empty:
-        raise Refused(f"{path}:{empty}: 'references' is empty; a score needs at least one")
-    return Run(
-        path,
-        settings,
-        [str(row["id"]) for row in rows],
-        [row["source"] for row in rows],
-        [row["prediction"] for row in rows],
-        [list(row["references"]) for row in rows],
-    )
-
-
-def _spoken(path: Path) -> list:
-    """Names in the order people count: iterations-4 before iterations-10."""
-    parts = re.split(r"(\d+)", str(path))
-    return [int(part) if part.isdigit() else part for part in parts]
-
-
-def files(places: Iterable[str]) -> list[Path]:
-    """Every predictions file of the given files and folders, in the order of their names."""
-    found: list[Path] = []
-    for place in map(Path, places):
-        if not place.exists():
-            raise Refused(f"{place}: no such file or folder")
-        inside = [place]
-        if place.is_dir():  # a hidden file is one that is still being written
-            there = (p for p in place.rglob("*.jsonl") if not p.name.startswith("."))
-            inside = sorted(there, key=_spoken)
-        if not inside:
-            raise Refused(f"{place}: no predictions (*.jsonl) in it")
-        found += [path for path in inside if path not in found]
-    return found
-
-
-def check(run: Run, wanted: Sequence[tuple[str, str]], against: str) -> None:
-    """Refuse predictions that are not line for line those of (id, source) in `wanted`."""
-    for number, (got, (name, source)) in enumerate(zip(run.ids, wanted, strict=False), 1):
-        if got != name:
-            known = {one for one, _ in wanted}
-            why = "the order differs" if got in known and name in run.ids else "a line is missing"
-            if got not in known:
-                why = "that id is not in it"
-            raise Refused(
-                f"{run.path}:{number}: id {got!r} where {against} has {name!r}: {why}; "
-                "nothing was scored"
-            )
-        if run.sources[number - 1] != source:
-            raise Refused(f"{run.path}:{number}: id {got!r} has another source than {against}")
-    if len(run.ids) != len(wanted):
-        raise Refused(f"{run.path}: {len(run.ids)} predictions, but {against} has {len(wanted)}")
-
-
-def root(run: Run, given: Path | None) -> Path | None:
-    """Where the task's data lies: as given, or as the settings say if it is still there."""
-    stated = run.settings.get("data")
-    return given or (Path(stated) if stated and Path(stated).is_dir() else None)
-
-
-def against_task(run: Run, task: ModuleType, place: Path) -> Run:
-    """The run with the task's own references, after checking ids and sources."""
-    split = run.settings.get("split", "test")
-    pairs = task.read(place, split, skipped=Counter())
-    wanted = list(islice(pairs, run.settings.get("limit")))
-    check(run, [(p.id, p.source) for p in wanted], f"{run.settings['task']}'s {split} split")
-    return replace(run, references=[list(p.targets) for p in wanted])
-
-
-def named(run: Run, label: str) -> Run:
-    """The same run under another name."""
-    return replace(run, settings=run.settings | {"label": label})
-
-
 def metrics(task: ModuleType, asked: Sequence[str]) -> list[Metric]:
     """The metrics a task names, or those of the command line: "bleu", "bleu:mode=compound"."""
     if not asked:
@@ -178,6 +41,13 @@ def metrics(task: ModuleType, asked: Sequence[str]) -> list[Metric]:
         values = {key: {"true": True, "false": False}.get(value, value) for key, _, value in pairs}
         found.append(_metric(name, values))
     return found
+
+
+def able(chosen: Sequence[Metric]) -> tuple[list[Metric], list[str]]:
+    """The metrics whose optional programs are installed here, and a line on each of the others."""
+    lacking = {m.name: m.module.missing() for m in chosen if hasattr(m.module, "missing")}
+    lines = [f"left out: {why}" for why in lacking.values() if why]
+    return [m for m in chosen if not lacking.get(m.name)], lines
 
 
 def _metric(name: str, given: dict) -> Metric:
@@ -217,6 +87,27 @@ def scores(run: Run, task: ModuleType, chosen: Sequence[Metric], mode: str) -> d
     """All numbers of one run in one mode."""
     ours, theirs = texts(run, task, mode)
     return {k: v for metric in chosen for k, v in metric.score(ours, theirs).items()}
+
+
+def halves(run: Run, task: ModuleType, chosen: Sequence[Metric], mode: str) -> dict[str, float]:
+    """Half the 95 % interval of each score that is made of lines."""
+    ours = texts(run, task, mode)
+    return {
+        one.name + metric.suffix: one.half
+        for metric in chosen
+        if hasattr(metric.module, "each")
+        for one in significance.intervals(metric.module, *ours, options=metric.options)
+    }
+
+
+def signatures(run: Run, task: ModuleType, chosen: Sequence[Metric], mode: str) -> list[str]:
+    """A line for each metric that can say in full what it has computed."""
+    ours = texts(run, task, mode)
+    return [
+        f"{m.name}: {m.module.signature(*ours, **m.options)}"
+        for m in chosen
+        if hasattr(m.module, "signature")
+    ]
 
 
 def baseline(run: Run, task: ModuleType) -> Run | None:

@@ -1,4 +1,7 @@
-"""Whether one system is better than another, or only luckier: paired bootstrap resampling."""
+"""How far a score would move on other test sentences, and whether a difference is more than that.
+
+Bootstrap resampling: test sets of the same size, drawn with replacement from this one.
+"""
 
 from dataclasses import dataclass
 from types import ModuleType
@@ -32,6 +35,22 @@ class Difference:
         )
 
 
+@dataclass(frozen=True)
+class Interval:
+    """The score of one system, with the interval in which `level` percent of resampled ones lie."""
+
+    name: str
+    score: float
+    low: float
+    high: float
+    level: float
+
+    @property
+    def half(self) -> float:
+        """Half the interval's width: what is written after a score as +-."""
+        return (self.high - self.low) / 2
+
+
 def compare(
     metric: ModuleType,
     first: list[str],
@@ -48,19 +67,47 @@ def compare(
     A metric takes part if it has `each`; with `total` it says how summed statistics make a score,
     without it the score is the mean over lines.
     """
+    ours, theirs = (
+        _drawn(metric, texts, references, options or {}, draws, seed) for texts in (first, second)
+    )
+    return [
+        Difference(name, a[0], theirs[name][0], *_ends(a[1:] - theirs[name][1:], level), level)
+        for name, a in ours.items()
+    ]
+
+
+def intervals(
+    metric: ModuleType,
+    predictions: list[str],
+    references: list[list[str]],
+    *,
+    options: dict | None = None,
+    draws: int = 2000,
+    level: float = 95.0,
+    seed: int = 0,
+) -> list[Interval]:
+    """One system scored on the test sets that `compare` draws.
+
+    Two intervals that overlap say nothing about the difference of two systems: ask `compare`.
+    """
+    scores = _drawn(metric, predictions, references, options or {}, draws, seed)
+    return [Interval(name, a[0], *_ends(a[1:], level), level) for name, a in scores.items()]
+
+
+def _drawn(
+    metric: ModuleType, predictions: list[str], references: list[list[str]], options: dict,
+    draws: int, seed: int,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Scores float64 [1 + draws] by name; Refused where a metric has no `each`."""
     if not hasattr(metric, "each"):
         raise Refused(f"{metric.__name__.rpartition('.')[2]}: has no values per line to resample")
-    options = options or {}
-    ours = metric.each(first, references, **options)
-    theirs = metric.each(second, references, **options)
-    tails = [(100 - level) / 2, (100 + level) / 2]
-    found = []
-    for name in ours:
-        a = resampled(metric, ours[name], options, draws, seed)
-        b = resampled(metric, theirs[name], options, draws, seed)
-        low, high = np.percentile(a[1:] - b[1:], tails)
-        found.append(Difference(name, a[0], b[0], float(low), float(high), level))
-    return found
+    lines = metric.each(predictions, references, **options)
+    return {name: resampled(metric, one, options, draws, seed) for name, one in lines.items()}
+
+
+def _ends(scores: np.ndarray, level: float) -> tuple[float, float]:
+    low, high = np.percentile(scores, [(100 - level) / 2, (100 + level) / 2])
+    return float(low), float(high)
 
 
 def resampled(

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from finetune import evaluate, glge, report
+from finetune import evaluate, report
 from finetune.pairs import Pair
+from finetune.predictions import Run
 from finetune.tasks import docsum
 from januslm.folder import find
 
 ROOT = Path(__file__).resolve().parents[1]
-ARCHIVE = Path(__file__).parent / "fixtures" / "glge" / "data" / "easy"
 SOURCES = [
     "Open a file and read it. The name is given.",
     "Close the file. Nothing is returned.",
@@ -122,6 +122,27 @@ def test_scores_are_written_beside_the_predictions(runs, capsys):
     assert set(found["modes"]["plain"]) == {"AR beam 5", "AR greedy", "NAR 4 iterations", "lead-1"}
 
 
+def test_scores_have_their_intervals_where_they_are_asked_for(runs, capsys):
+    assert "\u00b1" not in said(capsys, runs)
+    text = said(capsys, runs, "--intervals")
+    row = next(line for line in text.splitlines() if line.startswith("AR greedy"))
+    found = re.findall(r"(\d+\.\d\d) \u00b1(\d+\.\d\d)", row)
+    assert len(found) == 3
+    assert 0 < float(found[0][1]) < 50
+    (written,) = json.loads((runs / "scores.json").read_text())
+    half = written["modes"]["plain"]["AR greedy"]["intervals"]["rouge-1"]
+    assert f"{half:.2f}" == found[0][1]
+
+
+def test_a_run_folder_has_its_predictions_scored_and_not_its_logs(runs, corpus, capsys):
+    whole = corpus / "whole"
+    whole.mkdir()
+    runs.rename(whole / "predictions")
+    (whole / "valid.jsonl").write_text('{"step": 0}\n')
+    assert "AR beam 5" in said(capsys, whole)
+    assert (whole / "scores.json").is_file()
+
+
 def test_a_comparison_prints_an_interval_and_a_verdict(runs, capsys):
     text = said(capsys, runs, "--compare", "AR beam 5", "greedy")
     assert re.search(r"rouge-1 100.00 - .* 95 % interval \+.* a real difference", text)
@@ -174,6 +195,60 @@ def test_predictions_of_another_source_are_refused(runs, corpus, capsys):
     assert refused(capsys, path, "--data", corpus) == message
 
 
+def test_an_extra_prediction_and_one_that_comes_twice_are_refused(runs, corpus, capsys):
+    path = runs / "test.greedy.jsonl"
+    path.with_suffix(".json").write_text('{"task": "docsum"}')
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines, lines[-1].replace("m.3", "m.4")]))
+    message = f"{path}: 5 predictions, but docsum's test split has 4"
+    assert refused(capsys, path, "--data", corpus) == message
+    path.write_text("".join([*lines, lines[1]]))
+    assert refused(capsys, path) == f"{path}:5: id 'm.1' comes twice"
+
+
+def test_shifted_predictions_are_refused(runs, corpus, capsys):
+    path = runs / "test.greedy.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row, name in zip(rows, ["m.1", "m.2", "m.3", "m.4"], strict=True):
+        row["id"] = name
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    message = f"{path}:1: id 'm.1' where docsum's test split has 'm.0': a line is missing; "
+    assert refused(capsys, path, "--data", corpus) == message + "nothing was scored"
+
+
+def test_predictions_with_other_references_are_refused(runs, corpus, capsys):
+    path = runs / "test.greedy.jsonl"
+    path.write_text(path.read_text().replace('["Size of a file."]', '["Size of a fire."]'))
+    message = f"{path}:3: id 'm.2' has other references than "
+    assert refused(capsys, path, "--data", corpus) == message + "docsum's test split"
+    assert refused(capsys, runs).endswith("has other references than test.beam.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("prediction", None, "'prediction' must be a text, got None"),
+        ("source", 3, "'source' must be a text, got 3"),
+        ("references", [], "'references' must be a list of one text or more, got []"),
+        ("references", "a text", "'references' must be a list of one text or more, got 'a text'"),
+        ("references", ["a", 1], "'references' must be a text, got 1"),
+    ],
+)
+def test_a_line_of_another_form_is_refused(key, value, message, runs, capsys):
+    path = runs / "test.greedy.jsonl"
+    first, *rest = path.read_text().splitlines(keepends=True)
+    path.write_text(json.dumps(json.loads(first) | {key: value}) + "\n" + "".join(rest))
+    assert refused(capsys, path) == f"{path}:1: {message}"
+
+
+def test_empty_predictions_are_scored_and_counted(runs, capsys):
+    path = runs / "test.greedy.jsonl"
+    assert " empty\n" not in said(capsys, path)
+    path.write_text(path.read_text().replace('"prediction": "File."', '"prediction": " "', 2))
+    head, _, row = re.search(r"algorithm.*\n.*\n.*", said(capsys, path))[0].splitlines()
+    assert (head.split()[-1], row.split()[-1]) == ("empty", "2")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -183,7 +258,7 @@ def test_predictions_of_another_source_are_refused(runs, corpus, capsys):
         (("{run}", "--compare", "beam", "x"), "--compare: 0 predictions 'x' among these; there"),
         (("{run}", "--task", "xsum"), "predictions of task 'docsum', not of 'xsum'"),
         (("{run}", "--data", "{run}"), "no data of task 'docsum' there; looked for test.jsonl"),
-        (("glge",), "evaluate glge: name the folder"),
+        (("glge",), "evaluate glge: name a folder"),
         (("glge", "{run}"), "'docsum' is no GLGE task; there are cnndm, coqa"),
     ],
 )
@@ -209,79 +284,18 @@ def test_help_teaches(capsys):
         evaluate.main(["--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    assert "python -m finetune.evaluate out/docsum" in text
+    assert "./launch.sh evaluate runs/tiny/docsum" in text
     assert "in the order of the test set" in text
 
 
-# GLGE
-
-
-@pytest.fixture
-def submission(tmp_path) -> Path:
-    """Perfect answers to the tasks that need no METEOR."""
-    for name in ("cnndm", "gigaword", "xsum", "msnews", "coqa", "personachat"):
-        pairs = list(find("finetune.tasks", name).read(ARCHIVE, "test"))
-        texts = [p.targets[0] for p in pairs]
-        write(tmp_path / f"{name}.jsonl", pairs, texts, task=name, version="easy")
-    return tmp_path
-
-
-def test_glge_prints_both_modes_of_every_task_and_what_is_missing(submission, capsys):
-    text = said(capsys, "glge", submission, "--data", ARCHIVE)
-    assert text.startswith("GLGE easy; 6 submission files in ")
-    for name in ("cnndm", "gigaword", "xsum"):
-        for mode in ("official", "plain"):
-            line = rf"{name} +{mode} +rouge-1 100.00  rouge-2 100.00  rouge-l 100.00"
-            assert re.search(line, text)
-    assert re.search(r"coqa +official +f1 100.00", text)
-    assert "overall, official: none, squadqg, msqg missing" in text
-
-
-def test_submission_files_have_the_official_names_and_one_line_per_example(submission, capsys):
-    said(capsys, "glge", submission)
-    files = sorted((submission / "submission").iterdir())
-    assert [f.name for f in files] == [
-        f"{task}.easy.test" for task in sorted(set(glge.COLUMNS) - {"squadqg", "msqg"})
-    ]
-    lines = (submission / "submission" / "cnndm.easy.test").read_text().split("\n")
-    assert len(lines) == 4
-    assert "[X_SEP]" in lines[0]
-
-
-def test_a_glge_run_needs_one_version(submission, capsys):
-    (submission / "xsum.json").write_text('{"task": "xsum", "version": "hard"}')
-    assert refused(capsys, "glge", submission) == (
-        "--version must be one of easy, medium, medium+, hard, got None"
-    )
-    assert said(capsys, "glge", submission, "--version", "hard").startswith("GLGE hard")
-
-
-def test_two_predictions_of_one_glge_task_are_refused(submission, capsys):
-    for end in ("jsonl", "json"):
-        (submission / f"xsum2.{end}").write_text((submission / f"xsum.{end}").read_text())
-    assert "two predictions of xsum" in refused(capsys, "glge", submission)
-
-
-@pytest.mark.slow
-def test_prepare_is_a_command(tmp_path):
-    command = [sys.executable, "-m", "finetune.glge", "prepare", "--out", str(tmp_path / "out")]
-    archive = ["--archive", str(ARCHIVE.parent)]
-    done = subprocess.run(command + archive, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0
-    assert "easy/xsum/test: 3 lines" in done.stdout
-    wrong = subprocess.run([*command, "--archive", str(ROOT / "docs")], cwd=ROOT,
-                           capture_output=True, text=True)  # fmt: skip
-    assert wrong.returncode == 2
-    assert "not a GLGE archive" in wrong.stderr
-
-
-def test_squadqg_lines_with_one_source_become_one_with_two_references():
-    task = find("finetune.tasks", "squadqg")
-    pairs = list(task.read(ARCHIVE, "test"))
-    run = report.Run(
-        Path("x.jsonl"), {"task": "squadqg"}, [p.id for p in pairs], [p.source for p in pairs],
-        ["First ?", "Second - hand ?", "Third ?"], [list(p.targets) for p in pairs],
+@pytest.mark.parametrize("name", ["squadqg", "msqg"])
+def test_lines_with_one_source_become_one_with_all_references_and_the_last_prediction(name):
+    task = find("finetune.tasks", name)
+    sources = ["May [SEP] It opens in May .", "x [SEP] y", "May [SEP] It opens in May ."]
+    run = Run(
+        Path("x.jsonl"), {"task": name}, ["1", "2", "3"], sources,
+        ["first - hand", "other", "second - hand"], [["a"], ["b"], ["c"]],
     )  # fmt: skip
     ours, theirs = report.texts(run, task, "official")
-    assert ours == ["second-hand ?", "third ?"]
-    assert list(map(len, theirs)) == [2, 1]
+    assert ours == ["second-hand" if name == "squadqg" else "second - hand", "other"]
+    assert theirs == [["a", "c"], ["b"]]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune import glge, pairs
-from finetune.tasks import _glge, cnndm, gigaword, personachat, squadqg, xsum
+from finetune import glge, leaderboard, pairs
+from finetune.tasks import _glge, cnndm, gigaword, squadqg, xsum
 from januslm.config import Refused
 from januslm.folder import find
 
@@ -34,10 +34,11 @@ def packed(kind: str, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
-@pytest.mark.parametrize("name", glge.COLUMNS)
+@pytest.mark.parametrize("name", leaderboard.COLUMNS)
 def test_a_prepared_archive_reads_as_the_official_layout_does(kind, name, tmp_path):
-    counts = glge.prepare([packed(kind, tmp_path)], tmp_path / "out")
-    assert counts[f"easy/{name}/dev"] == 2
+    made = glge.prepare([packed(kind, tmp_path)], tmp_path / "out")
+    assert made.lines["easy", name] == {"dev": 2, "test": 3, "train": 3}
+    assert not list(tmp_path.glob("*.part"))
     task = find("finetune.tasks", name)
     for split in pairs.SPLITS:
         ready = list(task.read(tmp_path / "out" / "easy", split))
@@ -51,21 +52,52 @@ def test_a_version_must_be_named(tmp_path):
         list(xsum.read(tmp_path, "test"))
 
 
-def test_training_and_test_archives_may_come_apart(tmp_path):
+def halves(folder: Path) -> tuple[Path, Path]:
+    """Training and validation data as one archive, the test sets as another, as they are loaded."""
     for name in ("first", "second"):
-        shutil.copytree(ARCHIVE, tmp_path / name)
-    for path in (tmp_path / "first").rglob("test.*"):
+        shutil.copytree(ARCHIVE, folder / name)
+    for path in (folder / "first").rglob("test.*"):
         path.unlink()
-    for path in [*(tmp_path / "second").rglob("train.*"), *(tmp_path / "second").rglob("dev.*")]:
+    for path in [*(folder / "second").rglob("train.*"), *(folder / "second").rglob("dev.*")]:
         path.unlink()
+    return folder / "first", folder / "second"
+
+
+def test_training_and_test_archives_may_come_apart(tmp_path):
+    first, second = halves(tmp_path)
     with pytest.raises(Refused) as caught:
-        glge.prepare([tmp_path / "first"], tmp_path / "out")
+        glge.prepare([first], tmp_path / "out")
     assert "missing easy/cnndm/test.src, easy/cnndm/test.tgt" in str(caught.value)
-    assert "and 10 more; the test sets are a separate download" in str(caught.value)
-    assert not (tmp_path / "out").exists()
-    assert len(glge.prepare([tmp_path / "first"], tmp_path / "out", partial=True)) == 16
-    both = glge.prepare([tmp_path / "first", tmp_path / "second"], tmp_path / "whole")
-    assert len(both) == 24
+    assert "and 10 more; the test sets are a separate download, name it" in str(caught.value)
+    assert not list(tmp_path.glob("out*"))
+    with pytest.raises(Refused, match="training and validation data are a separate download"):
+        glge.prepare([second], tmp_path / "out")
+    alone = glge.prepare([first], tmp_path / "out", partial=True)
+    assert all(splits == {"dev": 2, "train": 3} for splits in alone.lines.values())
+    both = glge.prepare([first, second], tmp_path / "whole")
+    assert both.lines == glge.prepare([ARCHIVE], tmp_path / "at once").lines
+
+
+def test_a_test_set_without_targets_is_left_out_and_named(tmp_path):
+    shutil.copytree(ARCHIVE, tmp_path / "a")
+    (tmp_path / "a" / "easy" / "xsum_data" / "org_data" / "test.tgt").unlink()
+    with pytest.raises(Refused, match=r"missing easy/xsum/test.tgt; the test sets are a separate"):
+        glge.prepare([tmp_path / "a"], tmp_path / "out")
+    made = glge.prepare([tmp_path / "a"], tmp_path / "out", partial=True)
+    assert made.left_out == ["easy/xsum/test.src"]
+    assert made.lines["easy", "xsum"] == {"dev": 2, "train": 3}
+    assert "left out, since their other side is missing: easy/xsum/test.src" in glge.summary(
+        made, tmp_path
+    )
+
+
+def test_two_archives_may_share_a_file_but_not_disagree_on_it(tmp_path):
+    assert glge.prepare([ARCHIVE, ARCHIVE], tmp_path / "out").left_out == []
+    shutil.copytree(ARCHIVE, tmp_path / "b")
+    (tmp_path / "b" / "easy" / "xsum_data" / "org_data" / "dev.src").write_text("x\ny\n")
+    with pytest.raises(Refused, match=r"and .*b: have different easy/xsum/dev.src"):
+        glge.prepare([ARCHIVE, tmp_path / "b"], tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_an_archive_of_something_else_is_refused_with_the_expected_layout(tmp_path):
@@ -73,8 +105,20 @@ def test_an_archive_of_something_else_is_refused_with_the_expected_layout(tmp_pa
         box.writestr("easy/cnndm/train.src", "a")
     with pytest.raises(Refused, match=r"not a GLGE archive; no \{easy,medium,hard\}/TASK_data"):
         glge.prepare([tmp_path / "x.zip"], tmp_path / "out")
-    with pytest.raises(Refused, match="neither a folder nor a zip nor a tar file"):
+    with pytest.raises(Refused, match="nothing: no such file or folder"):
         glge.prepare([tmp_path / "nothing"], tmp_path / "out")
+    (tmp_path / "text").write_text("no archive")
+    with pytest.raises(Refused, match="neither a folder nor a zip nor a tar file"):
+        glge.prepare([tmp_path / "text"], tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_that_was_not_loaded_to_its_end_is_refused(kind, tmp_path):
+    whole = packed(kind, tmp_path).read_bytes()
+    (tmp_path / "half").write_bytes(whole[: len(whole) * 4 // 5])
+    with pytest.raises(Refused, match=r"half: (cannot be read to its end|neither a folder)"):
+        glge.prepare([tmp_path / "half"], tmp_path / "out")
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_an_archive_whose_sides_disagree_is_refused(tmp_path):
@@ -83,9 +127,10 @@ def test_an_archive_whose_sides_disagree_is_refused(tmp_path):
     target.write_text("only one\n")
     with pytest.raises(Refused, match=r"easy/coqa: dev.src has 2 lines, dev.tgt has 1"):
         glge.prepare([tmp_path / "a"], tmp_path / "out")
-    target.unlink()
-    with pytest.raises(Refused, match=r"easy/coqa: dev.src is there but dev.tgt is not"):
-        glge.prepare([tmp_path / "a"], tmp_path / "out", partial=True)
+    for side in ("src", "tgt"):
+        target.with_suffix(f".{side}").write_text("")
+    with pytest.raises(Refused, match=r"easy/coqa: dev.src and dev.tgt are empty"):
+        glge.prepare([tmp_path / "a"], tmp_path / "out")
 
 
 def test_a_name_that_leads_out_of_the_archive_leads_nowhere(tmp_path):
@@ -94,9 +139,35 @@ def test_a_name_that_leads_out_of_the_archive_leads_nowhere(tmp_path):
         entry = tarfile.TarInfo("../../easy/coqa_data/org_data/dev.src")
         entry.size = 2
         box.addfile(entry, io.BytesIO(b"a\n"))
-    with pytest.raises(Refused, match=r"dev.src is there but dev.tgt is not"):
-        glge.prepare([path], tmp_path / "out", partial=True)
+    made = glge.prepare([path], tmp_path / "out", partial=True)
+    assert made.left_out == ["easy/coqa/dev.src"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.tar"]
     assert not list(tmp_path.parent.glob("easy"))
+
+
+def test_the_command_prints_what_was_made_and_what_to_type_next(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert glge.main(["prepare", "--archive", str(ARCHIVE), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "easy/personachat      3    2     3" in said
+    assert said.splitlines()[-1] == (
+        "next: ./launch.sh finetune finetune/runs/glge_janus.toml task=xsum "
+        f"data.root={out / 'easy'}"
+    )
+    assert glge.main(["prepare", "--archive", str(tmp_path / "x")]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / 'x'}: no such file or folder\n"
+    with pytest.raises(SystemExit):
+        glge.main(["prepare", "--help"])
+    assert "./launch.sh data glge --archive glge_public.tgz" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", leaderboard.COLUMNS)
+def test_a_task_reads_what_it_saves(name, tmp_path):
+    task = find("finetune.tasks", name)
+    for split in pairs.SPLITS:
+        wanted = list(task.read(ARCHIVE / "easy", split))
+        assert task.save(tmp_path / name, split, wanted) == len(wanted)
+        assert list(task.read(tmp_path, split)) == wanted
 
 
 # What the official scripts do before they score
@@ -153,34 +224,25 @@ def test_squadqg_is_lower_case_in_both_modes_and_mended_in_one():
 # Scores
 
 
-def leaderboard() -> list[dict[str, str]]:
+def published() -> list[dict[str, str]]:
     head, *rows = (FIXTURE / "leaderboard.tsv").read_text().splitlines()
     return [dict(zip(head.split("\t"), row.split("\t"), strict=True)) for row in rows]
 
 
-@pytest.mark.parametrize("row", leaderboard(), ids=lambda row: f"{row['version']} {row['model']}")
+@pytest.mark.parametrize("row", published(), ids=lambda row: f"{row['version']} {row['model']}")
 def test_the_overall_score_follows_from_the_parts_of_every_leaderboard_row(row):
     parts = {
         task: dict(zip(keys, map(float, row[task].split("/")), strict=True))
-        for task, keys in glge.COLUMNS.items()
+        for task, keys in leaderboard.COLUMNS.items()
     }
-    assert glge.overall(parts) == pytest.approx(float(row["score"]), abs=0.05)
+    assert leaderboard.overall(parts) == pytest.approx(float(row["score"]), abs=0.05)
 
 
-def test_an_overall_score_needs_every_task_and_every_metric():
-    parts = {task: dict.fromkeys(keys, 10.0) for task, keys in glge.COLUMNS.items()}
-    assert glge.overall(parts) == pytest.approx(10)
-    del parts["msqg"]["meteor"]
-    with pytest.raises(Refused, match="msqg: no meteor; its score is made of rouge-l, bleu-4"):
-        glge.overall(parts)
-    del parts["xsum"]
-    with pytest.raises(Refused, match="needs all eight tasks; missing: xsum"):
-        glge.overall(parts)
-
-
-def test_published_settings_are_those_of_the_baselines():
-    assert personachat.FINETUNE["lr"] == 5e-4
-    assert personachat.FINETUNE["tokens"] * personachat.FINETUNE["accumulation"] == 104000
-    assert xsum.FINETUNE["lr"] == 1e-4
-    assert cnndm.FINETUNE["sentences"] * cnndm.FINETUNE["accumulation"] == 512
-    assert (cnndm.DECODE["beam"], cnndm.DECODE["min_length"]) == (5, 45)
+def test_the_leaderboard_has_23_complete_rows_of_all_versions():
+    rows = published()
+    assert [sum(row["version"] == v for row in rows) for v in ("easy", "medium", "hard")] == [
+        9,
+        7,
+        7,
+    ]
+    assert len({(row["version"], row["model"]) for row in rows}) == 23

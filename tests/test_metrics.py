@@ -190,7 +190,7 @@ def test_exact_match_takes_any_reference():
 
 @pytest.mark.skipif(importlib.util.find_spec("pycocoevalcap") is not None, reason="it is here")
 def test_meteor_without_its_package_says_what_to_install():
-    with pytest.raises(Refused, match=r"pycocoevalcap is not installed; pip install .*meteor"):
+    with pytest.raises(Refused, match=r"pycocoevalcap is not installed; .* -m pip install .*meteor"):
         meteor.score(["a"], [["a"]])
 
 
@@ -250,6 +250,53 @@ def test_messages(call, message):
 
 
 # Significance
+
+RESAMPLED = [name for name in METRICS if name != "distinct"]
+
+
+def plainly_drawn(metric, predictions, references, draws: int, seed: int) -> list[dict]:
+    """The metric's own scores of test sets whose lines are really drawn and written out."""
+    rng = np.random.Generator(np.random.Philox(seed))
+    lines, found = len(predictions), []
+    for _ in range(draws):
+        times = rng.multinomial(lines, np.full(lines, 1 / lines))
+        ids = np.repeat(np.arange(lines), times)
+        found.append(metric.score([predictions[i] for i in ids], [references[i] for i in ids]))
+    return found
+
+
+@pytest.mark.parametrize("name", RESAMPLED)
+def test_intervals_are_those_of_test_sets_that_are_drawn_and_scored(name, captions):
+    metric = find("januslm.metrics", name)
+    first, references = (part[:60] for part in captions)
+    second = [damaged(text, 4) for text in first]
+    ours, theirs = (plainly_drawn(metric, texts, references, 40, 5) for texts in (first, second))
+    drawn = {"draws": 40, "seed": 5}
+    alone = significance.intervals(metric, first, references, **drawn)
+    both = significance.compare(metric, first, second, references, **drawn)
+    for one, two in zip(alone, both, strict=True):
+        a, b = (np.array([scores[one.name] for scores in found]) for found in (ours, theirs))
+        assert (one.low, one.high) == pytest.approx(np.percentile(a, [2.5, 97.5]))
+        assert (two.low, two.high) == pytest.approx(np.percentile(a - b, [2.5, 97.5]))
+        assert one.score == two.first == pytest.approx(metric.score(first, references)[one.name])
+        assert one.half == pytest.approx((one.high - one.low) / 2)
+
+
+def test_an_interval_of_a_mean_is_as_wide_as_the_normal_one():
+    rng = np.random.default_rng(3)
+    texts = ["yes" if right else "no" for right in rng.random(400) < 0.3]
+    (found,) = significance.intervals(exact_match, texts, [["yes"]] * 400)
+    share = texts.count("yes") / 400
+    assert found.half == pytest.approx(196 * math.sqrt(share * (1 - share) / 400), rel=0.08)
+
+
+def test_an_interval_holds_the_score_of_all_sentences_about_19_times_in_20():
+    rng, inside = np.random.default_rng(11), 0
+    for seed in range(60):
+        texts = ["yes" if right else "no" for right in rng.random(150) < 0.5]
+        (found,) = significance.intervals(exact_match, texts, [["yes"]] * 150, draws=300, seed=seed)
+        inside += found.low <= 50 <= found.high
+    assert 52 <= inside < 60
 
 
 def test_a_system_does_not_differ_from_itself(captions):

@@ -3,29 +3,45 @@
 import re
 import string
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from finetune.pairs import Pair, aligned, checked, known
+from finetune.tasks import _prepared
 from januslm.config import Refused
 
 FILES = {"train": "train", "valid": "dev", "test": "test"}
 
-# Published fine-tuning settings of ProphetNet-large, in three groups; a batch is `sentences` or
-# `tokens` times `accumulation`.
-_ADAM = {"beta1": 0.9, "beta2": 0.999, "schedule": "inverse_sqrt", "first_lr": 1e-7}
-_LOSS = {"label_smoothing": 0.1, "dropout": 0.1, "attention_dropout": 0.1}
-_STEADY = _ADAM | _LOSS | {"lr": 1e-4, "warmup": 1000, "weight_decay": 0.01, "clip": 0.1}
-BY_SENTENCES = _STEADY | {"sentences": 2, "accumulation": 256, "epochs": 10, "max_source": 512}
-BY_TOKENS = _STEADY | {
-    "tokens": 1300, "sentences": 16, "accumulation": 8, "epochs": 10, "max_source": 512,
-}  # fmt: skip
-LONG = BY_TOKENS | {
-    "beta2": 0.98, "lr": 5e-4, "warmup": 4000, "weight_decay": 0.0, "clip": 0.0,
-    "accumulation": 80, "epochs": 25,
-}  # fmt: skip
-
 BEAM_4 = {"beam": 4, "length_penalty": 1.0, "max_length": 140, "no_repeat_ngram": 3}
+
+# Published fine-tuning settings of ProphetNet-large, as tables of a run file (`published = true`).
+# Its scripts have three groups of tasks, on any number of GPUs with the same number of examples per
+# update.  cnndm has 512.  The others count micro batches of at most 16 sentences and 1,300 tokens,
+# 8 per update, or 80 in the last group; `batch` is what that makes of the sources' mean length.
+_LIKE_ALL = {
+    "data": {"max_source": 512, "max_target": 512},
+    "model": {"dropout": 0.1, "attention_dropout": 0.1},
+    "loss": {"smoothing": 0.1},
+}
+
+
+def steady(batch: int) -> dict:
+    """Settings of cnndm, gigaword, xsum, msnews and squadqg."""
+    return _LIKE_ALL | {
+        "optimizer": {"lr": 1e-4, "betas": [0.9, 0.999], "weight_decay": 0.01},
+        "schedule": {"name": "inverse_sqrt", "warmup": 1000, "start": 1e-7},
+        "train": {"epochs": 10.0, "batch": batch, "clip": 0.1},
+    }
+
+
+def fast(batch: int) -> dict:
+    """Settings of msqg, coqa and personachat: large batches, a high rate, more epochs."""
+    return _LIKE_ALL | {
+        "optimizer": {"lr": 5e-4, "betas": [0.9, 0.98], "weight_decay": 0.0},
+        "schedule": {"name": "inverse_sqrt", "warmup": 4000, "start": 1e-7},
+        "train": {"epochs": 25.0, "batch": batch, "clip": 0.0},
+    }
+
 
 _BRACKETS = dict(zip("()[]{}", ("LRB", "RRB", "LSB", "RSB", "LCB", "RCB"), strict=True))
 UPPER = {mark: f"-{name}-" for mark, name in _BRACKETS.items()}
@@ -47,7 +63,7 @@ def place(root: Path, task: str) -> Path:
         raise Refused(f"{root}: has {', '.join(versions)}; name one of them, {root / versions[0]}")
     raise Refused(
         f"{root}: no {task} there; looked for {task}/ and {task}_data/org_data/ with train.src, "
-        "...; GLGE's archive becomes such a folder by `python -m finetune.glge prepare`"
+        "...; GLGE's archive becomes such a folder by `./launch.sh data glge --archive PATH`"
     )
 
 
@@ -60,6 +76,11 @@ def read(root: Path, task: str, split: str, skipped: Counter | None = None) -> I
         for number, (one, other) in enumerate(aligned(source, target), 1)
     )
     return checked(found, str(source), split, skipped)
+
+
+def save(folder: Path, split: str, pairs: Iterable[Pair]) -> int:
+    """Write pairs as `read` reads them, into a root of this task's own; returns how many."""
+    return _prepared.save(folder, FILES[known(split)], ("src", "tgt"), pairs)
 
 
 def pieces_joined(text: str) -> str:

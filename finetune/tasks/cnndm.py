@@ -1,7 +1,7 @@
 """GLGE CNN/DailyMail: news article -> its highlights, several sentences."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from finetune.pairs import Pair, leading
@@ -11,7 +11,7 @@ METRICS = ("rouge",)
 OPTIONS = {"rouge": {"stem": True, "level": "summary"}}
 LEAD = "lead-3"
 DECODE = _glge.BEAM_4 | {"beam": 5, "length_penalty": 1.2, "min_length": 45, "max_length": 110}
-FINETUNE = _glge.BY_SENTENCES | {"max_target": 127}
+FINETUNE = _glge.steady(512) | {"data": {"max_source": 512, "max_target": 129}}
 
 SHORTEST = 5  # words of a sentence that official scoring keeps
 REPEATED = 0.7  # share of a sentence's words already seen above which it is dropped
@@ -25,6 +25,11 @@ def read(root: Path, split: str, skipped: Counter | None = None) -> Iterator[Pai
     for pair in _glge.read(root, "cnndm", split, skipped):
         source = " ".join(pair.source.replace("<S_SEP>", " ").split())
         yield Pair(pair.id, source, (pair.targets[0].replace("<S_SEP>", "[X_SEP]"),))
+
+
+def save(folder: Path, split: str, pairs: Iterable[Pair]) -> int:
+    """Write pairs as `read` reads them."""
+    return _glge.save(folder, split, pairs)
 
 
 def tidy(prediction: str, mode: str) -> str:

@@ -1,7 +1,7 @@
 """GLGE XSum: article of the BBC -> its summary in one sentence."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from finetune.pairs import Pair, leading
@@ -10,12 +10,17 @@ from finetune.tasks import _glge
 METRICS = ("rouge",)
 OPTIONS = {"rouge": {"stem": True, "level": "summary"}}
 DECODE = _glge.BEAM_4
-FINETUNE = _glge.BY_TOKENS
+FINETUNE = _glge.steady(24)  # at about 360 words a source
 
 
 def read(root: Path, split: str, skipped: Counter | None = None) -> Iterator[Pair]:
     """Article -> summary; both as they are."""
     return _glge.read(root, "xsum", split, skipped)
+
+
+def save(folder: Path, split: str, pairs: Iterable[Pair]) -> int:
+    """Write pairs as `read` reads them."""
+    return _glge.save(folder, split, pairs)
 
 
 def tidy(prediction: str, mode: str) -> str:

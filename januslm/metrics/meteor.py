@@ -3,6 +3,8 @@
 import importlib.util
 import shutil
 import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
 
@@ -10,7 +12,7 @@ import numpy as np
 
 from januslm.config import Refused
 
-INSTALL = "pip install 'januslm[meteor]' (pycocoevalcap, 100 MB) and have java on the PATH"
+INSTALL = f"{sys.executable} -m pip install 'pycocoevalcap>=1.2' (the extra [meteor], 100 MB)"
 COMMAND = ("java", "-Xmx2G", "-jar", "meteor-1.5.jar", "-", "-", "-stdio", "-l", "en", "-norm")
 
 
@@ -27,12 +29,20 @@ def each(predictions: list[str], references: list[list[str]]) -> dict[str, np.nd
     return {"meteor": np.array(_run(predictions, references)[0] if predictions else [])}
 
 
+def missing() -> str:
+    """What keeps METEOR from running here and how to mend it; "" where nothing does."""
+    if importlib.util.find_spec("pycocoevalcap") is None:
+        return f"meteor: pycocoevalcap is not installed; {INSTALL}"
+    if shutil.which("java") is None:
+        return "meteor: java is not on the PATH; install a Java runtime, version 8 or newer"
+    return ""
+
+
 def folder() -> Path:
     """Where meteor-1.5.jar lies; Refused, with what to install, where it does not."""
+    if why := missing():
+        raise Refused(why)
     found = importlib.util.find_spec("pycocoevalcap")
-    if found is None or shutil.which("java") is None:
-        lacking = "java is" if found else "pycocoevalcap is"
-        raise Refused(f"meteor: {lacking} not installed; {INSTALL}")
     return Path(next(iter(found.submodule_search_locations))) / "meteor"
 
 
@@ -54,10 +64,13 @@ def _run(predictions: list[str], references: list[list[str]]) -> tuple[list[floa
 
 def _asked(java: subprocess.Popen, line: str) -> str:
     """The first line of the answer; one question at a time, or both pipes could fill up."""
-    java.stdin.write(line + "\n")
-    java.stdin.flush()
-    answer = java.stdout.readline().strip()
+    answer = ""
+    with suppress(BrokenPipeError):  # java has ended; why, it has said to nobody
+        java.stdin.write(line + "\n")
+        java.stdin.flush()
+        answer = java.stdout.readline().strip()
     if not answer:
+        java.kill()
         raise Refused(f"meteor: java gave no answer; try `{' '.join(COMMAND)}` in {folder()}")
     return answer
 

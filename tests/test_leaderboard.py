@@ -1,0 +1,214 @@
+"""All GLGE tasks in one table: which predictions count, the overall score, what is sent in."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from finetune import glge, leaderboard
+from januslm.config import Refused
+from januslm.folder import find
+from januslm.metrics import meteor
+from tests.test_evaluate import refused, said, write
+
+ARCHIVE = Path(__file__).parent / "fixtures" / "glge" / "data" / "easy"
+NO_METEOR = pytest.mark.skipif(not meteor.missing(), reason="METEOR is installed")
+WITHOUT = ("cnndm", "gigaword", "xsum", "msnews", "coqa", "personachat")  # need no METEOR
+
+
+def answers(folder: Path, tasks, stem: str = "test.beam", data: Path = ARCHIVE, **settings) -> Path:
+    """Perfect answers to some tasks, as runs keep them: FOLDER/TASK/predictions/STEM.jsonl."""
+    for name in tasks:
+        pairs = list(find("finetune.tasks", name).read(ARCHIVE, "test"))
+        place = folder / name / "predictions" / f"{stem}.jsonl"
+        known = {"task": name, "algorithm": stem.split(".")[1], "data": str(data)}
+        write(place, pairs, [p.targets[0] for p in pairs], **known | settings)
+        (folder / name / "valid.jsonl").write_text('{"step": 0}\n')  # a log, as runs have it
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    """Perfect answers to all tasks, by beam search."""
+    return answers(tmp_path / "run", leaderboard.COLUMNS)
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """The table's cells by task."""
+    body = text[text.index("----") :].splitlines()[1:]
+    return {line.split()[0]: line.split()[1:] for line in body[: len(leaderboard.COLUMNS) + 1]}
+
+
+def test_the_table_has_both_modes_of_every_task_and_their_means(run, capsys):
+    text = said(capsys, "glge", run)
+    assert text.startswith("GLGE easy, beam\n")
+    found = rows(text)
+    perfect = "100.00/100.00/100.00"
+    for name in ("cnndm", "gigaword", "xsum", "msnews"):
+        assert found[name] == ["3", perfect, "100.00", perfect, "100.00", "rouge-1/rouge-2/rouge-l"]
+    assert found["coqa"] == ["3", "100.00", "100.00", "100.00", "100.00", "f1"]
+    assert found["squadqg"][1].startswith("100.00/100.00/")
+    assert "personachat, official, not in its mean: bleu 100.00" in text
+    assert "personachat, bleu: nrefs:1|" in text
+    assert re.search(r"official test sets have other numbers of lines: .* xsum 11,333, ", text)
+    assert "ids not checked" not in text
+
+
+def test_every_leaderboard_row_has_the_tasks_that_archives_have():
+    assert tuple(leaderboard.COLUMNS) == glge.TASKS
+    assert leaderboard.LINES.keys() == leaderboard.COLUMNS.keys()
+
+
+def test_the_overall_score_is_printed_where_every_metric_is_there(run, capsys, monkeypatch):
+    def score(predictions, references):
+        return {"meteor": 10.0 * len(predictions)}
+
+    monkeypatch.setattr(meteor, "missing", lambda: "")
+    monkeypatch.setattr(meteor, "score", score)  # a stand-in for the Java program alone
+    text = said(capsys, "glge", run)
+    found = json.loads((run / "scores.beam.json").read_text())
+    for mode, column in (("official", 2), ("plain", 4)):
+        total = leaderboard.overall(found[mode])
+        assert f"overall, {mode}: {total:.2f}" in text
+        means = [float(cells[column]) for name, cells in rows(text).items() if name != "overall"]
+        assert sum(means) / 8 == pytest.approx(total, abs=0.005)
+        assert f"{total:.2f}" in rows(text)["overall"]
+
+
+@NO_METEOR
+def test_without_meteor_all_else_is_printed_and_what_to_install(run, capsys):
+    text = said(capsys, "glge", run)
+    assert "left out: meteor: pycocoevalcap is not installed; " in text
+    assert rows(text)["msqg"][1:3] == ["100.00/100.00/-", "-"]
+    assert "overall, official: none, a metric of squadqg and msqg missing" in text
+
+
+def test_missing_tasks_are_named(tmp_path, capsys):
+    text = said(capsys, "glge", answers(tmp_path, WITHOUT))
+    assert "overall, official: none, squadqg, msqg missing" in text
+
+
+# What is sent in
+
+
+def test_submission_files_have_the_official_names_and_one_line_per_example(run, capsys):
+    text = said(capsys, "glge", run)
+    folder = run / "submission" / "beam"
+    assert f"8 submission files written to {folder}" in text
+    files = sorted(f.name for f in folder.iterdir())
+    assert files == sorted(f"{task}.easy.test" for task in leaderboard.COLUMNS)
+    lines = (folder / "cnndm.easy.test").read_text().split("\n")
+    assert len(lines) == 4
+    assert "[X_SEP]" in lines[0]
+    wanted = (ARCHIVE / "xsum_data" / "org_data" / "test.tgt").read_text()
+    assert (folder / "xsum.easy.test").read_text() == wanted
+
+
+def test_predictions_of_a_part_of_the_test_set_are_scored_but_not_sent_in(tmp_path, capsys):
+    folder = answers(tmp_path, WITHOUT)
+    place = folder / "xsum" / "predictions" / "test.beam.jsonl"
+    place.write_text(place.read_text().splitlines(keepends=True)[0])
+    known = json.loads(place.with_suffix(".json").read_text()) | {"limit": 1, "sentences": 1}
+    place.with_suffix(".json").write_text(json.dumps(known))
+    text = said(capsys, "glge", folder)
+    assert "xsum: decoded with --limit 1, so no submission file" in text
+    assert not (folder / "submission" / "beam" / "xsum.easy.test").exists()
+
+
+def test_a_prediction_of_two_lines_cannot_be_sent_in(tmp_path, capsys):
+    folder = answers(tmp_path, ["coqa"])
+    place = folder / "coqa" / "predictions" / "test.beam.jsonl"
+    place.write_text(place.read_text().replace('"prediction": "a map"', r'"prediction": "a\nmap"'))
+    assert "test.beam.jsonl:2: a prediction has a line break" in refused(capsys, "glge", folder)
+
+
+# Which version, which system
+
+
+@pytest.mark.parametrize(
+    ("data", "version"),
+    [("data/glge/hard", "hard"), ("x/easy/medium+", "medium+"), ("g/medium/xsum", "medium")],
+)
+def test_the_version_is_how_the_data_folder_is_called(data, version, tmp_path, capsys):
+    folder = answers(tmp_path, WITHOUT, data=Path(data))
+    text = said(capsys, "glge", folder)
+    assert text.startswith(f"GLGE {version}, beam")
+    assert "ids not checked against the data (name it with --data): cnndm, gigaword" in text
+
+
+def test_a_version_that_nothing_says_must_be_named(tmp_path, capsys):
+    folder = answers(tmp_path, WITHOUT, data=Path("somewhere"))
+    assert refused(capsys, "glge", folder) == (
+        "--version must be one of easy, medium, medium+, hard, got None"
+    )
+    assert said(capsys, "glge", folder, "--version", "hard").startswith("GLGE hard")
+    assert "must be one of easy" in refused(capsys, "glge", folder, "--version", "simple")
+
+
+def test_versions_are_not_mixed(tmp_path, capsys):
+    folder = answers(tmp_path, WITHOUT[:2], data=Path("g/easy"))
+    answers(folder, WITHOUT[2:3], data=Path("g/hard"))
+    message = "one table is of one version, these are of easy or hard: cnndm easy, gigaword easy"
+    assert refused(capsys, "glge", folder) == f"{message}, xsum hard"
+    easy = folder / "cnndm"
+    assert "cnndm easy, --version hard" in refused(capsys, "glge", easy, "--version", "hard")
+
+
+def test_of_several_systems_one_must_be_chosen(run, capsys):
+    for name in ("test.mask_predict.iterations-4", "test.mask_predict.iterations-10"):
+        answers(run, leaderboard.COLUMNS, name)
+    message = refused(capsys, "glge", run)
+    assert message.startswith("3 predictions of cnndm: test.beam, test.mask_predict.iterations-4, ")
+    assert message.endswith("a pattern of file names, e.g. --algorithm test.beam")
+    assert "2 predictions of cnndm" in refused(capsys, "glge", run, "--algorithm", "mask_predict")
+    for choice, name in (("*-4", "mask_predict.iterations-4"), ("beam", "beam")):
+        text = said(capsys, "glge", run, "--algorithm", choice)
+        assert text.startswith(f"GLGE easy, {name}\n")
+        assert (run / "submission" / name / "xsum.easy.test").is_file()
+        assert (run / f"scores.{name}.json").is_file()
+    assert refused(capsys, "glge", run, "--algorithm", "greedy") == (
+        "--algorithm: no predictions 'greedy'; there are beam, mask_predict"
+    )
+
+
+def test_two_runs_at_once_are_refused(tmp_path, capsys):
+    for name in ("ar", "nar"):
+        answers(tmp_path / name, WITHOUT)
+    assert "name the folder of one run" in refused(capsys, "glge", tmp_path)
+
+
+def test_other_splits_than_test_are_left_out_and_counted(tmp_path, capsys):
+    folder = answers(tmp_path, WITHOUT)
+    answers(folder, ["xsum"], "valid.beam", split="valid")
+    assert "left out, since not of the test set: 1 files" in said(capsys, "glge", folder)
+
+
+def test_a_line_that_is_missing_is_found_before_anything_is_written(run, capsys):
+    place = run / "msqg" / "predictions" / "test.beam.jsonl"
+    first, _, last = place.read_text().splitlines(keepends=True)
+    place.write_text(first + last)
+    place.with_suffix(".json").write_text(json.dumps({"task": "msqg", "data": str(ARCHIVE)}))
+    message = refused(capsys, "glge", run)
+    assert re.search("jsonl:2: id 'msqg-test-3' where msqg's test split has 'msqg-test-2'", message)
+    assert not (run / "submission").exists()
+
+
+def test_empty_predictions_are_counted(tmp_path, capsys):
+    folder = answers(tmp_path, ["coqa"])
+    place = folder / "coqa" / "predictions" / "test.beam.jsonl"
+    place.write_text(place.read_text().replace('"prediction": "a map"', '"prediction": ""'))
+    text = said(capsys, "glge", folder)
+    assert "coqa: predictions without words, scored as they are: 1" in text
+    assert (folder / "submission" / "beam" / "coqa.easy.test").read_text().split("\n")[1] == ""
+
+
+def test_an_overall_score_needs_every_task_and_every_metric():
+    parts = {task: dict.fromkeys(keys, 10.0) for task, keys in leaderboard.COLUMNS.items()}
+    assert leaderboard.overall(parts) == pytest.approx(10)
+    del parts["msqg"]["meteor"]
+    with pytest.raises(Refused, match="msqg: no meteor; its score is made of rouge-l, bleu-4"):
+        leaderboard.overall(parts)
+    del parts["xsum"]
+    with pytest.raises(Refused, match="needs all eight tasks; missing: xsum"):
+        leaderboard.overall(parts)

@@ -17,7 +17,7 @@ from pathlib import Path
 from finetune import decode
 from finetune.data import sources
 from finetune.decode import Trained
-from finetune.pairs import Pair, records
+from finetune.pairs import MADE, Pair, records
 from januslm import folder
 from januslm.config import Refused
 from januslm.decoding import beam
@@ -25,7 +25,7 @@ from januslm.interop import native
 from januslm.log import duration
 from januslm.rundir import difference
 
-DONE, BEGUN, PORTIONS = "distill.json", "begun.json", ".portions"
+BEGUN, PORTIONS = "begun.json", ".portions"
 
 
 def main() -> int:
@@ -40,7 +40,7 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m finetune.distill",
+        prog="./launch.sh distill",
         description="Decode the training set of the run's task by beam search and write it, with "
         "validation and test set as they are, in files that the task reads: train a student on it "
         "with data.root=OUT. Stopped, the same command goes on. Options of the beam are "
@@ -66,9 +66,9 @@ class Teacher:
     settings: dict  # of the beam
     batch: int
 
-    def read(self, split: str) -> Iterator[Pair]:
-        """The task's own pairs; empty ones are left out of training."""
-        return self.trained.task.read(self.trained.root, split, skipped=Counter())
+    def read(self, split: str, skipped: Counter) -> Iterator[Pair]:
+        """The task's own pairs; empty ones are counted, and left out of training."""
+        return self.trained.task.read(self.trained.root, split, skipped=skipped)
 
     def write(self, pairs: list[Pair]) -> tuple[list[str], dict]:
         """What it makes of the sources, and the counts."""
@@ -94,19 +94,22 @@ def distill(options: argparse.Namespace) -> dict:
         "settings": made.settings, "limits": vars(trained.limits), "limit": options.limit,
         "portion": options.portion,
     }  # fmt: skip
-    if (out / DONE).is_file():
-        done = json.loads((out / DONE).read_text(encoding="utf-8"))
+    if (out / MADE).is_file():
+        done = json.loads((out / MADE).read_text(encoding="utf-8"))
         _same(done["about"], about, out)
         print(f"{out} is done: {_told(done['counts'])}")
         return done["counts"]
     # First, so that a root without these sets is refused before hours of decoding.
-    rest = {one: list(made.read(one)) for one in ("valid", "test")}
+    empty: dict[str, Counter] = {"valid": Counter(), "test": Counter()}
+    rest = {split: list(made.read(split, counter)) for split, counter in empty.items()}
     _begin(out, about)
     for split, pairs in rest.items():
-        task.save(out, split, pairs)
+        written = task.save(out, split, pairs)
+        kept = "".join(f", {number:,} {side} kept" for side, number in empty[split].items())
+        print(f"{split}: {written:,} pairs as they are{kept}", flush=True)
     counts = _portions(made, out / PORTIONS, options.portion, options.limit)
     counts["written"] = task.save(out, "train", _written(out / PORTIONS, counts))
-    _put(out / DONE, json.dumps({"about": about, "counts": counts}, indent=1))
+    _put(out / MADE, json.dumps({"about": about, "counts": counts}, indent=1))
     shutil.rmtree(out / PORTIONS)
     print(f"wrote {out}: {_told(counts)}")
     return dict(counts)
@@ -149,11 +152,12 @@ def _same(there: dict, here: dict, out: Path) -> None:
 
 def _portions(made: Teacher, place: Path, size: int, limit: int | None) -> Counter:
     """Decode portion by portion, leaving out those that are there; counts of all together."""
-    total = sum(1 for _ in islice(made.read("train"), limit))
+    empty: Counter = Counter()
+    total = sum(1 for _ in islice(made.read("train", empty), limit))
     if not total:
-        raise Refused(f"{made.trained.root}: the training set is empty")
-    pairs, done, mine, began = made.read("train"), 0, 0, time.monotonic()
-    counts: Counter = Counter()
+        raise Refused(f"{made.trained.root}: the training set has nothing but empty lines")
+    counts = Counter({f"{side} left out": number for side, number in empty.items()})
+    pairs, done, mine, began = made.read("train", Counter()), 0, 0, time.monotonic()
     for number, start in enumerate(range(0, total, size)):
         chunk = list(islice(pairs, min(size, total - start)))
         path = place / f"{number:06d}.jsonl"
@@ -192,7 +196,7 @@ def _written(place: Path, counts: Counter) -> Iterator[Pair]:
     for path in sorted(place.glob("*.jsonl")):
         for row in records(path, "id", "source", "target", "made"):
             if not row["made"].strip():
-                counts["empty"] += 1
+                counts["empty translation left out"] += 1
                 continue
             counts["as the reference"] += row["made"] == row["target"]
             yield Pair(row["id"], row["source"], (row["made"],))

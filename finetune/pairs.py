@@ -37,6 +37,16 @@ def folder(root: Path, task: str, *files: str) -> Path:
     )
 
 
+def made_for(task: str, place: Path) -> None:
+    """Refused where a teacher of another task has written the files of a folder."""
+    note = place / MADE
+    if not note.is_file():
+        return
+    other = json.loads(note.read_text(encoding="utf-8"))["about"]["task"]
+    if other != task:
+        raise Refused(f"{note}: a distillation of task {other!r}, not of {task!r}")
+
+
 def known(split: str) -> str:
     """The split itself; Refused where there is no such split."""
     if split not in SPLITS:

@@ -2,15 +2,18 @@
 
 import argparse
 import json
+import subprocess
+import sys
+from collections import Counter
 from functools import partial
 
 import pytest
 import torch
 
 from finetune import decode
-from finetune.data import Limits, sources
+from finetune.data import Limits, prepare, sources
 from finetune.distill import distill
-from finetune.tasks import iwslt14
+from finetune.tasks import iwslt14, iwslt14_en_de
 from januslm import learner, tokenizer
 from januslm.config import Refused
 from januslm.decoding import beam
@@ -18,6 +21,8 @@ from januslm.interop import native
 from januslm.learner import Loss
 from januslm.model import Seq2Seq, configure
 from januslm.reading import Reader
+from tests.conftest import ROOT
+from tests.launching import wait_until
 from tests.test_translation import lay
 
 GERMAN = tuple(f"satz {n} ist {'sehr ' * (n % 3)}kurz ." for n in range(7))
@@ -73,7 +78,7 @@ def test_the_task_reads_the_teachers_words_beside_its_own_sources(root, tmp_path
     assert texts(tmp_path / "out") == wanted
     assert len(set(wanted)) > 1
     assert (counts["sentences"], counts["written"]) == (7, len(wanted))
-    assert counts["written"] + counts.get("empty", 0) == 7
+    assert counts["written"] + counts.get("empty translation left out", 0) == 7
 
 
 def test_validation_and_test_set_stay_what_they_are(root, tmp_path):
@@ -97,6 +102,55 @@ def test_after_a_failing_disk_it_goes_on_and_ends_the_same(root, tmp_path):
     distill(asked(run, tmp_path / "out"))
     assert texts(tmp_path / "out") == texts(tmp_path / "whole")
     assert not (tmp_path / "out" / ".portions").exists()
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_it_goes_on_and_ends_the_same(root, tmp_path):
+    """A process of its own, killed as nothing can catch, with half a portion not yet saved."""
+    run = teach(root)
+    german = tuple(f"satz {n} ist kurz ." for n in range(400))
+    lay(root, "train", {"de": german, "en": tuple(f"sentence {n} ." for n in range(400))})
+    distill(asked(run, tmp_path / "whole", portion=20))
+    command = [sys.executable, "-m", "finetune.distill", str(run), str(tmp_path / "out"),
+               "--batch", "4", "--portion", "20", "--threads", "1",
+               *(f"{key}={value}" for key, value in BEAM.items())]  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    done = tmp_path / "out" / ".portions" / "000000.jsonl"
+    wait_until(lambda: done.is_file() or process.poll() is not None)
+    process.kill()
+    assert process.wait() == -9, "it was faster than the kill"
+    with pytest.raises(Refused, match=r"train.de: no such file"):
+        list(iwslt14.read(tmp_path / "out", "train"))
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert texts(tmp_path / "out") == texts(tmp_path / "whole")
+    told = [json.loads((tmp_path / name / "distill.json").read_text()) for name in ("out", "whole")]
+    for one in told:
+        del one["counts"]["seconds"]
+    assert told[0]["counts"] == told[1]["counts"]
+
+
+def test_empty_lines_are_counted_and_move_no_test_pair(root, tmp_path, capsys):
+    lay(root, "train", {"de": ("", *GERMAN[1:]), "en": ENGLISH})
+    lay(root, "test", {"de": (GERMAN[0], "", *GERMAN[2:]), "en": ENGLISH})
+    counts = distill(asked(teach(root), tmp_path / "out"))
+    said = capsys.readouterr().out
+    assert "test: 7 pairs as they are, 1 empty source kept\n" in said
+    assert (counts["empty source left out"], counts["sentences"]) == (1, 6)
+    assert "1 empty source left out" in said.splitlines()[-1]
+    kept = [list(iwslt14.read(place, "test", Counter())) for place in (root, tmp_path / "out")]
+    assert kept[0] == kept[1]
+    assert len(kept[0]) == 7
+
+
+def test_a_student_of_another_task_is_refused_before_it_trains(root, tmp_path):
+    """iwslt14_en_de reads files of the same names, with the languages swapped."""
+    run, out = teach(root), tmp_path / "out"
+    distill(asked(run, out))
+    words, limits = native.read(run).tokenizer, Limits(40, 20, "cut")
+    about = prepare(iwslt14, out, "train", words, limits, tmp_path / "d")
+    assert about["counts"]["pairs"] == len(texts(out))
+    with pytest.raises(Refused, match=r"a distillation of task 'iwslt14', not of 'iwslt14_en_de'"):
+        prepare(iwslt14_en_de, out, "train", words, limits, tmp_path / "e")
 
 
 def test_a_finished_one_says_so_and_decodes_nothing(root, tmp_path, capsys):

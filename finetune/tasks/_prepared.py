@@ -1,6 +1,5 @@
 """Translation files as they are usually prepared: raw or tokenized, with BPE or not, .gz or not."""
 
-import json
 import os
 import re
 from collections import Counter
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from finetune.pairs import MADE, SPLITS, Pair, aligned, checked, known, lines
+from finetune.pairs import SPLITS, Pair, aligned, checked, known, lines, made_for
 from januslm.config import Refused
 
 LOOKED_AT, SEGMENTED = 1000, 0.1  # lines, and the share of them with "@@ " that only BPE reaches
@@ -34,7 +33,7 @@ def read(
     """
     at = SPLITS.index(known(split))
     place, form = _place(Path(root), task, corpus, sides)
-    _made_for(task, place)
+    made_for(task, place)
     source, target = (_file(place / f"{form[at]}.{language}") for language in sides)
     found = (
         Pair(f"{split}-{number}", one, (other,))
@@ -93,15 +92,6 @@ def _place(
         f"{root}: no data of task {task!r} there; looked for {looked} in it and in "
         f"{', '.join(corpus.folders)}"
     )
-
-
-def _made_for(task: str, place: Path) -> None:
-    note = place / MADE
-    if not note.is_file():
-        return
-    other = json.loads(note.read_text(encoding="utf-8"))["about"]["task"]
-    if other != task:
-        raise Refused(f"{note}: a distillation of task {other!r}, not of {task!r}")
 
 
 def _file(path: Path) -> Path:

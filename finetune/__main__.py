@@ -1,14 +1,15 @@
 """Fine-tune a model on a task: `python -m finetune RUN.toml [key=value ...]`."""
 
 import argparse
+import math
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
 
-from finetune.data import Limits, Pairs, prepare
+from finetune.data import Limits, Pairs, prepare, told
 from januslm import config, folder, learner, start
 from januslm.checkpoint import decided
 from januslm.config import Refused, one
@@ -21,6 +22,8 @@ from januslm.tokenizer import Tokenizer
 from januslm.train import Plan, Train
 from januslm.work import Packing, Training
 
+# What may not change while a run goes on: the same ids would mean other words, or other pairs.
+IDENTITY = ("task", "tokenizer_sha256", "model", "objective", "data")
 CHANGEABLE = ("dropout", "attention_dropout", "activation_checkpointing")  # of a finished model
 
 
@@ -36,12 +39,30 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Tuning(Train):
+    """[train] of a fine-tuning run: that of any run, and a length in passes over the pairs."""
+
+    steps: int = one(0, low=0)  # 0: as many as `epochs` make
+    epochs: float = one(0.0, low=0)  # 0: no limit but `steps`; the first that is reached counts
+
+    def __post_init__(self):
+        if not self.steps and not self.epochs:
+            raise Refused("steps is missing, or epochs")
+
+    def until(self, pairs: int) -> "Tuning":
+        """The same for a training set of so many pairs: `steps` says how long it is."""
+        limits = [self.steps, math.ceil(self.epochs * pairs / self.batch)]
+        return replace(self, steps=min(limit for limit in limits if limit))
+
+
+@dataclass(frozen=True)
 class Run:
     """A run file of finetune/runs/."""
 
-    out: str  # the run's folder: checkpoints, logs, board/ for TensorBoard, export/, predictions/
+    out: str  # the run's folder, with logs, export/, predictions/; {task} in it is the task's name
     task: str  # a file of finetune/tasks/
-    train: Train
+    train: Tuning
+    published: bool = False  # true: the task's FINETUNE holds where this file says nothing
     data: Data = field(default_factory=Data)
     start: str = ""  # a run's folder or its export/; "": from scratch, with [model] and tokenizer
     tokenizer: str = ""
@@ -66,9 +87,25 @@ def main() -> int:
     options = parser.parse_intermixed_args()
 
     def ready():
-        return settle(config.load(Run, options.run, options.changes), options)
+        return settle(load(options.run, options.changes), options)
 
     return start.run(ready, lambda text: print(f"error: {text}", file=sys.stderr), options.report)
+
+
+def load(path: str | Path, changes: Sequence[str] = ()) -> Run:
+    """A run file, over the published settings of its task if it asks for them.
+
+    Raises Refused, naming the file and the key.
+    """
+    tables, where = config.tree(path, changes), str(path)
+    if tables.get("published"):
+        name = str(tables.get("task"))
+        usual = getattr(folder.find("finetune.tasks", name), "FINETUNE", {})
+        if not usual:
+            raise Refused(f"{where}: published = true, but task {name!r} has no FINETUNE")
+        tables = config.over(tables, usual)
+    run = config.build(Run, tables, where)
+    return replace(run, out=run.out.replace("{task}", run.task))
 
 
 def settle(run: Run, options: argparse.Namespace) -> Callable[[World], tuple[Plan, Training]]:
@@ -79,7 +116,7 @@ def settle(run: Run, options: argparse.Namespace) -> Callable[[World], tuple[Pla
     where, root = options.run, Path(run.data.root or options.data)
     task = folder.find("finetune.tasks", run.task)
     torch.manual_seed(run.train.seed)
-    model, tokenizer_file, inherited = _model(run, where)
+    model, tokenizer_file, inherited, before = _model(run, where)
     tokenizer = Tokenizer.load(tokenizer_file)
     _fits(run.data, model.config, where)
     table = _inherit(run.objective, inherited)
@@ -90,13 +127,14 @@ def settle(run: Run, options: argparse.Namespace) -> Callable[[World], tuple[Pla
         "noise": {"name": objective.hide.__name__, **objective.hide_options},
         "loss": asdict(objective.loss), "model": asdict(model.config),
         "data": asdict(run.data) | {"root": str(root.resolve())},
+        "tokenizer_sha256": tokenizer.sha256,
     }  # fmt: skip
 
     def texts(split: str, first: bool) -> Pairs:
         place = Path(run.out) / "data" / split
         counts = decided(lambda: prepare(task, root, split, tokenizer, limits, place))
         if first:
-            print(f"{split}: {_told(counts)}", flush=True)
+            print(f"{split}: {told(counts)}", flush=True)
         return Pairs(place, run.train.seed if split == "train" else 0)
 
     def make(world: World) -> tuple[Plan, Training]:
@@ -107,13 +145,21 @@ def settle(run: Run, options: argparse.Namespace) -> Callable[[World], tuple[Pla
             run.packing, world.device, about,
         )  # fmt: skip
         how = start.spread(options.ds or run.ds, world)
-        return Plan(Path(run.out), run.train, run.optimizer, run.schedule, how, about), work
+        length = run.train.until(len(train))
+        if world.first:
+            passes = f"{length.steps * length.batch / len(train):.1f} epochs"
+            print(f"{length.steps:,} updates of {length.batch:,} pairs: {passes}{before}")
+        settings = (length, run.optimizer, run.schedule, how, about, IDENTITY)
+        return Plan(Path(run.out), *settings), work
 
     return make
 
 
-def _model(run: Run, where: str) -> tuple[Seq2Seq, Path, dict]:
-    """The model to train, its tokenizer's file, and the options of the objective it comes with."""
+def _model(run: Run, where: str) -> tuple[Seq2Seq, Path, dict, str]:
+    """The model to train, its tokenizer's file, the options of the objective it comes with.
+
+    And a note, should it have learnt another task before.
+    """
     if not run.start:
         if not run.tokenizer:
             raise Refused(
@@ -121,7 +167,7 @@ def _model(run: Run, where: str) -> tuple[Seq2Seq, Path, dict]:
             )
         size = Tokenizer.load(run.tokenizer).size
         model = Seq2Seq(configure(run.model, size, f"{where}: model"))
-        return model, Path(run.tokenizer), {}
+        return model, Path(run.tokenizer), {}, ""
     if run.tokenizer:
         raise Refused(f"{where}: tokenizer comes with start = {run.start!r}, take it out")
     if unknown := set(run.model) - set(CHANGEABLE):
@@ -133,7 +179,9 @@ def _model(run: Run, where: str) -> tuple[Seq2Seq, Path, dict]:
     wanted = config.build(Config, asdict(saved.model.config) | run.model, f"{where}: model")
     model = Seq2Seq(wanted)
     native.fill(model, saved.model.state_dict(), saved.folder)
-    return model, saved.folder / native.FILES[2], {"name": saved.objective, **saved.options}
+    learnt = saved.about.get("task", run.task)
+    note = f", from a model of task {learnt!r}" if learnt != run.task else ""
+    return model, saved.folder / native.FILES[2], {"name": saved.objective, **saved.options}, note
 
 
 def _inherit(table: dict, inherited: dict) -> dict:
@@ -152,14 +200,6 @@ def _fits(data: Data, model: Config, where: str) -> None:
                 f"{where}: data.{key} = {getattr(data, key)} does not fit model.max_positions = "
                 f"{model.max_positions}"
             )
-
-
-def _told(about: dict) -> str:
-    counts, skipped = about["counts"], about["skipped"]
-    parts = [f"{counts['pairs']:,} pairs"]
-    parts += [f"{counts[k]:,} {k}" for k in ("sources cut", "targets cut") if counts.get(k)]
-    parts += [f"{n:,} skipped: {reason}" for reason, n in skipped.items()]
-    return ", ".join(parts)
 
 
 if __name__ == "__main__":

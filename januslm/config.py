@@ -61,16 +61,30 @@ def load(kind: type, path: str | Path, changes: Iterable[str] = ()):
 
     Raises Refused, naming the file and the key, for anything that is not as `kind` says.
     """
+    return build(kind, tree(path, changes), str(path))
+
+
+def tree(path: str | Path, changes: Iterable[str] = ()) -> dict:
+    """The tables of a run file with `a.b=value` changes, unchecked; Refused if it is no TOML."""
     path = Path(path)
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise Refused(f"{path}: cannot be read ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Refused(f"{path}: not a TOML file: {error}") from None
     for change in changes:
-        apply(tree, change)
-    return build(kind, tree, str(path))
+        apply(tables, change)
+    return tables
+
+
+def over(tables: Mapping, usual: Mapping) -> dict:
+    """Nested tables: what `tables` says, and what `usual` says where they say nothing."""
+    merged = dict(usual)
+    for key, value in tables.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = over(value, merged[key]) if both else value
+    return merged
 
 
 def apply(tree: dict, change: str) -> None:

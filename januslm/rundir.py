@@ -24,7 +24,8 @@ def opened(folder: Path, config: dict, identity: tuple[str, ...], steps: int) ->
     if path.exists():
         old = json.loads(path.read_text(encoding="utf-8"))
         for key in identity:
-            if found := difference(old.get(key), new.get(key), key):
+            # A key that is not there is younger than the run.
+            if key in old and (found := difference(old[key], new.get(key), key)):
                 raise Refused(f"{folder} holds another run: {found}; choose another folder")
     path.write_text(json.dumps(new, indent=1), encoding="utf-8")
     if not done_mark.exists():

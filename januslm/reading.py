@@ -26,12 +26,14 @@ class Reader:
     """What decoding algorithms ask: `start` a batch, then `step`, `block` or `fill`.
 
     objective: has `name`, `plugin`, `options` and `special` (januslm.learner.Objective).
-    packed: keep a second copy of the decoder's weights in oneDNN's layout (CPU, fp32 only): faster
+    packed: keep a second copy of the weights in oneDNN's layout (CPU, fp32 only): faster
     for few rows, equal to rounding.  Weights that change later are not noticed.
     """
 
     def __init__(self, model: Seq2Seq, objective, packed: bool = False):
-        self.model, self.special, self.name = model, objective.special, objective.name
+        packed = packed and fits(model.vocabulary_weight())
+        self.model = packed_copy(model) if packed else model
+        self.special, self.name = objective.special, objective.name
         streams, options = objective.plugin.STREAMS, objective.options
         self.left_to_right = "past" in streams
         self.asks = options.get("read", "past") == "next"
@@ -42,9 +44,7 @@ class Reader:
         self.rule = objective.plugin.RULE
         self.vocabulary = model.config.vocabulary
         weight = model.vocabulary_weight()
-        packed = packed and fits(weight)
-        self.decoder = packed_copy(model.decoder) if packed else model.decoder
-        self.layers = list(self.decoder.layers)
+        self.layers = list(self.model.decoder.layers)
         self.logits = Packed(weight) if packed else lambda x: linear(x, weight)
 
     @property
@@ -218,11 +218,11 @@ class Reader:
         """The decoder's layers, each reading by its own plan -> [wanted rows, D]."""
         place = place.flatten()
         turned = place if self.model.config.positions == "rotary" else None
-        x = self.decoder.start(self.model.embed(tokens.flatten()), place)
+        x = self.model.decoder.start(self.model.embed(tokens.flatten()), place)
         for i, (layer, plan) in enumerate(zip(self.layers, plans, strict=True)):
             wanted = rows if i == len(self.layers) - 1 else None
             x = layer(x, View(plan, cross, keys, wanted, turned), memory[i])
-        return self.decoder.exit(x)
+        return self.model.decoder.exit(x)
 
     @torch.inference_mode()
     def fill(

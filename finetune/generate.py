@@ -93,7 +93,7 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
         "checkpoint": str(trained.saved.folder), "task": trained.task.__name__.rpartition(".")[2],
         "split": options.split, "data": str(trained.root), "sentences": len(pairs),
         "batch": options.batch, "graphs": options.graphs, "threads": torch.get_num_threads(),
-        "seconds": mine.seconds,
+        "seconds": mine.seconds, "cpu_seconds": mine.cpu_seconds,
         "ms_per_sentence": 1000 * mine.seconds / len(pairs), "tokens": mine.tokens,
         "passes": mine.passes, "truncated": counts["sources cut"], "limit": options.limit,
         "empty": {k: n for k, n in counts.items() if k.startswith("empty")},
@@ -164,7 +164,7 @@ def compared(fast: Written, slow: Written, pairs: list[Pair]) -> dict:
     facts = {
         "identical": len(pairs) - len(different), "passes_greedy": slow.passes,
         "fewer_passes": slow.passes / fast.passes, "seconds_greedy": slow.seconds,
-        "faster": slow.seconds / fast.seconds,
+        "faster": slow.seconds / fast.seconds, "faster_cpu": slow.cpu_seconds / fast.cpu_seconds,
     }  # fmt: skip
     return facts | ({"different": different} if different else {})
 
@@ -183,7 +183,7 @@ def told(facts: dict) -> list[str]:
         lines.append(
             f"against greedy: identical {found['identical']:,} of {count:,} | passes {passes:.1f} "
             f"against {found['passes_greedy']:.1f} a sentence: {found['fewer_passes']:.2f}x fewer "
-            f"| time {found['faster']:.2f}x"
+            f"| time {found['faster']:.2f}x, CPU time {found['faster_cpu']:.2f}x"
         )
         if others := found.get("different"):
             lines.append(f"different: {', '.join(others[:5])}" + ", ..." * (len(others) > 5))

@@ -1,6 +1,7 @@
 """All GLGE tasks in one table: which predictions count, the overall score, what is sent in."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -60,13 +61,23 @@ def test_every_leaderboard_row_has_the_tasks_that_archives_have():
     assert leaderboard.LINES.keys() == leaderboard.COLUMNS.keys()
 
 
-def test_the_overall_score_is_printed_where_every_metric_is_there(run, capsys, monkeypatch):
-    def score(predictions, references):
-        return {"meteor": 10.0 * len(predictions)}
+@pytest.fixture
+def java(tmp_path, monkeypatch):
+    """A program in the place of METEOR's, which finds half of five words in every line."""
+    numbers = "5 5 2 2 1.5 1.5 1 1 0 0 0 0 0 0 0 0 0 0 0 0 1 2.5 2.5"
+    program = tmp_path / "bin" / "java"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\nwhile read -r line; do echo {numbers}; done\n")
+    program.chmod(0o755)
+    (tmp_path / "lib" / "pycocoevalcap" / "meteor").mkdir(parents=True)
+    (tmp_path / "lib" / "pycocoevalcap" / "__init__.py").touch()
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.syspath_prepend(tmp_path / "lib")
 
-    monkeypatch.setattr(meteor, "missing", lambda: "")
-    monkeypatch.setattr(meteor, "score", score)  # a stand-in for the Java program alone
+
+def test_the_overall_score_is_printed_where_every_metric_is_there(run, capsys, java):
     text = said(capsys, "glge", run)
+    assert 0 < float(rows(text)["msqg"][1].split("/")[2]) < 100
     found = json.loads((run / "scores.beam.json").read_text())
     for mode, column in (("official", 2), ("plain", 4)):
         total = leaderboard.overall(found[mode])

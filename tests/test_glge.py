@@ -170,6 +170,14 @@ def test_a_task_reads_what_it_saves(name, tmp_path):
         assert list(task.read(tmp_path, split)) == wanted
 
 
+def test_what_a_teacher_of_another_task_wrote_is_refused(tmp_path):
+    xsum.save(tmp_path, "train", xsum.read(ARCHIVE / "easy", "train"))
+    (tmp_path / pairs.MADE).write_text('{"about": {"task": "xsum"}}')
+    assert len(list(xsum.read(tmp_path, "train"))) == 3
+    with pytest.raises(Refused, match="a distillation of task 'xsum', not of 'gigaword'"):
+        list(gigaword.read(tmp_path, "train"))
+
+
 # What the official scripts do before they score
 
 

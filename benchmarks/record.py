@@ -10,7 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent / "results"
-PACKAGES = ("torch", "numpy", "deepspeed", "transformers", "datasets", "tokenizers")
+PACKAGES = (
+    "torch", "numpy", "deepspeed", "transformers", "datasets", "tokenizers", "ctranslate2",
+)  # fmt: skip
 
 
 def record(name: str, results: dict) -> Path:
@@ -19,7 +21,7 @@ def record(name: str, results: dict) -> Path:
     path = FOLDER / f"{name}.json"
     document = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": "python -m benchmarks." + " ".join([name.split("_quick")[0], *sys.argv[1:]]),
+        "command": "python -m benchmarks." + " ".join([Path(sys.argv[0]).stem, *sys.argv[1:]]),
         "machine": _machine(),
         "commit": _commit(),
         "versions": {p: v for p in PACKAGES if (v := _version(p))},

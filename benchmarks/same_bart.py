@@ -1,0 +1,210 @@
+"""One BART with random weights, run by three programs: ours, HF's generate and CTranslate2.
+
+All read it from one folder, as a user would: ours through januslm.interop, CTranslate2 through its
+own converter.  `apart` says how far their log p of the same words are from each other.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+import torch
+from tokenizers.models import WordLevel
+from torch import Tensor
+
+from januslm.config import Refused
+from januslm.decoding import greedy
+from januslm.graphs import Graphed
+from januslm.interop import bart
+from januslm.learner import Loss, Objective, settle
+from januslm.model import Seq2Seq
+from januslm.packing import Example, Packer
+from januslm.reading import Reader
+from januslm.tokenizer import SPECIALS, Special
+
+VOCABULARY = 32000
+SPECIAL = Special()
+SIZES = dict(
+    d_model=512, encoder_ffn_dim=1024, decoder_ffn_dim=1024, encoder_layers=6, decoder_layers=6,
+    encoder_attention_heads=4, decoder_attention_heads=4, max_position_embeddings=256,
+)  # fmt: skip
+# BART's ids in our order, and the words by BART's ids: only <mask> stands elsewhere.
+THEIRS = bart.from_bart(VOCABULARY).numpy()
+WORDS = [*SPECIALS[:-1], *map(str, range(5, VOCABULARY)), SPECIALS[-1]]
+NO_WORDS = [0, 1, 3, VOCABULARY - 1]  # what we never write; EOS is barred by the least length
+OURS = np.argsort(THEIRS)
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The same weights in each of the programs."""
+
+    model: Seq2Seq
+    hf: object
+    translator: object | None  # None: there is no CTranslate2
+    device: torch.device
+    graphs: bool = False  # ours captures its passes (CUDA)
+
+    def reader(self, read: str) -> Reader:
+        """Ours: AR read from `next` slots (two rows a word, JANUS) or from `past` ones (BART)."""
+        if self.graphs:
+            return Graphed(self.model, objective(read))
+        return Reader(self.model, objective(read), packed=self.device.type == "cpu")
+
+
+def objective(read: str) -> Objective:
+    """JANUS' objective with that read-out."""
+    return settle({"name": "janus", "read": read}, {}, Loss(), "nmt", SPECIAL, "benchmark")
+
+
+def write(folder: Path, sizes: Mapping[str, int] = SIZES) -> None:
+    """The model with a tokenizer of whole words, as transformers saves them.
+
+    Refused where transformers is missing.
+    """
+    try:
+        from transformers import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
+        from transformers.utils.logging import disable_progress_bar
+    except ModuleNotFoundError:
+        raise Refused("transformers is not installed: pip install 'januslm[bench]'") from None
+    disable_progress_bar()
+    config = BartConfig(
+        vocab_size=VOCABULARY, **sizes, activation_function="relu", bos_token_id=0, pad_token_id=1,
+        eos_token_id=2, decoder_start_token_id=0, forced_eos_token_id=None,
+        normalize_before=False,  # CTranslate2's converter asks for it
+    )  # fmt: skip
+    BartForConditionalGeneration(config).save_pretrained(folder)
+    words = tokenizers.Tokenizer(
+        WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token=SPECIALS[3])
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=words, bos_token=SPECIALS[0], pad_token=SPECIALS[1],
+        eos_token=SPECIALS[2], unk_token=SPECIALS[3], mask_token=SPECIALS[4],
+    ).save_pretrained(folder)  # fmt: skip
+
+
+def load(folder: Path, device: torch.device, half: bool, graphs: bool = False) -> Programs:
+    """All programs that are installed; half: in bf16, else in fp32."""
+    from transformers import BartForConditionalGeneration
+
+    model, _ = bart.load(folder)
+    hf = BartForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    kind = torch.bfloat16 if half else torch.float32
+    model, hf = (m.eval().to(device=device, dtype=kind) for m in (model, hf))
+    return Programs(model, hf, _translator(folder, device, half), device, graphs)
+
+
+def _translator(folder: Path, device: torch.device, half: bool):
+    """CTranslate2's copy, one thread, or None where the package is missing or sees no GPU."""
+    try:
+        import ctranslate2
+    except ModuleNotFoundError:
+        return None
+    if device.type == "cuda" and not ctranslate2.get_cuda_device_count():
+        return None
+    made = folder / "ctranslate2"
+    if not made.is_dir():
+        converter = ctranslate2.converters.TransformersConverter(str(folder))
+        converter.convert(str(made), quantization="float32")
+    return ctranslate2.Translator(
+        str(made), device=device.type, compute_type="bfloat16" if half else "float32",
+        inter_threads=1, intra_threads=1,
+    )  # fmt: skip
+
+
+def apart(programs: Programs, sources: list[np.ndarray], words: int) -> dict[str, float]:
+    """How far log p of random targets are from each other at most.
+
+    "past": our cached steps against HF's teacher-forced pass, all words of the vocabulary; "next":
+    our cached steps against our own teacher-forced pass; "CTranslate2": the targets against HF's.
+    """
+    rng = np.random.default_rng(1)
+    targets = [np.array([SPECIAL.bos, *rng.integers(5, VOCABULARY, words), 2]) for _ in sources]
+    with torch.inference_mode():
+        truth = _forced(programs, sources, targets)
+        found = {
+            "past": _largest(truth, _stepped(programs.reader("past"), sources, targets)),
+            "next": _largest(
+                _packed(programs, sources, targets),
+                _stepped(programs.reader("next"), sources, targets),
+            ),
+        }
+        if programs.translator:
+            goals = torch.from_numpy(np.stack(targets)[:, 1:, None])
+            scored = programs.translator.score_batch(
+                spelt(sources), spelt([t[1:-1] for t in targets])
+            )
+            got = torch.tensor([score.log_probs for score in scored])
+            found["CTranslate2"] = _largest(truth.gather(-1, goals)[..., 0], got)
+    return found
+
+
+def same_words(programs: Programs, sources: list[np.ndarray], words: int) -> dict[str, int]:
+    """How many sentences each program writes greedily as ours does, special tokens barred."""
+    reader = programs.reader("past")
+    limits = dict(min_length=words, max_length=words)
+    ours = [o.tokens.tolist() for o in greedy.decode(reader, sources, SPECIAL, **limits)]
+    theirs = programs.hf.generate(
+        **batch(sources, programs.device), num_beams=1, do_sample=False, min_new_tokens=words,
+        max_new_tokens=words, suppress_tokens=NO_WORDS,
+    )  # fmt: skip
+    found = {"HF": [OURS[row].tolist() for row in theirs[:, 1:].cpu().numpy()]}
+    if programs.translator:
+        results = programs.translator.translate_batch(
+            spelt(sources), beam_size=1, min_decoding_length=words, max_decoding_length=words,
+            suppress_sequences=[[WORDS[i]] for i in NO_WORDS],
+        )  # fmt: skip
+        ids = {word: int(OURS[i]) for i, word in enumerate(WORDS)}
+        found["CTranslate2"] = [[ids[word] for word in r.hypotheses[0]] for r in results]
+    return {name: sum(map(list.__eq__, ours, texts)) for name, texts in found.items()}
+
+
+def spelt(texts: Sequence[np.ndarray]) -> list[list[str]]:
+    """Our ids as the words that CTranslate2 reads."""
+    return [[WORDS[i] for i in THEIRS[text]] for text in texts]
+
+
+def batch(sources: list[np.ndarray], device: torch.device) -> dict[str, Tensor]:
+    """Our sources, all of one length, as HF reads them."""
+    ids = torch.from_numpy(THEIRS[np.stack(sources)]).to(device)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def _forced(programs: Programs, sources, targets) -> Tensor:
+    """HF's log p, float [B, T, V] by our ids, of one teacher-forced pass."""
+    read = torch.from_numpy(THEIRS[np.stack(targets)[:, :-1]]).to(programs.device)
+    logits = programs.hf(**batch(sources, programs.device), decoder_input_ids=read).logits
+    return _log_p(logits[..., THEIRS])
+
+
+def _stepped(reader: Reader, sources, targets) -> Tensor:
+    """Ours, word by word out of the cache."""
+    state = reader.start(sources)
+    told = torch.from_numpy(np.stack(targets)).to(state.at.device)
+    steps = [reader.step(state)]
+    steps += [reader.step(state, told[:, at, None]) for at in range(1, told.shape[1] - 1)]
+    return _log_p(torch.cat(steps, 1))
+
+
+def _packed(programs: Programs, sources, targets) -> Tensor:
+    """Ours with `next` slots, in the packed pass of training."""
+    kind = objective("next")
+    examples = [
+        Example(s, t, kind.layout(t, np.zeros(len(t), bool)))
+        for s, t in zip(sources, targets, strict=True)
+    ]
+    made = Packer(kind.loss.weights)(examples).to(programs.device)
+    rows = torch.cat([sheet.rows[0] for sheet in made.sheets])
+    hidden = programs.model(made)[0][rows.sort()[0]]
+    logits = hidden @ programs.model.vocabulary_weight().T
+    return _log_p(logits.view(len(sources), -1, VOCABULARY))
+
+
+def _log_p(logits: Tensor) -> Tensor:
+    return logits.float().log_softmax(-1)
+
+
+def _largest(a: Tensor, b: Tensor) -> float:
+    return float((a.cpu().float() - b.cpu().float()).abs().max())

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from finetune.pairs import Pair, aligned, checked, known
+from finetune.pairs import Pair, aligned, checked, known, made_for
 from finetune.tasks import _prepared
 from januslm.config import Refused
 
@@ -70,7 +70,7 @@ def place(root: Path, task: str) -> Path:
 def read(root: Path, task: str, split: str, skipped: Counter | None = None) -> Iterator[Pair]:
     """The pairs of a split, one example a line, texts as they are."""
     folder, name = place(root, task), FILES[known(split)]
-    _prepared.made_for(task, folder)
+    made_for(task, folder)
     source, target = folder / f"{name}.src", folder / f"{name}.tgt"
     found = (
         Pair(f"{task}-{name}-{number}", one.strip(), (other.strip(),))

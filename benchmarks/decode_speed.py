@@ -1,211 +1,109 @@
-"""Decoding speed: ours against HF's BART of the same size, all at once against word by word.
+"""Decoding speed, at forced lengths against other programs, or of a trained model with its quality.
 
-`python -m benchmarks.decode_speed [--quick] [--rounds N] [--check]`
-Width 512, ffn 1024, 4 heads, 6+6 layers, 32000 words, random weights, every output forced to T
-tokens (EOS counted), source as long.  One thread, fp32, CPU time of the process, systems
-interleaved, median of the paired ratios.  It counts only if cached
-logits equal teacher-forced ones in the same run.
+`python -m benchmarks.decode_speed [--quick] [--check]`
+    Ours, Hugging Face's generate and CTranslate2 (`pip install 'januslm[bench]'`) run one BART of
+    48 M parameters with random weights, every output forced to the same length.
+
+`python -m benchmarks.decode_speed --run RUN [--split S] [--limit N] [--check]`
+    Every way of writing that a trained run knows, at natural lengths: scores with intervals,
+    latency (p50, p95) at batch 1, throughput by batch, passes, and whether speculative writes
+    greedy's texts.
+
+One process, one thread, fp32, CPU time, systems in turns, medians of paired ratios; on a CUDA
+device bf16 and synchronised wall time (floors are for the CPU).  Results: benchmarks/results/.
 """
 
 import argparse
-import statistics
 import sys
-import time
-from collections.abc import Callable
+import tempfile
+from pathlib import Path
 
-import numpy as np
 import torch
 
+from benchmarks import forced_lengths, natural_lengths, speed_table
 from benchmarks.record import record
-from januslm.decoding import beam, greedy, mask_predict
-from januslm.learner import Loss, settle
-from januslm.model import Config, Seq2Seq, parameters
-from januslm.packing import Example, Packer
-from januslm.reading import Reader, State
-from januslm.tokenizer import Special
-
-SIZES = dict(width=512, ffn=1024, heads=4, encoder_layers=6, decoder_layers=6)
-VOCABULARY = 32000
-SPECIAL = Special()
-ENOUGH = 1e-4  # how far cached logits may be from teacher-forced ones
-# What is compared: system over base, and the least the ratio must be; None: printed only.
-GOALS = {
-    ("hf beam 5", "beam 5"): 1.2, ("hf greedy", "greedy"): None,
-    ("hf beam 5", "beam 5, past"): None, ("hf greedy", "greedy, past"): None,
-    ("beam 5", "nar 1"): None, ("beam 5", "nar 4"): None, ("beam 5", "nar 10"): None,
-    ("beam 5", "nar 10 x 3"): None,
-}  # fmt: skip
-FLOORS = {(1, 40, "beam 5", "nar 1"): 10.0, (1, 40, "beam 5", "nar 4"): 2.5}
+from januslm.config import Refused
 
 
-class Forced(Reader):
-    """A reader whose length head is sure of one length."""
-
-    length = 0
-
-    def start(self, sources) -> State:
-        state = super().start(sources)
-        steps = torch.arange(state.length_scores.shape[-1])
-        state.length_scores = -(steps - self.length).abs().float().expand_as(state.length_scores)
-        return state
-
-
-def model() -> Seq2Seq:
-    """Ours, with random weights."""
-    style = dict(activation="relu", embedding_norm=True, max_positions=256)
-    return Seq2Seq(Config(vocabulary=VOCABULARY, **SIZES, **style)).eval()
-
-
-def hugging_face():
-    """BART of the same size from transformers, with random weights."""
-    from transformers import BartConfig, BartForConditionalGeneration
-
-    config = BartConfig(
-        vocab_size=VOCABULARY, d_model=512, encoder_ffn_dim=1024, decoder_ffn_dim=1024,
-        encoder_layers=6, decoder_layers=6, encoder_attention_heads=4, decoder_attention_heads=4,
-        activation_function="relu", max_position_embeddings=256, forced_eos_token_id=None,
-        bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2,
-    )  # fmt: skip
-    return BartForConditionalGeneration(config).eval()
-
-
-def objective(read: str):
-    """JANUS' objective, read from `next` (two rows a word, as published) or from `past` slots."""
-    return settle({"name": "janus", "read": read}, {}, Loss(), "nmt", SPECIAL, "benchmark")
-
-
-def farthest(reader: Reader, sources: list[np.ndarray], words: int) -> float:
-    """The largest difference between cached and teacher-forced logits."""
-    rng = np.random.default_rng(1)
-    targets = [np.array([0, *rng.integers(5, VOCABULARY, words), 2]) for _ in sources]
-    kind = objective("next" if reader.asks else "past")
-    examples = [
-        Example(s, t, kind.layout(t, np.zeros(len(t), bool)))
-        for s, t in zip(sources, targets, strict=True)
-    ]
-    with torch.inference_mode():
-        batch = Packer(kind.loss.weights)(examples)
-        rows = torch.cat([s.rows[0] for s in batch.sheets])
-        hidden = reader.model(batch)[0][rows.sort()[0]]
-        want = (hidden @ reader.model.vocabulary_weight().T).view(len(sources), -1, VOCABULARY)
-        state = reader.start(sources)
-        got = [reader.step(state)]
-        for at in range(1, words + 1):
-            got.append(reader.step(state, torch.tensor([[t[at]] for t in targets])))
-    return float((torch.cat(got, 1) - want).abs().max())
-
-
-def systems(readers: dict[str, Reader], hf, sources, tokens: int) -> dict[str, Callable]:
-    """Name -> a call that decodes all sources and returns how many tokens each output has."""
-    words = tokens - 1
-    together = torch.from_numpy(np.stack(sources))
-
-    def ours(way, reader: str, **options) -> Callable:
-        if way is not mask_predict:
-            options |= dict(min_length=words, max_length=words)
-        readers[reader].length = words + 2
-
-        def run():
-            found = way.decode(readers[reader], sources, SPECIAL, **options)
-            return {len(output.tokens) + 1 for output in found}
-
-        return run
-
-    def theirs(beams: int) -> Callable:
-        def run():
-            found = hf.generate(
-                together, attention_mask=torch.ones_like(together), num_beams=beams,
-                min_new_tokens=tokens, max_new_tokens=tokens, do_sample=False,
-            )  # fmt: skip
-            return {found.shape[1] - 1}
-
-        return run
-
-    nar = dict(early_stop=False, lengths="around")
-    return {
-        "hf beam 5": theirs(5), "beam 5": ours(beam, "next", beam=5),
-        "beam 5, past": ours(beam, "past", beam=5),
-        "hf greedy": theirs(1), "greedy": ours(greedy, "next"),
-        "greedy, past": ours(greedy, "past"),
-        "nar 1": ours(mask_predict, "next", iterations=1, length_beam=1, **nar),
-        "nar 4": ours(mask_predict, "next", iterations=4, length_beam=1, **nar),
-        "nar 10": ours(mask_predict, "next", iterations=10, length_beam=1, **nar),
-        "nar 10 x 3": ours(mask_predict, "next", iterations=10, length_beam=3, **nar),
-    }  # fmt: skip
-
-
-def measured(runs: dict[str, Callable], tokens: int, rounds: int) -> dict[str, list[float]]:
-    """CPU seconds per round of each system, interleaved, after one round that does not count."""
-    seconds = {name: [] for name in runs}
-    for turn in range(rounds + 1):
-        for name, run in runs.items():
-            start = time.process_time()
-            produced = run()
-            spent = time.process_time() - start
-            wanted = {tokens - 1, tokens, tokens + 1} if name == "nar 10 x 3" else {tokens}
-            assert produced <= wanted, f"{name} wrote {produced} tokens, not {tokens}"
-            if turn:
-                seconds[name].append(spent)
-        print(f"\r  round {turn} of {rounds}", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
-    return seconds
-
-
-def report(batch: int, tokens: int, seconds: dict[str, list[float]]) -> tuple[dict, list[str]]:
-    """Prints one setting's table; returns what is recorded and the floors that do not hold."""
-    print(
-        f"\nbatch {batch}, {tokens} tokens: CPU ms per sentence (median of {len(seconds['nar 1'])})"
-    )
-    times = {name: 1000 * statistics.median(s) / batch for name, s in seconds.items()}
-    for name, value in times.items():
-        print(f"  {name:14} {value:9.1f}")
-    ratios, missed = {}, []
-    for (base, system), floor in GOALS.items():
-        pairs = [a / b for a, b in zip(seconds[base], seconds[system], strict=True)]
-        ratio = statistics.median(pairs)
-        floor = FLOORS.get((batch, tokens, base, system), floor)
-        ratios[f"{base} / {system}"] = round(ratio, 3)
-        says = (
-            "" if floor is None else f"  floor {floor:g}x {'holds' if ratio >= floor else 'MISSED'}"
-        )
-        print(f"  {base + ' / ' + system:28} {ratio:6.2f}x{says}")
-        if floor is not None and ratio < floor:
-            missed.append(f"{base} / {system} at batch {batch}, {tokens} tokens: {ratio:.2f}x")
-    return {"ms_per_sentence": times, "ratios": ratios}, missed
-
-
-def main() -> None:
-    """Measure, print, record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="three rounds, batch 1 only")
-    parser.add_argument("--rounds", type=int, help="rounds that count (7; 3 with --quick)")
-    parser.add_argument("--check", action="store_true", help="exit with 1 if a floor does not hold")
-    chosen = parser.parse_args()
+def main() -> int:
+    """0; 1 with --check where a floor is missed; 2 and one line for a mistake of the user's."""
+    asked = _arguments()
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-    rng = np.random.default_rng(0)
-    mine, hf = model(), hugging_face()
-    sizes = parameters(mine) - parameters(mine.length), parameters(hf)
-    print(f"parameters: ours {sizes[0] / 1e6:.1f} M, BART {sizes[1] / 1e6:.1f} M")
-    readers = {read: Forced(mine, objective(read), packed=True) for read in ("next", "past")}
-    results, missed = {"parameters": sizes}, []
-    for batch, tokens in ((1, 14), (1, 40)) if chosen.quick else ((1, 14), (1, 40), (32, 14)):
-        sources = [np.array([0, *rng.integers(5, VOCABULARY, tokens - 2), 2]) for _ in range(batch)]
-        off = max(farthest(reader, sources[:2], tokens) for reader in readers.values())
-        print(f"cached against teacher-forced logits: {off:.1e} apart at most")
-        if off > ENOUGH:
-            sys.exit(f"cached logits are {off:.1e} from teacher-forced ones: nothing counts")
-        rounds = chosen.rounds or (3 if chosen.quick else 7)
-        seconds = measured(systems(readers, hf, sources, tokens), tokens, rounds)
-        table, low = report(batch, tokens, seconds)
-        results[f"batch {batch}, {tokens} tokens"] = table | {"logits_apart": off}
-        missed += low
-    print(f"\nwritten to {record('decode_speed' + '_quick' * chosen.quick, results)}")
+    try:
+        device = _checked(asked)
+        results, missed = _natural(asked, device) if asked.run else _forced(asked, device)
+    except Refused as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if device.type == "cuda":
+        results["gpu"] = torch.cuda.get_device_name(device)
+    name = "decode_trained" if asked.run else "decode_speed"
+    name += "_quick" * asked.quick + "_cuda" * (device.type == "cuda") + "_graphs" * asked.graphs
+    print(f"\nwritten to {record(name, results | {'below_the_floor': missed})}")
     for line in missed:
         print(f"below the floor: {line}")
-    if missed and chosen.check:
-        sys.exit(1)
+    return int(bool(missed) and asked.check)
+
+
+def _forced(asked: argparse.Namespace, device: torch.device) -> tuple[dict, list[str]]:
+    rounds, warm = (3, 1) if asked.quick else (7, 3)
+    return forced_lengths.run(asked.rounds or rounds, warm, asked.quick, device, asked.graphs)
+
+
+def _natural(asked: argparse.Namespace, device: torch.device) -> tuple[dict, list[str]]:
+    """A folder for what the commands write, which goes when all is counted."""
+    given = {"--task": asked.task, "--data": asked.data}
+    where = [word for key, value in given.items() if value for word in (key, value)]
+    limit = asked.limit or (50 if asked.quick else None)
+    where += ["--split", asked.split, "--threads", "1", *["--graphs"] * asked.graphs]
+    where += ["--limit", str(limit)] if limit else []
+    data = ["--data", asked.data] if asked.data else []
+    rounds, warm = (3, 1) if asked.quick else (5, 3)
+    count = asked.timed or (10 if asked.quick else 128)
+    with tempfile.TemporaryDirectory() as folder:
+        results, missed = natural_lengths.run(
+            asked.run, Path(folder), where, data, count, asked.rounds or rounds, warm, device,
+            asked.graphs,
+        )  # fmt: skip
+    results = {"task": asked.task, "split": asked.split, "limit": limit} | results
+    speed_table.show(results)
+    return results, missed
+
+
+def _checked(asked: argparse.Namespace) -> torch.device:
+    """The device; Refused for what cannot be measured."""
+    if asked.device == "cuda" and not torch.cuda.is_available():
+        raise Refused("--device cuda: there is no CUDA device")
+    if asked.graphs and asked.device != "cuda":
+        raise Refused("--graphs: only a CUDA device captures graphs")
+    for name in ("limit", "timed", "rounds"):
+        if (value := getattr(asked, name)) is not None and value < 1:
+            raise Refused(f"--{name} must be at least 1, got {value}")
+    if not asked.run and (asked.limit or asked.timed or asked.task or asked.data):
+        raise Refused("--limit, --timed, --task and --data go with --run")
+    return torch.device(asked.device)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.decode_speed",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--run", help="a fine-tuning run's folder, or an export of it")
+    parser.add_argument("--split", default="test", help="train, valid or test")
+    parser.add_argument("--limit", type=int, help="only the first N texts of the split")
+    parser.add_argument("--timed", type=int, help="how many of them are timed (128)")
+    parser.add_argument("--task", help="another task than the run was trained on")
+    parser.add_argument("--data", help="where the task's files lie (default: as in training)")
+    parser.add_argument("--rounds", type=int, help="rounds that count (7; 5 with --run)")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and sentences")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a floor is missed")
+    parser.add_argument("--graphs", action="store_true", help="CUDA: capture our passes as graphs")
+    cuda = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", choices=("cpu", "cuda"), default=cuda, help=f"({cuda})")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

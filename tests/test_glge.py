@@ -48,8 +48,9 @@ def test_a_prepared_archive_reads_as_the_official_layout_does(kind, name, tmp_pa
 
 def test_a_version_must_be_named(tmp_path):
     glge.prepare([ARCHIVE], tmp_path)
-    with pytest.raises(Refused, match=r"has easy; name one of them, .*easy"):
-        list(xsum.read(tmp_path, "test"))
+    for root in (tmp_path, ARCHIVE):
+        with pytest.raises(Refused, match=r"has easy; name one of them, .*easy"):
+            list(xsum.read(root, "test"))
 
 
 def halves(folder: Path) -> tuple[Path, Path]:

@@ -58,7 +58,8 @@ def place(root: Path, task: str) -> Path:
     for path in tried:
         if any((path / f"{name}.src").is_file() for name in ("train", "dev", "test")):
             return path
-    versions = [p.name for p in sorted(root.glob("*")) if (p / task).is_dir()]
+    inside = (task, f"{task}_data")
+    versions = [p.name for p in sorted(root.glob("*")) if any((p / n).is_dir() for n in inside)]
     if versions:
         raise Refused(f"{root}: has {', '.join(versions)}; name one of them, {root / versions[0]}")
     raise Refused(

@@ -8,7 +8,9 @@ from collections import Counter
 import pytest
 
 from finetune import pairs
+from finetune.__main__ import Run
 from finetune.tasks import docsum, multi30k, scitldr, xsum
+from januslm import config
 from januslm.config import Refused
 from januslm.folder import find, names
 
@@ -25,7 +27,14 @@ def test_a_task_names_metrics_there_are_and_options_they_have(name):
         known = inspect.signature(find("januslm.metrics", metric).score).parameters
         assert set(getattr(task, "OPTIONS", {}).get(metric, {})) <= set(known)
     assert isinstance(task.DECODE, dict)
-    assert isinstance(getattr(task, "FINETUNE", {}), dict)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_published_settings_are_tables_of_a_run_file(name):
+    least = {"out": "x", "task": name, "train": {"steps": 1}}
+    usual = getattr(find("finetune.tasks", name), "FINETUNE", {})
+    run = config.build(Run, config.over(least, usual), name)
+    assert (run.task, run.train.steps) == (name, 1)
 
 
 @pytest.mark.parametrize("name", TASKS)

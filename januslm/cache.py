@@ -43,6 +43,18 @@ class State:
             for pair in self.cache
         ]
 
+    def choose(self, hypothesis: Tensor, width: int, run: int) -> None:
+        """Of the latest block's `width` hypotheses of `run` words keep one each, int64 [B]."""
+        first = self.used - width * run
+        place = first + hypothesis[:, None] * run + torch.arange(run, device=hypothesis.device)
+        for x in (x for pair in self.cache for x in pair):
+            at = place[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3])
+            x[:, :, first : first + run] = x.gather(2, at)
+        self.used = first + run
+        seen = self.seen[:, :1, : self.used].clone()
+        seen[..., first:] = True
+        self.seen = None if seen.all() else seen
+
     def take_back(self, words: Tensor) -> None:
         """Forget the last `words` int64 [B] of the latest block (one hypothesis a sentence)."""
         least = int(words.min())

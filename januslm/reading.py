@@ -134,7 +134,8 @@ class Reader:
     def block(self, state: State, words: Tensor) -> Tensor:
         """One pass for R words in a row, int64 [B, W, R] -> logits [B, W, R, V] after each.
 
-        `state.take_back` undoes the words that turn out wrong.  The prefix is `Reader.prefix`.
+        The prefix is `Reader.prefix`.  Where one hypothesis was, several may go on: `state.choose`
+        keeps one of them, and `state.take_back` undoes its words that turn out wrong.
         """
         return self._write(state, words, None, ask_all=True)
 
@@ -172,9 +173,9 @@ class Reader:
             return None
         if old is None:
             old = torch.ones(batch, 1, state.used, dtype=torch.bool, device=device)
-            old = old.expand(batch, width, -1)
         elif parents is not None:
             old = old.gather(1, parents[..., None].expand(-1, -1, state.used))
+        old = old.expand(batch, width, -1)
         own = torch.eye(width, dtype=torch.bool, device=device).repeat_interleave(run, 1)
         if width > 1 or state.seen is not None:
             state.seen = torch.cat([old, own.expand(batch, -1, -1)], 2)

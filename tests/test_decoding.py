@@ -40,6 +40,9 @@ class Texts:
         self.texts = [self.texts[i] for i in chosen]
         self.length_scores = self.length_scores[chosen]
 
+    def choose(self, hypothesis, width, run):
+        self.texts = [[ts[int(w)]] for ts, w in zip(self.texts, hypothesis, strict=True)]
+
     def take_back(self, words):
         self.texts = [
             [t[: len(t) - int(n)] for t in ts] for ts, n in zip(self.texts, words, strict=True)
@@ -301,7 +304,8 @@ def test_a_batch_of_many_is_many_batches_of_one(name, read):
     "given",
     [
         {},
-        {"draft": "jacobi", "block": 3},
+        {"shifts": 1},
+        {"shifts": 5, "block": 3},
         {"draft_iterations": 3},
         {"no_repeat_ngram": 2},
         {"min_length": 9},

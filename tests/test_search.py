@@ -67,14 +67,14 @@ def test_a_narrow_beam_finds_what_the_plain_search_finds(seed, width, penalty, e
 @settings(max_examples=60)
 @given(
     st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 3),
-    st.sampled_from(["stale", "jacobi"]), LIMITS,
+    st.integers(1, 5), LIMITS,
 )  # fmt: skip
 def test_speculative_writes_what_greedy_writes_whatever_the_draft(
-    seed, block, iterations, draft, limits
+    seed, block, iterations, shifts, limits
 ):
     slow = greedy.decode(Table(seed), SOURCES, SPECIAL, **limits)
     fast = speculative.decode(
-        Table(seed), SOURCES, SPECIAL, block=block, draft_iterations=iterations, draft=draft,
+        Table(seed), SOURCES, SPECIAL, block=block, draft_iterations=iterations, shifts=shifts,
         **limits,
     )  # fmt: skip
     assert [o.tokens.tolist() for o in fast] == [o.tokens.tolist() for o in slow]

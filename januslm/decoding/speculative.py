@@ -2,6 +2,8 @@
 
 A pass reads the words already right and a piece of the draft, and says what greedy would write
 after each of them.  Draft words up to the first difference are right, and so is the choice there.
+What follows may have moved by a word: the next pass reads several readings of the draft at once.
+B = sentences, C = candidates of one sentence, R = words read in a pass, V = vocabulary.
 """
 
 import copy
@@ -19,6 +21,10 @@ from januslm.decoding._board import candidates, write
 from januslm.decoding._rules import bar_repeats, log_p, rules, top, worth_compacting
 from januslm.decoding.greedy import Count, Length, Ratio
 
+# Where the draft goes on after a wrong word: behind it, at it (the draft lacks a word), one
+# further (it has one too many), ...; in the order of how often each is right.
+SHIFTS = (1, 0, 2, 3, -1)
+
 
 @torch.inference_mode()
 def decode(
@@ -26,8 +32,8 @@ def decode(
     sources: Sequence[np.ndarray],
     special,
     *,
-    block: Annotated[int, Allowed(low=1)] = 16,
-    draft: Annotated[str, Allowed(choices=("stale", "jacobi"))] = "stale",
+    block: Annotated[int, Allowed(low=1)] = 8,
+    shifts: Annotated[int, Allowed(low=1, high=len(SHIFTS))] = 3,
     draft_iterations: Annotated[int, Allowed(low=1)] = 1,
     min_length: Count = 0,
     max_length: Length = 200,
@@ -36,8 +42,7 @@ def decode(
 ) -> list[Output]:
     """Tokens and score are those of greedy with the same limits; passes count the draft's too.
 
-    draft: after a difference, go on with the old draft ("stale"), or with what the pass that found
-    it wrote in the later places ("jacobi").
+    shifts: after a difference, so many of SHIFTS are verified side by side in the next pass.
     """
     reader.must_write("word by word")
     reader.must_write("all at once")
@@ -59,7 +64,7 @@ def decode(
     numbers, head = np.arange(len(texts)), reader.prefix
     while True:
         rows = [texts[n] for n in numbers]
-        wrong = _round(reader, state, allowed, rows, head, block, draft == "jacobi")
+        wrong = _round(reader, state, allowed, rows, head, block, shifts)
         alive, head = np.array([not text.ended for text in rows]), ()
         if not alive.any():
             return [text.output() for text in texts]
@@ -70,39 +75,49 @@ def decode(
             allowed, numbers = allowed.keep(chosen), numbers[alive]
 
 
-def _round(reader, state, allowed, rows: list["_Text"], head, block: int, learn: bool) -> Tensor:
+def _round(reader, state, allowed, rows: list["_Text"], head, block: int, shifts: int) -> Tensor:
     """One verifying pass; returns how many words of what each row read were wrong, int64 [B]."""
     eos, device = allowed.special.eos, allowed.limit.device
     heads = [head or tuple(text.words[-1:] or [eos]) for text in rows]
-    tails = [text.proposal(block) for text in rows]
+    tails = [text.proposals(block) for text in rows]
     words = _table(heads, tails, eos, device)
-    scores = log_p(reader.block(state, words[:, None])[:, 0, len(heads[0]) - 1 :])
+    scores = log_p(reader.block(state, words)[:, :, len(heads[0]) - 1 :])
     _bar(allowed, scores, rows, tails, device)
-    value, word = (x[:, 0].view(scores.shape[:2]).tolist() for x in top(scores.flatten(0, 1), 1))
+    value, word = (x.view(scores.shape[:-1]).tolist() for x in top(scores.flatten(0, 2), 1))
     kept = [
-        text.accept(tail, w, v, eos, learn)
+        text.accept(tail, w, v, eos, shifts)
         for text, tail, w, v in zip(rows, tails, word, value, strict=True)
     ]
-    return words.shape[1] - len(heads[0]) - torch.tensor(kept, device=device)
+    _, width, run = words.shape
+    if width > 1:
+        state.choose(torch.tensor([best for best, _ in kept], device=device), width, run)
+    return run - len(heads[0]) - torch.tensor([right for _, right in kept], device=device)
 
 
-def _table(heads, tails, fill: int, device) -> Tensor:
-    """What is read in one pass, int64 [B, R]."""
-    rows = [[*head, *tail] for head, tail in zip(heads, tails, strict=True)]
-    most = max(map(len, rows))
-    return torch.tensor([row + [fill] * (most - len(row)) for row in rows], device=device)
+def _table(heads, tails: list[list[list[int]]], fill: int, device) -> Tensor:
+    """What is read in one pass, int64 [B, C, R]; what is missing repeats the first candidate."""
+    width = max(map(len, tails))
+    rows = [
+        [[*head, *tail] for tail in [*some, *[some[0]] * (width - len(some))]]
+        for head, some in zip(heads, tails, strict=True)
+    ]
+    most = max(len(row) for some in rows for row in some)
+    full = [[row + [fill] * (most - len(row)) for row in some] for some in rows]
+    return torch.tensor(full, device=device)
 
 
-def _bar(allowed, scores: Tensor, rows: list["_Text"], tails: list[list[int]], device) -> None:
-    """Greedy's rules for what follows each word of the blocks.  scores: float [B, R, V]."""
+def _bar(allowed, scores: Tensor, rows: list["_Text"], tails, device) -> None:
+    """Greedy's rules for what follows each word of the blocks.  scores: float [B, C, R, V]."""
     if allowed.no_repeat_ngram:
-        for row, (text, tail) in enumerate(zip(rows, tails, strict=True)):
-            for at in range(len(tail) + 1):
-                before = torch.tensor(text.words + tail[:at], dtype=torch.long, device=device)
-                one = scores[row : row + 1, at : at + 1]
-                bar_repeats(one, before.view(1, 1, -1), allowed.no_repeat_ngram)
+        for text, some, score in zip(rows, tails, scores, strict=True):
+            for tail, one in zip(some, score, strict=False):
+                for at in range(len(tail) + 1):
+                    before = torch.tensor(text.words + tail[:at], dtype=torch.long, device=device)
+                    after = one[at].view(1, 1, -1)
+                    bar_repeats(after, before.view(1, 1, -1), allowed.no_repeat_ngram)
     written = torch.tensor([len(text.words) for text in rows], device=device)
-    allowed.by_count(scores, written[:, None] + torch.arange(scores.shape[1], device=device))
+    count = written[:, None] + torch.arange(scores.shape[2], device=device)
+    allowed.by_count(scores.flatten(1, 2), count.repeat(1, scores.shape[1]))
 
 
 @dataclass
@@ -110,40 +125,52 @@ class _Text:
     """What is written of one sentence, and what is guessed of the rest."""
 
     limit: int
-    draft: list[int]  # from the first word of the sentence on
+    draft: list[int]
     words: list[int] = field(default_factory=list)
+    places: list[int] = field(default_factory=lambda: [0])  # in the draft: where it may go on
     log_p: float = 0.0
     passes: int = 0
     ended: bool = False
 
-    def proposal(self, block: int) -> list[int]:
-        """The next words of the draft."""
-        start = len(self.words)
-        return self.draft[start : min(start + block, self.limit)]
+    def proposals(self, block: int) -> list[list[int]]:
+        """The next words, as many ways as there are places; no way twice."""
+        most = min(block, self.limit - len(self.words))
+        ways: dict[tuple, int] = {}
+        for place in self.places:
+            ways.setdefault(tuple(self.draft[place : place + most]), place)
+        self.places = list(ways.values())
+        return [list(way) for way in ways]
 
-    def accept(self, tail: list[int], word: list[int], value: list[float], eos: int, learn: bool):
-        """Takes over what greedy would have written; returns how many words of the tail are right.
+    def accept(self, tails, word, value, eos: int, shifts: int) -> tuple[int, int]:
+        """Takes over what greedy would have written; returns the best tail and its right words.
 
-        word, value: the choice after the words before the tail, and after each word of the tail.
+        word, value: by tail, the choice after the words before it and after each of its words.
         """
         if self.ended:
-            return -1  # its last word need not stay in the cache either
+            return 0, -1  # its last word need not stay in the cache either
         self.passes += 1
-        right = 0
-        while right < len(tail) and tail[right] == word[right] != eos:
-            right += 1
-        self.log_p += sum(value[: right + 1])
-        self.ended = word[right] == eos
-        self.words += word[: right + (not self.ended)]
-        if learn:
-            guess = word[right + 1 : len(tail) + 1]
-            if eos in guess:
-                self.draft[len(self.words) :] = guess[: guess.index(eos)]
-            else:
-                self.draft[len(self.words) : len(self.words) + len(guess)] = guess
-        return right
+        counts = [_agreeing(tail, w, eos) for tail, w in zip(tails, word, strict=False)]
+        right = max(counts)
+        best = counts.index(right)
+        self.log_p += sum(value[best][: right + 1])
+        self.ended = word[best][right] == eos
+        self.words += word[best][: right + (not self.ended)]
+        place = self.places[best] + right
+        if self.draft[place : place + 1] == [word[best][right]]:  # the block ended, nothing differs
+            self.places = [place + 1]
+        else:
+            self.places = [max(place + shift, 0) for shift in SHIFTS[:shifts]]
+        return best, right
 
     def output(self) -> Output:
         return Output(
             np.array(self.words, np.int64), self.log_p / (len(self.words) + 1), self.passes
         )
+
+
+def _agreeing(tail: list[int], word: list[int], eos: int) -> int:
+    """How many words of the tail are those chosen before them."""
+    right = 0
+    while right < len(tail) and tail[right] == word[right] != eos:
+        right += 1
+    return right

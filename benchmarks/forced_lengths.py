@@ -79,7 +79,7 @@ def run(
         exact = same_bart.load(Path(folder), device, half=False)
         used = same_bart.load(Path(folder), device, half, graphs) if half else exact
         if not used.translator:
-            print("CTranslate2 left out: not installed, or without CUDA (januslm[bench])")
+            print(f"CTranslate2 left out: {used.lacking}")
         results["parameters"] = _sizes(exact)
         for sentences, tokens in SETTINGS[:2] if quick else SETTINGS:
             sources = [

@@ -43,7 +43,8 @@ class Programs:
 
     model: Seq2Seq
     hf: object
-    translator: object | None  # None: there is no CTranslate2
+    translator: object | None  # CTranslate2's, or None
+    lacking: str  # why there is none
     device: torch.device
     graphs: bool = False  # ours captures its passes (CUDA)
 
@@ -93,25 +94,28 @@ def load(folder: Path, device: torch.device, half: bool, graphs: bool = False) -
     hf = BartForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     kind = torch.bfloat16 if half else torch.float32
     model, hf = (m.eval().to(device=device, dtype=kind) for m in (model, hf))
-    return Programs(model, hf, _translator(folder, device, half), device, graphs)
+    return Programs(model, hf, *_translator(folder, device, half), device, graphs)
 
 
-def _translator(folder: Path, device: torch.device, half: bool):
-    """CTranslate2's copy, one thread, or None where the package is missing or sees no GPU."""
+def _translator(folder: Path, device: torch.device, half: bool) -> tuple[object | None, str]:
+    """CTranslate2's copy on one thread; or None, and why it cannot run here."""
     try:
         import ctranslate2
     except ModuleNotFoundError:
-        return None
-    if device.type == "cuda" and not ctranslate2.get_cuda_device_count():
-        return None
+        return None, "not installed: pip install 'januslm[bench]'"
     made = folder / "ctranslate2"
     if not made.is_dir():
         converter = ctranslate2.converters.TransformersConverter(str(folder))
         converter.convert(str(made), quantization="float32")
-    return ctranslate2.Translator(
-        str(made), device=device.type, compute_type="bfloat16" if half else "float32",
-        inter_threads=1, intra_threads=1,
-    )  # fmt: skip
+    kind = "bfloat16" if half else "float32"
+    try:
+        translator = ctranslate2.Translator(
+            str(made), device=device.type, compute_type=kind, inter_threads=1, intra_threads=1
+        )
+        translator.translate_batch([[SPECIALS[2]]], max_decoding_length=1)  # loads its libraries
+    except (RuntimeError, ValueError) as error:  # built for another CUDA, or without that precision
+        return None, f"{device.type}, {kind}: {error}"
+    return translator, ""
 
 
 def apart(programs: Programs, sources: list[np.ndarray], words: int) -> dict[str, float]:
@@ -123,7 +127,7 @@ def apart(programs: Programs, sources: list[np.ndarray], words: int) -> dict[str
     rng = np.random.default_rng(1)
     targets = [np.array([SPECIAL.bos, *rng.integers(5, VOCABULARY, words), 2]) for _ in sources]
     with torch.inference_mode():
-        truth = _forced(programs, sources, targets)
+        truth = _forced(programs, sources, targets).cpu()
         found = {
             "past": _largest(truth, _stepped(programs.reader("past"), sources, targets)),
             "next": _largest(

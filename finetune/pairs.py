@@ -5,7 +5,7 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -108,16 +108,26 @@ def _undecodable(path: Path) -> str:
     return f"{path}: not UTF-8 text"
 
 
-def records(path: Path, *keys: str) -> Iterator[dict]:
-    """The objects of a JSONL file, each with all of `keys`."""
+def records(
+    path: Path, *keys: str, texts: Sequence[str] = (), lists: Sequence[str] = ()
+) -> Iterator[dict]:
+    """The objects of a JSONL file, each with all keys: under `texts` a text, in `lists` several."""
+    wanted = [*keys, *texts, *lists]
     for number, line in enumerate(lines(path), 1):
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
             raise Refused(f"{path}:{number}: not JSON ({error.msg})") from None
-        missing = [key for key in keys if not isinstance(record, dict) or key not in record]
+        missing = [key for key in wanted if not isinstance(record, dict) or key not in record]
         if missing:
-            raise Refused(f"{path}:{number}: no {missing[0]!r}; a line has {', '.join(keys)}")
+            raise Refused(f"{path}:{number}: no {missing[0]!r}; a line has {', '.join(wanted)}")
+        for key in texts:
+            if not isinstance(record[key], str):
+                raise Refused(f"{path}:{number}: {key!r} must be a text, got {record[key]!r}")
+        for key in lists:
+            several = record[key]
+            if not isinstance(several, list) or not all(isinstance(one, str) for one in several):
+                raise Refused(f"{path}:{number}: {key!r} must be a list of texts, got {several!r}")
         yield record
 
 

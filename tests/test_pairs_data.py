@@ -1,6 +1,7 @@
 """Task texts become token pairs: nothing is lost uncounted, and the order needs no state."""
 
 import gzip
+import json
 from collections import Counter
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ import pytest
 
 from finetune.data import CHUNK, Limits, Pairs, prepare, sources, told
 from finetune.pairs import Pair, lines, opened
-from finetune.tasks import wmt16
+from finetune.tasks import docsum, scitldr, wmt16
 from januslm import tokenizer
 from januslm.config import Refused
 
@@ -218,6 +219,37 @@ def test_a_file_without_a_line_is_no_test_set(tmp_path):
         (tmp_path / f"test.{end}").write_text("")
     with pytest.raises(Refused, match=r"test\.en: nothing in it"):
         list(wmt16.read(tmp_path, "test"))
+
+
+@pytest.mark.parametrize(
+    ("task", "file", "record", "message"),
+    [
+        (
+            docsum,
+            "test.jsonl",
+            {"source": None, "target": "a"},
+            "'source' must be a text, got No",
+        ),
+        (docsum, "test.jsonl", {"source": "a", "target": ["b"]}, r"a text, got \['b'\]"),
+        (docsum, "test.jsonl", {"source": "a"}, "no 'target'; a line has id, source, target"),
+        # Joined letter by letter it would look like text.
+        (
+            scitldr,
+            "dev.jsonl",
+            {"source": "a text", "target": ["b"]},
+            "a list of texts, got 'a text'",
+        ),
+        (scitldr, "dev.jsonl", {"source": ["a"], "target": [1]}, r"'target' must be .* got \[1\]"),
+    ],
+)
+def test_a_record_whose_values_are_no_texts_is_refused_with_its_line(
+    tmp_path, task, file, record, message
+):
+    right = {"source": "x", "target": "y"} if task is docsum else {"source": ["x"], "target": ["y"]}
+    rows = [{"id": 1, **right}, {"id": 2, **record}]
+    (tmp_path / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(Refused, match=rf"{file}:2: .*{message}"):
+        list(task.read(tmp_path, "test"))
 
 
 def test_files_are_noted_while_somebody_asks(tmp_path):

@@ -15,7 +15,7 @@ def read(root: Path, split: str, skipped: Counter | None = None) -> Iterator[Pai
     path = folder(root, "docsum", f"{known(split)}.jsonl") / f"{split}.jsonl"
     found = (
         Pair(str(one["id"]), one["source"], (one["target"],))
-        for one in records(path, "id", "source", "target")
+        for one in records(path, "id", texts=("source", "target"))
     )
     return checked(found, str(path), split, skipped)
 

@@ -24,12 +24,12 @@ def read(root: Path, split: str, skipped: Counter | None = None) -> Iterator[Pai
 
 
 def _pairs(path: Path, split: str) -> Iterator[Pair]:
-    for one in records(path, "id", "source", "target"):
+    for one in records(path, "id", lists=("source", "target")):
         source = " ".join(one["source"])
         # By the text, not the id: a paper that is there twice stays on one side.
         held_out = zlib.crc32(source.encode()) % EVERY == 0
         if split == "test" or held_out == (split == "valid"):
-            yield Pair(one["id"], source, tuple(one["target"]))
+            yield Pair(str(one["id"]), source, tuple(one["target"]))
 
 
 def lead(source: str) -> str:

@@ -83,7 +83,7 @@ def test_latency_and_throughput_are_of_the_medians_of_rounds():
     times = {"w": {1: alone, 3: [[Spent(0.5, 1.0), Spent(1.5, 3.0)]]}}
     facts = {"file": "w.jsonl", "settings": {}, "passes": 4.0, "tokens": 24, "sentences": 3}
     quality = {"w.jsonl": {"bleu": (30.0, 1.5)}}
-    made = natural_lengths.Written([], [], facts)
+    made = natural_lengths.Written([], [], [], facts)
     row = natural_lengths.row(Way("w", "greedy"), made, quality, times, CPU)
     each = [200.0, 200.0, 2000.0]
     for kind, factor in (("cpu", 1), ("wall", 2)):

@@ -25,13 +25,13 @@ from januslm.reading import Reader
 from januslm.tokenizer import Tokenizer
 
 GREEDY, BEAM = "AR greedy", "AR beam 5"
-SPECULATIVE = ("speculative", "speculative, jacobi")
+SPECULATIVE = ("speculative", "speculative, one reading")
 WAYS = (
     Way(GREEDY, "greedy"),
     Way(BEAM, "beam", {"beam": 5}),
     Way("AR sampling, top 10", "sample", {"top_k": 10}),
     Way(SPECULATIVE[0], "speculative"),
-    Way(SPECULATIVE[1], "speculative", {"draft": "jacobi"}),
+    Way(SPECULATIVE[1], "speculative", {"shifts": 1}),
     Way("semi-NAR, blocks of 4", "semi", {"block": 4, "length_beam": 1}),
     *(
         Way(f"NAR {n}{words}", "mask_predict", {"iterations": n, "length_beam": lengths} | more)

@@ -10,6 +10,7 @@ from benchmarks import decode_speed, natural_lengths, same_bart, timing
 from benchmarks.forced_lengths import ENOUGH, systems
 from benchmarks.product import Way
 from benchmarks.timing import Ratio, Spent
+from januslm import folder as folder_of
 
 CPU = torch.device("cpu")
 SMALL = dict(
@@ -60,6 +61,18 @@ def test_every_system_is_forced_to_the_length(programs):
     for call in calls.values():
         call()  # asserts its own lengths
     assert {"HF beam 5", "beam 5", "beam 5, past", "NAR 1", "NAR 10 x 3"} <= set(calls)
+
+
+def test_the_table_has_every_algorithm_with_options_that_it_knows():
+    for way in natural_lengths.WAYS:
+        algorithm = folder_of.find("januslm.decoding", way.algorithm)
+        chosen = folder_of.options(algorithm.decode, way.options, way.name)
+        assert way.options.items() <= chosen.items()
+    assert {way.algorithm for way in natural_lengths.WAYS} == set(
+        folder_of.names("januslm.decoding")
+    )
+    names = [way.name for way in natural_lengths.WAYS]
+    assert len(set(names)) == len(names)
 
 
 def test_systems_take_turns_and_warming_up_does_not_count():

@@ -172,14 +172,7 @@ def _checked(runs: list[Run], task: ModuleType, data: Path | None) -> tuple[list
     for run in runs[1:]:
         predictions.check(run, wanted, runs[0].path.name)
         predictions.same_references(run, runs[0].references, runs[0].path.name)
-    labels = [run.label for run in runs]
-    named = [
-        run
-        if labels.count(run.label) == 1
-        else predictions.named(run, f"{run.label} ({run.path.stem})")
-        for run in runs
-    ]
-    return named, note
+    return predictions.told_apart(runs), note
 
 
 def _compare(
@@ -204,15 +197,18 @@ def _compare(
 
 
 def _named(runs: list[Run], name: str) -> Run:
-    """The run of that file or row; or the only one of that algorithm."""
-    for run in runs:
-        if name in (run.path.stem, run.path.name, str(run.path), run.label):
-            return run
+    """The run of that row, file or end of a path (janus/predictions/test.beam), or algorithm."""
+    ends = [
+        run for run in runs if f"/{run.path.as_posix()}".endswith((f"/{name}", f"/{name}.jsonl"))
+    ]
     same = [run for run in runs if run.settings.get("algorithm") == name]
-    if len(same) == 1:
-        return same[0]
-    known = ", ".join(run.path.stem for run in runs)
-    raise Refused(f"--compare: {len(same)} predictions {name!r} among these; there are {known}")
+    for found in ([run for run in runs if run.label == name], ends, same):
+        if len(found) == 1:
+            return found[0]
+        if found:
+            break
+    known = "; ".join(run.label for run in runs)
+    raise Refused(f"--compare: {len(found)} predictions {name!r} among these; there are {known}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from types import ModuleType
 
@@ -180,6 +180,24 @@ def same_references(run: Run, wanted: list[list[str]], against: str) -> None:
             )
 
 
-def named(run: Run, label: str) -> Run:
-    """The same run under another name."""
-    return replace(run, settings=run.settings | {"label": label})
+def told_apart(runs: Sequence[Run]) -> list[Run]:
+    """The same runs; labels that several have are followed by what differs in their paths."""
+    same = {label: [run for run in runs if run.label == label] for label in {r.label for r in runs}}
+    return [
+        run
+        if len(same[run.label]) == 1
+        else replace(run, settings=run.settings | {"label": _apart(run, same[run.label])})
+        for run in runs
+    ]
+
+
+def _apart(run: Run, others: Sequence[Run]) -> str:
+    """AR greedy (ar), for runs/ar/predictions/test.greedy.jsonl beside runs/janus/..."""
+    columns = list(zip_longest(*(reversed(_parts(one)) for one in others)))
+    parts = zip(reversed(_parts(run)), columns, strict=False)
+    differing = [part for part, column in parts if len(set(column)) > 1]
+    return f"{run.label} ({'/'.join(reversed(differing))})"
+
+
+def _parts(run: Run) -> tuple[str, ...]:
+    return run.path.with_suffix("").parts

@@ -148,6 +148,23 @@ def test_a_comparison_prints_an_interval_and_a_verdict(runs, capsys):
     assert re.search(r"rouge-1 100.00 - .* 95 % interval \+.* a real difference", text)
 
 
+def test_two_runs_of_one_algorithm_keep_their_rows(corpus, capsys):
+    pairs = list(docsum.read(corpus, "test"))
+    for name, texts in (("ar", ["File."] * 4), ("janus", TARGETS)):
+        place = corpus / name / "predictions" / "test.greedy.jsonl"
+        write(place, pairs, texts, task="docsum", algorithm="greedy")
+    both = [str(corpus / "ar"), str(corpus / "janus")]
+    compared = ["--compare", "janus/predictions/test.greedy", "AR greedy (ar)"]
+    assert evaluate.main([*both, *compared]) == 0
+    text = capsys.readouterr().out
+    rouge = dict(re.findall(r"^(AR greedy \(\w+\)) +([\d.]+)", text, re.MULTILINE))
+    assert rouge["AR greedy (janus)"] == "100.00"
+    assert float(rouge["AR greedy (ar)"]) < 50
+    assert "AR greedy (janus) - AR greedy (ar), paired bootstrap" in text
+    assert evaluate.main([*both, "--compare", "greedy", "AR greedy (ar)"]) == 2
+    assert "2 predictions 'greedy' among these" in capsys.readouterr().err
+
+
 def test_other_metrics_and_modes_can_be_asked_for(runs, capsys):
     text = said(capsys, runs, "--metric", "bleu:mode=compound", "--metric", "exact_match")
     assert "bleu compound" in text

@@ -43,6 +43,7 @@ class State:
             for pair in self.cache
         ]
 
+    @torch.inference_mode()
     def choose(self, hypothesis: Tensor, width: int, run: int) -> None:
         """Of the latest block's `width` hypotheses of `run` words keep one each, int64 [B]."""
         first = self.used - width * run

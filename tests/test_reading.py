@@ -147,6 +147,30 @@ def test_a_block_gives_what_single_steps_give_and_can_be_taken_back(read, place)
     assert torch.allclose(got[:, 0], want[[2, 0], 3], atol=1e-10)
 
 
+@pytest.mark.parametrize("read", ["next", "past"])
+def test_of_a_block_of_several_hypotheses_one_each_is_kept(read):
+    model, objective = built(read=read)
+    rng = np.random.default_rng(6)
+    sources = [sentence(rng, n) for n in (3, 6, 4)]
+    reader = Reader(model, objective)
+    state, texts = reader.start(sources), [list(reader.prefix) for _ in sources]
+    reader.block(state, torch.tensor(texts)[:, None])
+    for width, run in ((3, 4), (2, 1), (1, 3), (4, 2)):
+        words = torch.from_numpy(rng.integers(5, V, (3, width, run)))
+        best, wrong = (torch.from_numpy(rng.integers(0, n, 3)) for n in (width, run + 1))
+        logits = reader.block(state, words)
+        for b, w in np.ndindex(3, width):
+            alone = reader.start([sources[b]])
+            head = torch.tensor([[texts[b] + words[b, w].tolist()]])
+            want = reader.block(alone, head)[0, 0, -run:]
+            assert torch.allclose(logits[b, w], want, atol=1e-10)
+        if width > 1:
+            state.choose(best, width, run)
+        state.take_back(wrong)
+        for text, row, w, n in zip(texts, words, best, wrong, strict=True):
+            text += row[w, : run - n].tolist()
+
+
 def test_hypotheses_that_change_places_take_their_past_with_them():
     model, objective = built()
     rng = np.random.default_rng(5)

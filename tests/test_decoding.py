@@ -352,7 +352,7 @@ def test_speculative_with_a_perfect_draft_needs_two_passes():
             length = int(self.start([np.array(source)]).length_scores[0, 3:].argmax()) + 1
             return np.eye(9)[2 if right and len(words) == length else 5 + (len(words) + 1) % 4] * 9
 
-    outputs = speculative.decode(Sure(), SOURCES, SPECIAL)
+    outputs = speculative.decode(Sure(), SOURCES, SPECIAL, block=16)
     assert [o.passes for o in outputs] == [2] * len(SOURCES)
     slow = greedy.decode(Sure(), SOURCES, SPECIAL)
     assert [o.tokens.tolist() for o in outputs] == [o.tokens.tolist() for o in slow]

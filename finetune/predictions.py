@@ -38,7 +38,9 @@ class Run:
         """How a row of the table is called: AR beam 5, NAR 4 iterations, ..."""
         name = self.settings.get("algorithm", self.path.stem)
         chosen = self.settings.get("settings", {})
-        text = self.settings.get("label") or NAMES.get(name, name)
+        if "label" in self.settings:
+            return self.settings["label"]
+        text = NAMES.get(name, name)
         if name == "beam" and "beam" in chosen:
             text += f" {chosen['beam']}"
         if name == "mask_predict" and "iterations" in chosen:

@@ -153,6 +153,8 @@ def test_two_runs_of_one_algorithm_keep_their_rows(corpus, capsys):
     for name, texts in (("ar", ["File."] * 4), ("janus", TARGETS)):
         place = corpus / name / "predictions" / "test.greedy.jsonl"
         write(place, pairs, texts, task="docsum", algorithm="greedy")
+        beam = {"task": "docsum", "algorithm": "beam", "settings": {"beam": 5}}
+        write(place.with_name("test.beam.jsonl"), pairs, texts, **beam)
     both = [str(corpus / "ar"), str(corpus / "janus")]
     compared = ["--compare", "janus/predictions/test.greedy", "AR greedy (ar)"]
     assert evaluate.main([*both, *compared]) == 0
@@ -160,6 +162,7 @@ def test_two_runs_of_one_algorithm_keep_their_rows(corpus, capsys):
     rouge = dict(re.findall(r"^(AR greedy \(\w+\)) +([\d.]+)", text, re.MULTILINE))
     assert rouge["AR greedy (janus)"] == "100.00"
     assert float(rouge["AR greedy (ar)"]) < 50
+    assert re.search(r"^AR beam 5 \(ar\)  ", text, re.MULTILINE)
     assert "AR greedy (janus) - AR greedy (ar), paired bootstrap" in text
     assert evaluate.main([*both, "--compare", "greedy", "AR greedy (ar)"]) == 2
     assert "2 predictions 'greedy' among these" in capsys.readouterr().err

@@ -1,0 +1,58 @@
+"""The rows of the Multi30k claim are runs that can start, and its records say what they hold."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import multi30k
+from benchmarks.product import ROOT
+from benchmarks.record import FOLDER
+from finetune.__main__ import load
+from januslm.config import Refused
+from januslm.learner import settle
+from januslm.metrics import bleu
+from januslm.tokenizer import Special
+
+RECORDS = sorted(FOLDER.glob("multi30k_*.json"))
+
+
+@pytest.mark.parametrize("row", multi30k.ROWS)
+def test_every_row_is_a_run_with_terms_that_exist(row):
+    file, changes = multi30k.ROWS[row]
+    run = load(ROOT / "finetune" / "runs" / f"{file}.toml", changes)
+    objective = settle(run.objective, run.noise, run.loss, "nmt", Special(), row)
+    assert objective.loss.weights
+
+
+def test_rows_differ_in_what_they_say_they_differ_in():
+    same = [load(ROOT / "finetune" / "runs" / f"{f}.toml") for f, _ in multi30k.ROWS.values()]
+    for run in same:
+        for table in ("model", "data", "optimizer", "schedule", "tokenizer", "train", "ds"):
+            assert getattr(run, table) == getattr(same[0], table), table
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_a_recorded_score_is_that_of_its_recorded_sentences(path):
+    ways = json.loads(path.read_text(encoding="utf-8"))["results"]["ways"]
+    lines = np.load(path.with_suffix(".npz"))
+    assert set(lines) == set(ways)
+    for way, told in ways.items():
+        sums = lines[way].astype(float).sum(0, keepdims=True)
+        assert bleu.total(sums)[0] == pytest.approx(told["bleu"], abs=1e-9)
+
+
+def test_the_table_has_every_record():
+    text = multi30k.table()
+    assert RECORDS
+    for path in RECORDS:
+        results = json.loads(path.read_text(encoding="utf-8"))["results"]
+        for told in results["ways"].values():
+            assert f"{told['bleu']:.2f} ±" in text
+
+
+def test_an_unknown_row_and_a_run_not_ended_are_refused(tmp_path):
+    with pytest.raises(Refused, match=r"no row 'jnus'; there are .* Did you mean 'janus'"):
+        multi30k._named("jnus")
+    with pytest.raises(Refused, match="is not trained to its end"):
+        multi30k.score("ar", 1, tmp_path)

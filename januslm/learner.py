@@ -26,7 +26,22 @@ class Loss:
     smoothing: float | None = one(None, low=0, below=1)
     normalize: str | None = one(None, choices=("term", "tokens", "microbatch"))
     detach: str = one("none", choices=losses.DETACH)
+    rise: tuple[int, ...] = one((0, 0), low=0)  # updates up to which KL is off, and when it is full
     chunk: int = one(256, low=1)
+
+    def __post_init__(self):
+        if len(self.rise) != 2 or self.rise[0] > self.rise[1]:
+            raise Refused(f"rise must be two updates, the first not later, got {list(self.rise)}")
+
+    def at(self, step: int) -> dict[str, float]:
+        """The weights of update `step` (the first is 1): KL terms grow in a straight line.
+
+        Streams that have not learnt to predict have nothing to teach each other, and a strong KL
+        holds them at each other's beginnings.
+        """
+        off, full = self.rise
+        grown = min(1.0, max(0.0, (step - off) / max(full - off, 1)))
+        return {n: w * grown if n.startswith("kl/") else w for n, w in self.weights.items()}
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def compare(
     without it the score is the mean over lines.
     """
     ours, theirs = (
-        _drawn(metric, texts, references, options or {}, draws, seed) for texts in (first, second)
+        drawn(metric, texts, references, options or {}, draws, seed) for texts in (first, second)
     )
     return [
         Difference(name, a[0], theirs[name][0], *_ends(a[1:] - theirs[name][1:], level), level)
@@ -90,15 +90,24 @@ def intervals(
 
     Two intervals that overlap say nothing about the difference of two systems: ask `compare`.
     """
-    scores = _drawn(metric, predictions, references, options or {}, draws, seed)
-    return [Interval(name, a[0], *_ends(a[1:], level), level) for name, a in scores.items()]
+    scores = drawn(metric, predictions, references, options or {}, draws, seed)
+    return [interval(name, a, level) for name, a in scores.items()]
 
 
-def _drawn(
+def interval(name: str, scores: np.ndarray, level: float = 95.0) -> Interval:
+    """Where scores lie that were drawn: float64 [1 + draws], as `drawn` gives them."""
+    return Interval(name, float(scores[0]), *_ends(scores[1:], level), level)
+
+
+def drawn(
     metric: ModuleType, predictions: list[str], references: list[list[str]], options: dict,
-    draws: int, seed: int,
+    draws: int = 2000, seed: int = 0,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """Scores float64 [1 + draws] by name; Refused where a metric has no `each`."""
+    """Scores float64 [1 + draws] by name, as `resampled` has them.
+
+    With one seed, metrics of the same lines are of the same draws, so their means may be taken draw
+    by draw. Refused where a metric has no `each`.
+    """
     if not hasattr(metric, "each"):
         raise Refused(f"{metric.__name__.rpartition('.')[2]}: has no values per line to resample")
     lines = metric.each(predictions, references, **options)

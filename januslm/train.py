@@ -68,6 +68,9 @@ class Work(Protocol):
     normalize: str
     validation: Sequence[Batch | Callable[[], Batch]]
 
+    def weights_at(self, step: int) -> dict[str, float]:
+        """`weights` as they are in this update (the first is 1)."""
+
     def batches(self, ids: np.ndarray) -> Batch:
         """One micro batch of samples (int64), in a thread: torch's global generator is taboo."""
 
@@ -197,7 +200,8 @@ class _Run:
         waited = time.monotonic() - began
         self.step += 1
         lr = rate(self.plan.schedule, self.plan.optimizer.lr, self.step, self.settings.steps)
-        self.result = self.engine.step(batch, self.work.weights, self.work.normalize, lr)
+        weights = self.work.weights_at(self.step)
+        self.result = self.engine.step(batch, weights, self.work.normalize, lr)
         self.result |= {"lr": lr, "wait": waited}
         self.since.append(self.result)
         self.samples += self.settings.batch

@@ -74,6 +74,10 @@ class Training:
         pairs = self.read(ids)
         return batch_of(self._pack, self.objective, pairs, ids, self.seed, self.config)
 
+    def weights_at(self, step: int) -> dict[str, float]:
+        """See Loss.at."""
+        return self.objective.loss.at(step)
+
     @property
     def validation(self) -> list[Callable[[], Batch]]:
         """The same batches each time: the first `valid_size` validation samples, fixed noise."""

@@ -182,3 +182,22 @@ def test_a_negative_weight_is_refused():
         settled("ar", loss=Loss(weights={"ce/past": -1.0}))
     wanted = "run.toml: loss.weights: the weight of ce/past must be at least 0, got -1.0"
     assert str(error.value) == wanted
+
+
+def test_kl_rises_and_cross_entropies_do_not():
+    weights = {"ce/past": 1.0, "ce/mask": 0.5, "kl/past~query": 3.0}
+    loss = settled("janus", loss=Loss(weights=weights, rise=(10, 14))).loss
+    grown = [loss.at(n)["kl/past~query"] for n in (1, 10, 11, 12, 13, 14, 99)]
+    assert grown == [0, 0, 0.75, 1.5, 2.25, 3, 3]
+    for step in range(1, 20):
+        assert {n: w for n, w in loss.at(step).items() if n[:2] == "ce"} == {
+            "ce/past": 1.0, "ce/mask": 0.5,
+        }  # fmt: skip
+    at_once = settled("janus", loss=Loss(weights=weights)).loss
+    assert at_once.at(1) == at_once.at(10**6) == weights
+
+
+def test_a_rise_that_ends_before_it_begins_is_refused():
+    with pytest.raises(Refused) as error:
+        Loss(rise=(9, 3))
+    assert str(error.value) == "rise must be two updates, the first not later, got [9, 3]"

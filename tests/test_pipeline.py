@@ -57,9 +57,12 @@ start = "{start}"
 root = "{root}"
 max_source = 40
 max_target = 16
+[loss]
+rise = [1, 2]
 [train]
 steps = 2
 batch = 4
+log_every = 1
 [schedule]
 warmup = 1
 """
@@ -121,6 +124,17 @@ def test_two_processes_train_to_the_end_and_leave_logs_and_weights(trained):
     assert list((base / "pre" / "board").glob("events*"))
     assert "Traceback" not in said["pretrain"]
     assert "Warning" not in said["pretrain"]
+
+
+@pytest.mark.slow
+def test_kl_counts_from_the_update_that_the_run_file_names(trained):
+    base, _ = trained
+    kl = {"kl/next~mask": 1.0, "kl/next~query": 3.0, "kl/mask~query": 1.0}
+    weights = {"ce/next": 1.0, "ce/mask": 0.5, "ce/query": 0.5, "ce/length": 0.1}
+    rows = [json.loads(line) for line in (base / "tuned" / "train.jsonl").read_text().splitlines()]
+    for row, these in zip(rows, (weights, weights | kl), strict=True):
+        assert all(row[name] > 0 for name in kl)
+        assert row["loss"] == pytest.approx(sum(w * row[n] for n, w in these.items()), rel=1e-5)
 
 
 @pytest.mark.slow

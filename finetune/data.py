@@ -2,10 +2,12 @@
 
 import json
 import os
+import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from types import ModuleType
 
@@ -19,6 +21,7 @@ from januslm.tokenizer import Tokenizer
 
 CHUNK = 4096  # texts that are tokenized at once
 SIDES = ("source", "target")
+SPOKEN = 5.0  # seconds between two lines of progress
 
 
 @dataclass(frozen=True)
@@ -38,25 +41,30 @@ def prepare(
     Returns the counts of the split, which `told` puts into words.
     Refused for an empty split, and for a text over its limit where limits.longer is "refuse".
     """
+    skipped: Counter = Counter()
+    found, files = _begun(task, root, split, skipped)
     about = {
         "task": task.__name__, "root": str(root), "split": split, "tokenizer": tokenizer.sha256,
-        "limits": vars(limits), "files": _signature(task, root, split),
+        "limits": vars(limits), "files": files,
     }  # fmt: skip
     done = folder / "counts.json"
     if done.exists():
-        found = json.loads(done.read_text())
-        if all(found.get(key) == value for key, value in about.items()):
-            return found
+        before = json.loads(done.read_text())
+        if all(before.get(key) == value for key, value in about.items()):
+            return before
         done.unlink()  # first: a stop in between must not leave it beside arrays of other texts
     folder.mkdir(parents=True, exist_ok=True)
-    skipped: Counter = Counter()
     counts: Counter = Counter()
-    found_pairs = iter(task.read(root, split, skipped=skipped))
-    arrays = _tokenized(found_pairs, tokenizer, limits, counts, str(root))
-    if not counts["pairs"]:
-        raise Refused(f"{root}: split {split!r} of {task.__name__} has no pairs")
-    for name, array in arrays.items():
-        _save(folder / f"{name}.npy", array)
+    with ExitStack() as stack:
+        arrays = {
+            f"{side}.{what}": stack.enter_context(Flat(folder / f"{side}.{what}.npy", kind))
+            for side in SIDES
+            for what, kind in (("tokens", np.int32), ("starts", np.int64))
+        }
+        for chunk in _spoken(_chunks(found), f"{root}: {split}"):
+            _write(chunk, tokenizer, limits, arrays, counts, str(root))
+        if not counts["pairs"]:
+            raise Refused(f"{root}: split {split!r} of {task.__name__} has no pairs")
     about |= {"counts": dict(counts), "skipped": dict(skipped)}
     aside = done.with_suffix(".new")
     aside.write_text(json.dumps(about, indent=1))
@@ -80,37 +88,90 @@ def told(about: dict) -> str:
     return ", ".join(parts)
 
 
-def _signature(task: ModuleType, root: Path, split: str) -> list:
-    """Names, sizes and times of the files that the task reads: other files, other pairs."""
+def _begun(
+    task: ModuleType, root: Path, split: str, skipped: Counter
+) -> tuple[Iterator[Pair], list]:
+    """The pairs, and names, sizes and times of the files they come from: other files, other pairs.
+
+    The files are those that the first pair needs; the task has counted their lines by then.
+    """
+    found = iter(task.read(root, split, skipped=skipped))
     with pairs.opened() as files:
-        next(iter(task.read(root, split, skipped=Counter())), None)
-    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+        first = list(islice(found, 1))
+    stats = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    return chain(first, found), stats
 
 
-def _tokenized(
-    found: Iterable[Pair], tokenizer: Tokenizer, limits: Limits, counts: Counter, where: str
-) -> dict[str, np.ndarray]:
-    """Flat tokens (int32) and where each text starts (int64) of both sides, by file name."""
-    # An array per chunk, not per text: millions of small arrays take more room than their tokens.
-    tokens: dict[str, list] = {side: [] for side in SIDES}
-    sizes: dict[str, list] = {side: [0] for side in SIDES}
+class Flat:
+    """A flat .npy file that is appended to, so that its array need not fit into memory.
+
+    As a context: it takes its name when all is written, and leaves nothing if an error comes first.
+    """
+
+    def __init__(self, path: Path, kind: type):
+        self.path, self.kind, self.size = path, np.dtype(kind), 0
+        self._aside = path.with_suffix(".new.npy")
+        self._file = self._aside.open("wb")
+        self._head()
+
+    def add(self, values: np.ndarray) -> None:
+        """Append int [N]."""
+        values.astype(self.kind).tofile(self._file)
+        self.size += len(values)
+
+    def _head(self) -> None:
+        # NumPy pads the header so that a longer array's fits into the same place.
+        described = np.lib.format.dtype_to_descr(self.kind)
+        about = {"descr": described, "fortran_order": False, "shape": (self.size,)}
+        np.lib.format.write_array_header_1_0(self._file, about)
+
+    def __enter__(self) -> "Flat":
+        return self
+
+    def __exit__(self, error, *_) -> None:
+        with self._file:
+            self._file.seek(0)
+            self._head()
+        if error is None:
+            os.replace(self._aside, self.path)
+        self._aside.unlink(missing_ok=True)
+
+
+def _chunks(found: Iterable[Pair]) -> Iterator[list[Pair]]:
     found = iter(found)
     while chunk := list(islice(found, CHUNK)):
-        names = [f"{where}: {pair.id}" for pair in chunk]
-        texts = {"source": [p.source for p in chunk], "target": [p.targets[0] for p in chunk]}
-        for side in SIDES:
-            encoded = _cut(tokenizer.encode(texts[side]), side, limits, names, counts)
-            ended = _ended(encoded, tokenizer)
-            tokens[side].append(np.concatenate(ended).astype(np.int32))
-            sizes[side] += map(len, ended)
-            counts[f"{side} tokens"] += len(tokens[side][-1])
-        counts["pairs"] += len(chunk)
-        counts["targets equal to their source"] += sum(p.source == p.targets[0] for p in chunk)
-    made: dict[str, np.ndarray] = {}
-    for side in SIDES if counts["pairs"] else ():
-        made[f"{side}.tokens"] = np.concatenate(tokens.pop(side))
-        made[f"{side}.starts"] = np.cumsum(sizes.pop(side))
-    return made
+        yield chunk
+
+
+def _spoken(chunks: Iterable[list[Pair]], what: str) -> Iterator[list[Pair]]:
+    """The chunks; every few seconds a line says how far it is."""
+    began = spoken = time.monotonic()
+    done = 0
+    for chunk in chunks:
+        yield chunk
+        done, now = done + len(chunk), time.monotonic()
+        if now - spoken > SPOKEN:
+            pace = f"{done / (now - began):,.0f} a second"
+            print(f"{what}: {done:,} pairs prepared | {pace}", flush=True)
+            spoken = now
+
+
+def _write(
+    chunk: Sequence[Pair], tokenizer: Tokenizer, limits: Limits, arrays: dict[str, Flat],
+    counts: Counter, where: str,
+) -> None:  # fmt: skip
+    """Append the tokens of both sides, and where each text starts; count what was done."""
+    names = [f"{where}: {pair.id}" for pair in chunk]
+    texts = {"source": [p.source for p in chunk], "target": [p.targets[0] for p in chunk]}
+    for side in SIDES:
+        tokens, starts = arrays[f"{side}.tokens"], arrays[f"{side}.starts"]
+        ended = _ended(_cut(tokenizer.encode(texts[side]), side, limits, names, counts), tokenizer)
+        ends = tokens.size + np.cumsum([len(one) for one in ended])
+        starts.add(ends if starts.size else np.concatenate([[0], ends]))
+        tokens.add(np.concatenate(ended))
+        counts[f"{side} tokens"] = tokens.size
+    counts["pairs"] += len(chunk)
+    counts["targets equal to their source"] += sum(p.source == p.targets[0] for p in chunk)
 
 
 def _cut(
@@ -133,12 +194,6 @@ def _cut(
 def _ended(encoded: Iterable[np.ndarray], tokenizer: Tokenizer) -> list[np.ndarray]:
     special = tokenizer.special
     return [np.concatenate([[special.bos], e, [special.eos]]) for e in encoded]
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    aside = path.with_suffix(".new.npy")
-    np.save(aside, array)
-    os.replace(aside, path)
 
 
 class Pairs:

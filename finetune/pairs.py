@@ -19,7 +19,10 @@ MADE = "distill.json"  # lies beside files that a teacher wrote, and says of whi
 
 @dataclass(frozen=True)
 class Pair:
-    """One example: `targets` holds one text to learn, or every reference of a test example."""
+    """One example: `targets` holds one text to learn, or every reference of a test example.
+
+    None at all, where a test set was published without: it can be decoded and sent in, not scored.
+    """
 
     id: str
     source: str
@@ -142,29 +145,42 @@ def aligned(source: Path, target: Path) -> Iterator[tuple[str, str]]:
 def checked(
     pairs: Iterable[Pair], where: str, split: str, skipped: Counter | None = None
 ) -> Iterator[Pair]:
-    """The pairs, where there are some, none is empty and no id comes twice.
+    """The pairs, where there are some and none is empty.
 
-    An empty text is Refused, unless the caller hands in `skipped` to count it: then a training
-    pair is left out, and a test pair is kept, so that line n of the test set stays line n.
+    An empty text is Refused, unless the caller hands in `skipped` to count it, as every command
+    does: then a training pair is left out, and a test pair is kept, so that line n of the test set
+    stays line n.  Only a test set may come without targets, and only as a whole.
     """
-    seen: set[str] = set()
-    number = 0
+    number, answered = 0, None
     for number, pair in enumerate(pairs, 1):
-        if pair.id in seen:
-            raise Refused(f"{where}: id {pair.id!r} comes twice (second time in line {number})")
-        seen.add(pair.id)
+        if not pair.targets and split != "test":
+            raise Refused(f"{where}: line {number}: no target; only a test set may have none")
+        if answered not in (None, bool(pair.targets)):
+            raise Refused(f"{where}: line {number}: targets in some lines and none in others")
+        answered = bool(pair.targets)
         if not pair.source.strip() or not all(text.strip() for text in pair.targets):
             side = "target" if pair.source.strip() else "source"
             if skipped is None:
-                raise Refused(
-                    f"{where}: line {number}: empty {side}; mend it or read with skipped=Counter()"
-                )
+                raise Refused(f"{where}: line {number}: empty {side}; mend it, or have it counted")
             skipped[f"empty {side}"] += 1
             if split == "train":
                 continue
         yield pair
     if not number:
         raise Refused(f"{where}: nothing in it for the {split} split")
+
+
+def distinct(pairs: Iterable[Pair], where: str) -> Iterator[Pair]:
+    """The pairs of a file that has ids of its own; Refused where one comes twice.
+
+    It remembers every id. Ids made of line numbers need neither the check nor the room for it.
+    """
+    seen: set[str] = set()
+    for number, pair in enumerate(pairs, 1):
+        if pair.id in seen:
+            raise Refused(f"{where}: id {pair.id!r} comes twice (second time in line {number})")
+        seen.add(pair.id)
+        yield pair
 
 
 def leading(text: str, count: int = 1, joint: str = " ") -> str:

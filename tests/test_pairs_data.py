@@ -2,14 +2,17 @@
 
 import gzip
 import json
+import re
+import tracemalloc
 from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from finetune.data import CHUNK, Limits, Pairs, prepare, sources, told
-from finetune.pairs import Pair, lines, opened
+from finetune import data
+from finetune.data import CHUNK, Flat, Limits, Pairs, prepare, sources, told
+from finetune.pairs import Pair, checked, lines, opened
 from finetune.tasks import docsum, scitldr, wmt16
 from januslm import tokenizer
 from januslm.config import Refused
@@ -102,7 +105,38 @@ def test_a_long_text_is_refused_by_name_if_asked_for(tmp_path, words):
         )
         with pytest.raises(Refused, match=message):
             prepare(pairs, tmp_path, "train", words, Limits(64, 8, "refuse"), tmp_path / "d")
-        assert not (tmp_path / "d" / "counts.json").exists()
+        assert not list((tmp_path / "d").iterdir())
+
+
+def test_a_long_preparation_says_how_far_it_is(tmp_path, words, monkeypatch, capsys):
+    monkeypatch.setattr(data, "SPOKEN", 0.0)  # else it would have to take seconds
+    texts = [("fox", "dog")] * (2 * CHUNK + 5)
+    prepare(task(texts), tmp_path, "train", words, Limits(8, 8, "cut"), tmp_path / "d")
+    said = re.findall(r"(.*) pairs prepared \| [\d,]+ a second\n", capsys.readouterr().out)
+    done = ("4,096", "8,192", "8,197")
+    assert said == [f"{tmp_path}: train: {number}" for number in done]
+
+
+def test_pairs_are_checked_without_remembering_them():
+    """WMT14 has 4.5 million: their ids alone took half a gigabyte."""
+    many = (Pair(f"train-{number}", "x", ("y",)) for number in range(30_000))
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in checked(many, "f", "train")) == 30_000
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("pieces", [(), (0,), (5,), (3, 0, 1234)])
+def test_an_array_written_in_pieces_is_the_file_that_numpy_writes_at_once(tmp_path, pieces):
+    values = np.arange(sum(pieces)) * 7
+    with Flat(tmp_path / "x.npy", np.int32) as flat:
+        for piece in np.split(values, np.cumsum(pieces)[:-1]) if pieces else ():
+            flat.add(piece)
+    np.save(tmp_path / "y.npy", values.astype(np.int32))
+    assert (tmp_path / "x.npy").read_bytes() == (tmp_path / "y.npy").read_bytes()
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_split_without_pairs_is_refused(tmp_path, words):

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from finetune.pairs import Pair, checked, folder, known, leading, records
+from finetune.pairs import Pair, checked, distinct, folder, known, leading, records
 
 METRICS = ("rouge",)
 DECODE = {"beam": 5, "length_penalty": 1.0, "max_length": 40, "no_repeat_ngram": 3}
@@ -17,7 +17,7 @@ def read(root: Path, split: str, skipped: Counter | None = None) -> Iterator[Pai
         Pair(str(one["id"]), one["source"], (one["target"],))
         for one in records(path, "id", texts=("source", "target"))
     )
-    return checked(found, str(path), split, skipped)
+    return checked(distinct(found, str(path)), str(path), split, skipped)
 
 
 def lead(source: str) -> str:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from finetune.pairs import Pair, checked, folder, known, leading, records
+from finetune.pairs import Pair, checked, distinct, folder, known, leading, records
 
 METRICS = ("rouge",)
 DECODE = {"beam": 5, "length_penalty": 1.0, "max_length": 60}
@@ -20,7 +20,7 @@ def read(root: Path, split: str, skipped: Counter | None = None) -> Iterator[Pai
     name = f"{FILES[known(split)]}.jsonl"
     place = folder(root, "scitldr", name + ".gz", name)
     path = next(p for p in (place / f"{name}.gz", place / name) if p.is_file())
-    return checked(_pairs(path, split), str(path), split, skipped)
+    return checked(distinct(_pairs(path, split), str(path)), str(path), split, skipped)
 
 
 def _pairs(path: Path, split: str) -> Iterator[Pair]:

@@ -106,6 +106,7 @@ def distill(options: argparse.Namespace) -> dict:
     for split, pairs in rest.items():
         written = task.save(out, split, pairs)
         kept = "".join(f", {number:,} {side} kept" for side, number in empty[split].items())
+        kept += "" if all(pair.targets for pair in pairs) else ", without targets"
         print(f"{split}: {written:,} pairs as they are{kept}", flush=True)
     counts = _portions(made, out / PORTIONS, options.portion, options.limit)
     counts["written"] = task.save(out, "train", _written(out / PORTIONS, counts))

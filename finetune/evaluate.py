@@ -91,7 +91,7 @@ def _mode(
     heading = ["post-processing: " + mode] if len(report.modes(task)) > 1 else []
     lines = [*heading, table(runs, rows, lead.label if lead else "", base, half)]
     if intervals:
-        lines.append("\u00b1: half of the interval that holds 95 % of 2,000 resampled test sets")
+        lines.append(report.PLUS_MINUS)
     if lead:
         key = next(iter(base))
         lines += [beats(label, row[key], lead.label, base[key], key) for label, row in rows.items()]
@@ -168,6 +168,8 @@ def _checked(runs: list[Run], task: ModuleType, data: Path | None) -> tuple[list
     note = f", ids as in {place}" if place else " (ids not checked against the task: no --data)"
     if place:
         runs = [predictions.against_task(run, task, place) for run in runs]
+    runs = [predictions.scorable(run) for run in runs]
+    note += "".join(f", {number:,} {what} kept" for what, number in runs[0].blank.items())
     wanted = list(zip(runs[0].ids, runs[0].sources, strict=True))
     for run in runs[1:]:
         predictions.check(run, wanted, runs[0].path.name)

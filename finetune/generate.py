@@ -97,6 +97,7 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
         "ms_per_sentence": 1000 * mine.seconds / len(pairs), "tokens": mine.tokens,
         "passes": mine.passes, "truncated": counts["sources cut"], "limit": options.limit,
         "empty": {k: n for k, n in counts.items() if k.startswith("empty")},
+        "unanswered": sum(not pair.targets for pair in pairs),
     }  # fmt: skip
     if options.verify:
         facts["verified"] = compared(mine, found["greedy"], pairs)
@@ -174,6 +175,8 @@ def told(facts: dict) -> list[str]:
     count, passes = facts["sentences"], facts["passes"]
     notes = [f"{n:,} {what} kept" for what, n in facts["empty"].items()]
     notes += [f"{facts['truncated']:,} sources cut"] if facts["truncated"] else []
+    if facts["unanswered"]:
+        notes.append(f"{facts['unanswered']:,} without references: not to be scored here")
     lines = [
         f"{facts['algorithm']}: {count:,} sentences, {facts['tokens']:,} tokens, {passes:.1f} "
         f"passes a sentence, {facts['tokens'] / count / passes:.2f} tokens a pass, "

@@ -38,7 +38,10 @@ An archive is a zip, a tar (.gz, .bz2, .xz) or an unpacked folder, with, at any 
 TASK: {", ".join(TASKS)}.
 Written are OUT/VERSION/TASK/train.src, train.tgt, ...; OUT/VERSION is the data.root of a run.
 Nothing is written unless every task of a version has all its files and sources and targets have
-the same number of lines; --partial takes what there is."""
+the same number of lines; --partial takes what there is. Only test.tgt may be missing: such a test
+set is decoded and sent in, and scored by the leaderboard."""
+
+KEPT_BACK = "test.tgt"
 
 DAMAGE = (
     EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile,
@@ -48,10 +51,14 @@ Part = tuple[str, str, str]  # ("easy", "xsum", "train.src")
 
 @dataclass(frozen=True)
 class Prepared:
-    """What was written: lines per (version, task) and split; and the files that were left out."""
+    """What was written: lines per (version, task) and split; and what is not as one would expect.
+
+    left_out: files whose other side is missing; unanswered: test sets without targets.
+    """
 
     lines: dict[tuple[str, str], dict[str, int]]
     left_out: list[str]
+    unanswered: list[str]
 
 
 def prepare(archives: Sequence[Path], out: Path, *, partial: bool = False) -> Prepared:
@@ -59,7 +66,7 @@ def prepare(archives: Sequence[Path], out: Path, *, partial: bool = False) -> Pr
 
     Training and test data are published separately, so there may be several archives. Refused,
     with what is missing, unless all parts of every task of a version are there or `partial` says
-    that they need not be. Source and target must agree.
+    that they need not be. Source and target must agree. Test sets may come without targets.
     """
     stage = out.with_name(out.name + ".part")  # out shows nothing that was refused
     shutil.rmtree(stage, ignore_errors=True)
@@ -70,21 +77,23 @@ def prepare(archives: Sequence[Path], out: Path, *, partial: bool = False) -> Pr
         missing = absent(set(found))
         if missing and not partial:
             raise Refused(f"{', '.join(map(str, archives))}: {_told(missing)}")
-        left_out = [one for one in found if _other(one) not in found]
+        left_out = [one for one in found if _other(one) not in found and not _alone(one)]
         whole = [one for one in found if one not in left_out]
         counts = _counted(whole, stage)
+        unanswered = _unanswered(whole, stage, out)
         for one in whole:
             target = out.joinpath(*one)
             target.parent.mkdir(parents=True, exist_ok=True)
             stage.joinpath(*one).replace(target)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-    return Prepared(counts, sorted("/".join(one) for one in left_out))
+    return Prepared(counts, sorted("/".join(one) for one in left_out), unanswered)
 
 
 def absent(found: set[Part]) -> list[str]:
-    """Files that a complete archive of the same versions would also have."""
+    """Files that a complete archive of the same versions would also have, targets to test apart."""
     parts = [f"{split}.{side}" for split in SPLITS for side in SIDES]
+    parts.remove(KEPT_BACK)
     versions = [v for v in VERSIONS if any(v == version for version, _, _ in found)]
     wanted = [(v, task, part) for v in versions for task in TASKS for part in parts]
     return ["/".join(one) for one in wanted if one not in found]
@@ -132,27 +141,46 @@ def _other(one: Part) -> Part:
     return version, task, f"{split}.{SIDES[side == 'src']}"
 
 
+def _alone(one: Part) -> bool:
+    """Whether a part is of use without its other side."""
+    return _other(one)[2] == KEPT_BACK
+
+
+def _unanswered(whole: Sequence[Part], stage: Path, out: Path) -> list[str]:
+    """Test sets that will have no targets in `out`; Refused where targets of another one lie."""
+    names = []
+    for one in sorted(whole, key=_rank):
+        if _other(one) in whole:
+            continue
+        before, targets = out.joinpath(*one), out.joinpath(*_other(one))
+        if not targets.is_file():
+            names.append("/".join(one[:2]))
+        elif not before.is_file() or not filecmp.cmp(stage.joinpath(*one), before, shallow=False):
+            raise Refused(f"{targets}: of another {one[2]} than the archive's; take it away first")
+    return names
+
+
 def _rank(one: Part) -> tuple:
     """The order of the leaderboard."""
     return VERSIONS.index(one[0]), TASKS.index(one[1]), one[2]
 
 
 def _counted(whole: Sequence[Part], folder: Path) -> dict[tuple[str, str], dict[str, int]]:
-    """Lines of each split; Refused where its sides have different numbers of them."""
+    """Lines of each split; Refused where its sides have different numbers of them, or none."""
     counts: dict[tuple[str, str], dict[str, int]] = {}
-    for version, task, part in sorted(whole, key=_rank):
-        split, _, side = part.partition(".")
+    for version, task, source in sorted(whole, key=_rank):
+        split, _, side = source.partition(".")
         if side == "tgt":
             continue
-        place = folder / version / task
-        source, target = (sum(1 for _ in lines(place / f"{split}.{end}")) for end in SIDES)
-        if source != target:
+        parts = [source, f"{split}.tgt"] if (version, task, f"{split}.tgt") in whole else [source]
+        sizes = [sum(1 for _ in lines(folder / version / task / part)) for part in parts]
+        if sizes[0] != sizes[-1]:
             raise Refused(
-                f"{version}/{task}: {split}.src has {source:,} lines, {split}.tgt has {target:,}"
+                f"{version}/{task}: {parts[0]} has {sizes[0]:,} lines, {parts[1]} has {sizes[1]:,}"
             )
-        if not source:
-            raise Refused(f"{version}/{task}: {split}.src and {split}.tgt are empty")
-        counts.setdefault((version, task), {})[split] = source
+        if not sizes[0]:
+            raise Refused(f"{version}/{task}: nothing in {' and '.join(parts)}")
+        counts.setdefault((version, task), {})[split] = sizes[0]
     return counts
 
 
@@ -224,6 +252,9 @@ def summary(made: Prepared, out: Path) -> str:
     if made.left_out:
         names = ", ".join(made.left_out)
         text.append(f"left out, since their other side is missing: {names}")
+    if made.unanswered:
+        names = ", ".join(made.unanswered)
+        text.append(f"test sets without targets, to be sent in and not scored here: {names}")
     trainable = [one for one, splits in made.lines.items() if {"train", "dev"} <= set(splits)]
     text.append(f"written to {out}")
     if trainable:

@@ -1,17 +1,20 @@
 """GLGE's eight tasks in one table, with the overall score, and the files to send in."""
 
 import argparse
-import fnmatch
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from finetune import predictions, report
 from finetune.glge import VERSIONS
 from finetune.predictions import Run
+from finetune.systems import one_per_task, settled, system
 from finetune.table import drawn
-from januslm.config import Refused, suggest
+from januslm import significance
+from januslm.config import Refused
 from januslm.folder import find
 
 # What the leaderboard averages, in the order of its columns.
@@ -40,6 +43,7 @@ All GLGE tasks in one table with the overall score, and submission files in the 
   ./launch.sh evaluate glge runs/glge/janus --algorithm beam    of several systems, this one
   ./launch.sh evaluate glge runs/glge/janus --algorithm '*iterations-4'
   ./launch.sh evaluate glge xsum.jsonl coqa.jsonl               these files
+  ... --intervals                                               scores with their 95 % intervals
 
 official: what the leaderboard has, after the scripts' rewriting of predictions; plain: without it.
 The overall score is the mean over eight tasks of the mean over a task's metrics. Written beside
@@ -47,10 +51,14 @@ the predictions: submission/NAME/TASK.VERSION.test, a prediction a line, and sco
 NAME is the algorithm."""
 
 Scores = dict[str, dict[str, float]]  # task -> metric -> percent
+TOTAL = "overall"
 
 
 def overall(scores: Mapping[str, Mapping[str, float]]) -> float:
-    """The leaderboard's score: the mean over eight tasks of the mean over a task's metrics."""
+    """The leaderboard's score: the mean over eight tasks of the mean over a task's metrics.
+
+    Of arrays of drawn scores, float64 [1 + draws], it is the array of theirs.
+    """
     missing = [task for task in COLUMNS if task not in scores]
     if missing:
         raise Refused(f"the overall score needs all eight tasks; missing: {', '.join(missing)}")
@@ -76,10 +84,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("places", nargs="*", metavar="RUN", help="folders or predictions files")
     parser.add_argument("--algorithm", metavar="NAME", help="or a pattern of file names")
     parser.add_argument("--data", type=Path, metavar="ROOT", help="default: as when decoding")
-    parser.add_argument("--version", help=f"where the data's folder is not called {_or(VERSIONS)}")
+    names = ", ".join(VERSIONS)
+    parser.add_argument("--version", help=f"where the data's folder is not called {names}")
+    parser.add_argument("--intervals", action="store_true", help="95 %% intervals of all scores")
     given = parser.parse_args(arguments)
     try:
-        evaluate(given.places, given.algorithm, given.data, given.version)
+        evaluate(given.places, given.algorithm, given.data, given.version, given.intervals)
     except Refused as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -87,8 +97,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def evaluate(
-    places: Sequence[str], algorithm: str | None, data: Path | None, version: str | None
-) -> None:
+    places: Sequence[str], algorithm: str | None, data: Path | None, version: str | None,
+    intervals: bool = False,
+) -> None:  # fmt: skip
     """Print all tasks of a run and the overall score; write the submission files beside it."""
     if not places:
         raise Refused("evaluate glge: name a folder with the predictions of each task")
@@ -100,83 +111,21 @@ def evaluate(
     if len(tests) < len(found):
         notes.append(f"left out, since not of the test set: {len(found) - len(tests)} files")
     home, name = _home(places), system(list(runs.values()))
-    written = [submit(run, version, home / "submission" / name) for run in _whole(runs)]
+    written = [submit(run, version, home / "submission" / name) for run in _whole(runs).values()]
     print(f"GLGE {version}, {name}")
     scores, extra = _scored(runs)
-    print(drawn([*_rows(runs, scores)]))
-    print("\n".join([*extra, *notes, *(f"overall, {m}: {_total(scores[m])}" for m in MODES)]))
-    (home / f"scores.{name}.json").write_text(
-        json.dumps({"version": version, **scores}, indent=1) + "\n", encoding="utf-8"
-    )
-    print(f"scores written to {home / f'scores.{name}.json'}")
+    half = {mode: _halves(runs, scores[mode], mode) if intervals else {} for mode in MODES}
+    print(drawn(_rows(runs, scores, half)))
+    if any(half.values()):
+        extra = [_explained(scores), *extra]
+    totals = [f"overall, {mode}: {_total(scores[mode], half[mode])}" for mode in MODES]
+    print("\n".join([*extra, *notes, *totals]))
+    facts = {"version": version, **scores} | ({"intervals": half} if intervals else {})
+    out = home / f"scores.{name}.json"
+    out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    print(f"scores written to {out}")
     if written:
         print(f"{len(written)} submission files written to {written[0].parent}")
-
-
-def one_per_task(runs: Sequence[Run], algorithm: str | None = None) -> dict[str, Run]:
-    """The predictions of each task, in the leaderboard's order; Refused where they are several.
-
-    algorithm: a name, a row label or a pattern of file names that picks among them.
-    """
-    for run in runs:
-        task = run.settings["task"]
-        if task not in COLUMNS:
-            raise Refused(f"{run.path}: {task!r} is no GLGE task{suggest(task, COLUMNS)}")
-    chosen = [run for run in runs if algorithm is None or _is(run, algorithm)]
-    if not chosen:
-        names = sorted({str(run.settings.get("algorithm", run.path.stem)) for run in runs})
-        raise Refused(f"--algorithm: no predictions {algorithm!r}; there are {', '.join(names)}")
-    for task in COLUMNS:
-        same = [run for run in chosen if run.settings["task"] == task]
-        if len(same) > 1:
-            raise Refused(f"{len(same)} predictions of {task}: {_choice(same)}")
-    return {task: run for task in COLUMNS for run in chosen if run.settings["task"] == task}
-
-
-def _choice(same: Sequence[Run]) -> str:
-    """Which there are of one task, and how to name one of them."""
-    stems = [run.path.stem for run in same]
-    if len(set(stems)) < len(stems):
-        return f"{', '.join(str(run.path) for run in same)}; name the folder of one run"
-    return (
-        f"{', '.join(stems)}; choose with --algorithm, a name or a pattern of file names, e.g. "
-        f"--algorithm {stems[0]}"
-    )
-
-
-def _is(run: Run, algorithm: str) -> bool:
-    known = (run.settings.get("algorithm"), run.label)
-    patterns = (run.path.name, run.path.stem)
-    return algorithm in known or any(fnmatch.fnmatchcase(name, algorithm) for name in patterns)
-
-
-def system(runs: Sequence[Run]) -> str:
-    """One name for what wrote them: the file names' common part, else the algorithms."""
-    stems = {run.path.stem.removeprefix("test.") for run in runs}
-    if len(stems) == 1 and not stems & set(COLUMNS):
-        return stems.pop()
-    return "+".join(sorted({str(run.settings.get("algorithm", "mixed")) for run in runs}))
-
-
-def settled(runs: Mapping[str, Run], asked: str | None) -> str:
-    """easy, medium, medium+ or hard: as asked, or as the folder of the data is called.
-
-    Refused where the runs disagree with each other or with `asked`.
-    """
-    stated = {task: _version(run) for task, run in runs.items()} | ({"--version": asked or ""})
-    names = sorted({version for version in stated.values() if version})
-    if len(names) > 1:
-        told = ", ".join(f"{task} {version}" for task, version in stated.items() if version)
-        raise Refused(f"one table is of one version, these are of {_or(names)}: {told}")
-    if not names or names[0] not in VERSIONS:
-        raise Refused(f"--version must be one of {', '.join(VERSIONS)}, got {asked!r}")
-    return names[0]
-
-
-def _version(run: Run) -> str:
-    """What the settings say, or the last folder of the data's path that is called like one."""
-    folders = [part for part in Path(run.settings.get("data", "")).parts if part in VERSIONS]
-    return run.settings.get("version") or (folders[-1] if folders else "")
 
 
 def submit(run: Run, version: str, folder: Path) -> Path:
@@ -193,14 +142,14 @@ def submit(run: Run, version: str, folder: Path) -> Path:
     return path
 
 
-def _whole(runs: Mapping[str, Run]) -> list[Run]:
+def _whole(runs: Mapping[str, Run]) -> dict[str, Run]:
     """Those that have decoded all texts of their test set."""
-    return [run for run in runs.values() if not run.settings.get("limit")]
+    return {name: run for name, run in runs.items() if not run.settings.get("limit")}
 
 
 def _checked(runs: Mapping[str, Run], data: Path | None) -> tuple[dict[str, Run], list[str]]:
     """Every run against its task's data, where that is at hand; and what people must know."""
-    checked, notes, unseen, other = {}, [], [], []
+    checked, notes, unseen = {}, [], []
     for name, run in runs.items():
         place = predictions.root(run, data)
         checked[name] = run
@@ -212,22 +161,28 @@ def _checked(runs: Mapping[str, Run], data: Path | None) -> tuple[dict[str, Run]
             notes.append(
                 f"{name}: decoded with --limit {run.settings['limit']}, so no submission file"
             )
-        elif len(run.ids) != LINES[name]:
-            other.append(f"{name} {LINES[name]:,}")
+        notes += [f"{name}: {n:,} {what} kept" for what, n in checked[name].blank.items()]
         if run.empty:
-            notes.append(f"{name}: predictions without words, scored as they are: {run.empty:,}")
-    if other:
-        notes.append(f"official test sets have other numbers of lines: {', '.join(other)}")
-    if unseen:
-        notes.append(f"ids not checked against the data (name it with --data): {', '.join(unseen)}")
+            notes.append(f"{name}: predictions without words, taken as they are: {run.empty:,}")
+    other = [f"{n} {LINES[n]:,}" for n, run in _whole(runs).items() if len(run.ids) != LINES[n]]
+    bare = [name for name, run in checked.items() if not run.answered]
+    for what, names in (
+        ("official test sets have other numbers of lines", other),
+        ("ids not checked against the data (name it with --data)", unseen),
+        ("not scored, since their test sets have no references", bare),
+    ):
+        if names:
+            notes.append(f"{what}: {', '.join(names)}")
     return checked, notes
 
 
 def _scored(runs: Mapping[str, Run]) -> tuple[dict[str, Scores], list[str]]:
-    """Scores by mode and task; and lines on what stands beside the leaderboard's metrics."""
-    scores: dict[str, Scores] = {mode: {} for mode in MODES}
+    """Scores by mode and task, none without references; and lines on what stands beside them."""
+    scores: dict[str, Scores] = {mode: {name: {} for name in runs} for mode in MODES}
     extra: list[str] = []
     for name, run in runs.items():
+        if not run.answered:
+            continue
         task = find("finetune.tasks", name)
         chosen, lacking = report.able(report.metrics(task, ()))
         extra += [line for line in lacking if line not in extra]
@@ -241,34 +196,85 @@ def _scored(runs: Mapping[str, Run]) -> tuple[dict[str, Scores], list[str]]:
     return scores, extra
 
 
-def _rows(runs: Mapping[str, Run], scores: Mapping[str, Scores]) -> list[list[str]]:
+def _halves(runs: Mapping[str, Run], scores: Scores, mode: str) -> Scores:
+    """Half the 95 % interval of each metric, of each task's "mean" and of the overall one.
+
+    Within a task all metrics are of the same resampled test sets; tasks are resampled each for
+    itself, hence the seeds. What no line has a share of (distinct) keeps its value in the means.
+    """
+    found: Scores = {}
+    parts = {}
+    for seed, name in enumerate(COLUMNS):
+        if not scores.get(name):
+            continue
+        task = find("finetune.tasks", name)
+        chosen, _ = report.able(report.metrics(task, ()))
+        draws = report.draws(runs[name], task, chosen, mode, seed)
+        found[name] = {key: _half(draws[key]) for key in COLUMNS[name] if key in draws}
+        parts[name] = scores[name] | draws
+        if _complete(name, scores[name]):
+            found[name]["mean"] = _half(mean(name, parts[name]))
+    if all(_complete(name, scores.get(name, {})) for name in COLUMNS):
+        found[TOTAL] = {"mean": _half(overall(parts))}
+    return found
+
+
+def _half(draws: np.ndarray) -> float:
+    return significance.interval("", draws).half
+
+
+def _complete(name: str, scores: Mapping[str, float]) -> bool:
+    return set(COLUMNS[name]) <= set(scores)
+
+
+def _explained(scores: Mapping[str, Scores]) -> str:
+    """What the intervals are of, and what has none."""
+    still = any(scores[mode].get("personachat") for mode in MODES)
+    held = "; distinct has none and stays as it is in the means" if still else ""
+    return f"{report.PLUS_MINUS}, drawn for each task by itself{held}"
+
+
+def _rows(
+    runs: Mapping[str, Run], scores: Mapping[str, Scores], halves: Mapping[str, Scores]
+) -> list[list[str]]:
     """The table: a task a row, its metrics as the leaderboard writes them, and the means."""
     rows = [["task", "lines", "official", "mean", "plain", "mean", "metrics"]]
     for name, run in runs.items():
         row = [name, f"{len(run.ids):,}"]
         for mode in MODES:
-            values = scores[mode][name]
-            row.append("/".join(f"{values[k]:.2f}" if k in values else "-" for k in COLUMNS[name]))
-            row.append(f"{mean(name, values):.2f}" if set(COLUMNS[name]) <= set(values) else "-")
+            values, half = scores[mode][name], halves[mode].get(name, {})
+            cell = "/".join(_number(values.get(key)) for key in COLUMNS[name])
+            if half:
+                cell += " \u00b1" + "/".join(_number(half.get(key)) for key in COLUMNS[name])
+            row.append(cell)
+            whole = _complete(name, values)
+            row.append(f"{mean(name, values):.2f}{_plus_minus(half)}" if whole else "-")
         rows.append([*row, "/".join(COLUMNS[name])])
-    totals = [_total(scores[mode]).partition(",")[0] for mode in MODES]
-    return [*rows, ["overall", "", "", totals[0], "", totals[1], ""]]
+    totals = [_total(scores[mode], halves[mode]).partition(",")[0] for mode in MODES]
+    return [*rows, [TOTAL, "", "", totals[0], "", totals[1], ""]]
 
 
-def _total(scores: Scores) -> str:
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _plus_minus(half: Mapping[str, float]) -> str:
+    return f" \u00b1{half['mean']:.2f}" if "mean" in half else ""
+
+
+def _total(scores: Scores, halves: Scores) -> str:
     missing = [task for task in COLUMNS if task not in scores]
     if missing:
         return f"none, {', '.join(missing)} missing"
-    half = [task for task, keys in COLUMNS.items() if not set(keys) <= set(scores[task])]
+    bare = [task for task in COLUMNS if not scores[task]]
+    if bare:
+        return f"none, no references of {', '.join(bare)}"
+    half = [task for task in COLUMNS if not _complete(task, scores[task])]
     if half:
         return f"none, a metric of {' and '.join(half)} missing"
-    return f"{overall(scores):.2f}"
+    return f"{overall(scores):.2f}{_plus_minus(halves.get(TOTAL, {}))}"
 
 
 def _home(places: Sequence[str]) -> Path:
     first = Path(places[0])
     return first if first.is_dir() else first.parent
-
-
-def _or(names: Sequence[str]) -> str:
-    return " or ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]

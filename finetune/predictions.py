@@ -24,7 +24,10 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Run:
-    """One predictions file: what one algorithm wrote for one test set."""
+    """One predictions file: what one algorithm wrote for one test set.
+
+    references: of each line one text or more; or of no line any, where the test set has none.
+    """
 
     path: Path
     settings: dict
@@ -53,6 +56,21 @@ class Run:
         return sum(not text.strip() for text in self.predictions)
 
     @property
+    def blank(self) -> dict[str, int]:
+        """How many lines of the test set have a source, or a reference, without words."""
+        sides = {"source": [[text] for text in self.sources], "reference": self.references}
+        counts = {
+            f"empty {side}": sum(not all(text.strip() for text in several) for several in lines)
+            for side, lines in sides.items()
+        }
+        return {what: number for what, number in counts.items() if number}
+
+    @property
+    def answered(self) -> bool:
+        """Whether there are references to score by."""
+        return all(self.references)
+
+    @property
     def milliseconds(self) -> float | None:
         return self.settings.get("ms_per_sentence")
 
@@ -75,7 +93,7 @@ def load(path: Path, task: str | None = None) -> Run:
         raise Refused(f"{beside}: says no task; write it there, or name one with --task")
     if task and settings["task"] != task:
         raise Refused(f"{beside}: predictions of task {settings['task']!r}, not of {task!r}")
-    rows = list(records(path, "id", "source", "prediction", "references"))
+    rows = list(records(path, "id", texts=("source", "prediction"), lists=("references",)))
     stated = settings.get("sentences", len(rows))
     if stated != len(rows) or not rows:
         raise Refused(f"{path}: has {len(rows)} predictions; {beside.name} says {stated}")
@@ -83,9 +101,9 @@ def load(path: Path, task: str | None = None) -> Run:
         path,
         settings,
         _distinct([str(row["id"]) for row in rows], path),
-        [_text(row["source"], "source", f"{path}:{n}") for n, row in enumerate(rows, 1)],
-        [_text(row["prediction"], "prediction", f"{path}:{n}") for n, row in enumerate(rows, 1)],
-        [_references(row["references"], f"{path}:{n}") for n, row in enumerate(rows, 1)],
+        [row["source"] for row in rows],
+        [row["prediction"] for row in rows],
+        _all_or_none([row["references"] for row in rows], path),
     )
 
 
@@ -98,16 +116,11 @@ def _distinct(ids: list[str], path: Path) -> list[str]:
     return ids
 
 
-def _text(value, key: str, where: str) -> str:
-    if not isinstance(value, str):
-        raise Refused(f"{where}: {key!r} must be a text, got {value!r}")
-    return value
-
-
-def _references(value, where: str) -> list[str]:
-    if not isinstance(value, list) or not value:
-        raise Refused(f"{where}: 'references' must be a list of one text or more, got {value!r}")
-    return [_text(one, "references", where) for one in value]
+def _all_or_none(references: list[list[str]], path: Path) -> list[list[str]]:
+    for number, several in enumerate(references, 1):
+        if not several and any(references):
+            raise Refused(f"{path}:{number}: 'references' is empty, and not so in every line")
+    return references
 
 
 def _spoken(path: Path) -> list:
@@ -162,13 +175,29 @@ def root(run: Run, given: Path | None) -> Path | None:
 
 
 def against_task(run: Run, task: ModuleType, place: Path) -> Run:
-    """The run, after checking ids, sources and references against the task's own data."""
+    """The run, after checking ids, sources and references against the task's own data.
+
+    References that were not there when it was decoded are taken from the data.
+    """
     split = run.settings.get("split", "test")
     pairs = task.read(place, split, skipped=Counter())
     wanted = list(islice(pairs, run.settings.get("limit")))
     against = f"{run.settings['task']}'s {split} split"
     check(run, [(p.id, p.source) for p in wanted], against)
-    same_references(run, [list(p.targets) for p in wanted], against)
+    references = [list(p.targets) for p in wanted]
+    if not run.answered:
+        return replace(run, references=references)
+    same_references(run, references, against)
+    return run
+
+
+def scorable(run: Run) -> Run:
+    """The run itself; Refused where its test set came without references."""
+    if not run.answered:
+        raise Refused(
+            f"{run.path}: no references to score by; name the task's data with --data if it has "
+            "them by now, or let `evaluate glge` write what GLGE's leaderboard scores"
+        )
     return run
 
 

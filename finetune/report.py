@@ -5,9 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 
+import numpy as np
+
 from finetune.predictions import Run
 from januslm import significance
 from januslm.folder import find, options
+
+PLUS_MINUS = "\u00b1: half of the interval that holds 95 % of 2,000 resampled test sets"
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,21 @@ def halves(run: Run, task: ModuleType, chosen: Sequence[Metric], mode: str) -> d
         for metric in chosen
         if hasattr(metric.module, "each")
         for one in significance.intervals(metric.module, *ours, options=metric.options)
+    }
+
+
+def draws(
+    run: Run, task: ModuleType, chosen: Sequence[Metric], mode: str, seed: int
+) -> dict[str, np.ndarray]:
+    """The same scores, float64 [1 + draws] each: of the test set itself, then of resampled ones."""
+    ours = texts(run, task, mode)
+    return {
+        name + metric.suffix: scores
+        for metric in chosen
+        if hasattr(metric.module, "each")
+        for name, scores in significance.drawn(
+            metric.module, *ours, options=metric.options, seed=seed
+        ).items()
     }
 
 

@@ -13,7 +13,7 @@ import torch
 from finetune import decode
 from finetune.data import Limits, prepare, sources
 from finetune.distill import distill
-from finetune.tasks import iwslt14, iwslt14_en_de
+from finetune.tasks import iwslt14, iwslt14_en_de, xsum
 from januslm import learner, tokenizer
 from januslm.config import Refused
 from januslm.decoding import beam
@@ -140,6 +140,18 @@ def test_empty_lines_are_counted_and_move_no_test_pair(root, tmp_path, capsys):
     kept = [list(iwslt14.read(place, "test", Counter())) for place in (root, tmp_path / "out")]
     assert kept[0] == kept[1]
     assert len(kept[0]) == 7
+
+
+def test_a_test_set_without_targets_is_passed_on_without(root, tmp_path, capsys):
+    for stem in ("train", "dev"):
+        lay(root / "xsum", stem, {"src": GERMAN, "tgt": ENGLISH})
+    lay(root / "xsum", "test", {"src": GERMAN})
+    distill(asked(teach(root, "xsum"), tmp_path / "out"))
+    assert "\ntest: 7 pairs as they are, without targets\n" in capsys.readouterr().out
+    kept = list(xsum.read(tmp_path / "out", "test"))
+    assert kept == list(xsum.read(root, "test"))
+    assert {pair.targets for pair in kept} == {()}
+    assert not (tmp_path / "out" / "test.tgt").exists()
 
 
 def test_a_student_of_another_task_is_refused_before_it_trains(root, tmp_path):

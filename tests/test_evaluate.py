@@ -244,14 +244,35 @@ def test_predictions_with_other_references_are_refused(runs, corpus, capsys):
     assert refused(capsys, runs).endswith("has other references than test.beam.jsonl")
 
 
+def test_predictions_without_references_are_refused_or_get_those_of_the_data(runs, corpus, capsys):
+    before = said(capsys, runs, "--data", corpus, "--examples", "0")
+    for path in runs.glob("*.jsonl"):
+        rows = [json.loads(line) | {"references": []} for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert refused(capsys, runs) == (
+        f"{runs / 'test.beam.jsonl'}: no references to score by; name the task's data with --data "
+        "if it has them by now, or let `evaluate glge` write what GLGE's leaderboard scores"
+    )
+    assert said(capsys, runs, "--data", corpus, "--examples", "0") == before
+
+
+def test_a_test_set_with_empty_lines_is_scored_as_it_is_and_says_so(runs, corpus, capsys):
+    place = corpus / "docsum" / "test.jsonl"
+    for path in (place, *runs.glob("*.jsonl")):
+        text = path.read_text().replace(json.dumps(SOURCES[1]), '""')
+        path.write_text(text.replace(json.dumps(TARGETS[3]), '" "'))
+    told = ", 1 empty source kept, 1 empty reference kept\n"
+    assert f"4 sentences, ids as in {corpus}{told}" in said(capsys, runs, "--data", corpus)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
         ("prediction", None, "'prediction' must be a text, got None"),
         ("source", 3, "'source' must be a text, got 3"),
-        ("references", [], "'references' must be a list of one text or more, got []"),
-        ("references", "a text", "'references' must be a list of one text or more, got 'a text'"),
-        ("references", ["a", 1], "'references' must be a text, got 1"),
+        ("references", [], "'references' is empty, and not so in every line"),
+        ("references", "a text", "'references' must be a list of texts, got 'a text'"),
+        ("references", ["a", 1], "'references' must be a list of texts, got ['a', 1]"),
     ],
 )
 def test_a_line_of_another_form_is_refused(key, value, message, runs, capsys):

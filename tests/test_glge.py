@@ -68,8 +68,8 @@ def test_training_and_test_archives_may_come_apart(tmp_path):
     first, second = halves(tmp_path)
     with pytest.raises(Refused) as caught:
         glge.prepare([first], tmp_path / "out")
-    assert "missing easy/cnndm/test.src, easy/cnndm/test.tgt" in str(caught.value)
-    assert "and 10 more; the test sets are a separate download, name it" in str(caught.value)
+    assert "missing easy/cnndm/test.src, easy/gigaword/test.src" in str(caught.value)
+    assert "and 2 more; the test sets are a separate download, name it" in str(caught.value)
     assert not list(tmp_path.glob("out*"))
     with pytest.raises(Refused, match="training and validation data are a separate download"):
         glge.prepare([second], tmp_path / "out")
@@ -79,17 +79,64 @@ def test_training_and_test_archives_may_come_apart(tmp_path):
     assert both.lines == glge.prepare([ARCHIVE], tmp_path / "at once").lines
 
 
-def test_a_test_set_without_targets_is_left_out_and_named(tmp_path):
-    shutil.copytree(ARCHIVE, tmp_path / "a")
-    (tmp_path / "a" / "easy" / "xsum_data" / "org_data" / "test.tgt").unlink()
-    with pytest.raises(Refused, match=r"missing easy/xsum/test.tgt; the test sets are a separate"):
-        glge.prepare([tmp_path / "a"], tmp_path / "out")
-    made = glge.prepare([tmp_path / "a"], tmp_path / "out", partial=True)
-    assert made.left_out == ["easy/xsum/test.src"]
-    assert made.lines["easy", "xsum"] == {"dev": 2, "train": 3}
-    assert "left out, since their other side is missing: easy/xsum/test.src" in glge.summary(
+def bare(folder: Path, *parts: str) -> Path:
+    """The stand-in archive without the targets of every test set, or without these parts."""
+    shutil.copytree(ARCHIVE, folder)
+    for path in folder.rglob("test.tgt"):
+        if not parts:
+            path.unlink()
+    for part in parts:
+        (folder / part).unlink()
+    return folder
+
+
+@pytest.mark.parametrize("name", leaderboard.COLUMNS)
+def test_a_test_set_may_come_without_targets_and_is_read_line_by_line(name, tmp_path):
+    made = glge.prepare([bare(tmp_path / "a")], tmp_path / "out")
+    assert made.lines["easy", name] == {"dev": 2, "test": 3, "train": 3}
+    assert (made.left_out, len(made.unanswered)) == ([], 8)
+    task = find("finetune.tasks", name)
+    for split in pairs.SPLITS:
+        wanted = list(task.read(ARCHIVE / "easy", split))
+        if split == "test":
+            wanted = [pairs.Pair(one.id, one.source, ()) for one in wanted]
+        assert list(task.read(tmp_path / "out" / "easy", split)) == wanted
+
+
+def test_test_sets_without_targets_are_named(tmp_path, capsys):
+    archive = bare(tmp_path / "a", *(f"easy/{n}_data/org_data/test.tgt" for n in ("coqa", "xsum")))
+    words = ["prepare", "--archive", str(archive), "--out", str(tmp_path / "out")]
+    assert glge.main(words) == 0
+    said = capsys.readouterr().out
+    assert "without targets, to be sent in and not scored here: easy/xsum, easy/coqa\n" in said
+    assert "left out" not in said
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_what_is_learnt_from_needs_its_targets(split, tmp_path):
+    name = _glge.FILES[split]
+    archive = bare(tmp_path / "a", f"easy/xsum_data/org_data/{name}.tgt")
+    with pytest.raises(Refused, match=f"missing easy/xsum/{name}.tgt; training and validation"):
+        glge.prepare([archive], tmp_path / "out")
+    made = glge.prepare([archive], tmp_path / "out", partial=True)
+    assert (made.left_out, made.unanswered) == ([f"easy/xsum/{name}.src"], [])
+    assert f"left out, since their other side is missing: easy/xsum/{name}.src" in glge.summary(
         made, tmp_path
     )
+    with pytest.raises(Refused, match=rf"{name}\.tgt: no such file"):
+        list(xsum.read(archive / "easy", split))
+
+
+def test_targets_never_come_to_lie_beside_another_test_set(tmp_path):
+    glge.prepare([ARCHIVE], tmp_path / "out")
+    archive = bare(tmp_path / "a")
+    assert glge.prepare([archive], tmp_path / "out").unanswered == []  # the same test sets
+    source = archive / "easy" / "msqg_data" / "org_data" / "test.src"
+    source.write_text("another\ntest\nset\n")
+    with pytest.raises(Refused, match=r"easy/msqg/test.tgt: of another test.src than the archive"):
+        glge.prepare([archive], tmp_path / "out")
+    read = find("finetune.tasks", "msqg").read
+    assert list(read(tmp_path / "out" / "easy", "test")) == list(read(ARCHIVE / "easy", "test"))
 
 
 def test_two_archives_may_share_a_file_but_not_disagree_on_it(tmp_path):
@@ -130,7 +177,7 @@ def test_an_archive_whose_sides_disagree_is_refused(tmp_path):
         glge.prepare([tmp_path / "a"], tmp_path / "out")
     for side in ("src", "tgt"):
         target.with_suffix(f".{side}").write_text("")
-    with pytest.raises(Refused, match=r"easy/coqa: dev.src and dev.tgt are empty"):
+    with pytest.raises(Refused, match=r"easy/coqa: nothing in dev.src and dev.tgt"):
         glge.prepare([tmp_path / "a"], tmp_path / "out")
 
 
@@ -169,6 +216,9 @@ def test_a_task_reads_what_it_saves(name, tmp_path):
         wanted = list(task.read(ARCHIVE / "easy", split))
         assert task.save(tmp_path / name, split, wanted) == len(wanted)
         assert list(task.read(tmp_path, split)) == wanted
+    unanswered = [pairs.Pair(one.id, one.source, ()) for one in wanted]
+    task.save(tmp_path / name, "test", unanswered)
+    assert list(task.read(tmp_path, "test")) == unanswered
 
 
 def test_what_a_teacher_of_another_task_wrote_is_refused(tmp_path):

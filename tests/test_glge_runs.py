@@ -2,13 +2,14 @@
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from finetune import generate, leaderboard
+from finetune import evaluate, generate, glge, leaderboard
 from finetune.__main__ import Tuning, load, settle
 from januslm import tokenizer
 from januslm.config import Refused
@@ -117,6 +118,34 @@ def tune(name: Path, task: str, start: Path, base: Path) -> Path:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "train: 3 pairs" in done.stdout
     return out
+
+
+def test_a_test_set_without_targets_is_prepared_decoded_and_sent_in(
+    start, tmp_path, capsys, monkeypatch
+):
+    archive, root, runs = tmp_path / "archive", tmp_path / "glge", tmp_path / "run"
+    shutil.copytree(ARCHIVE, archive / "easy")
+    for path in archive.rglob("test.tgt"):
+        path.unlink()
+    assert glge.main(["prepare", "--archive", str(archive), "--out", str(root)]) == 0
+    for task in TASKS:
+        out = runs / task / "predictions" / "test.greedy.jsonl"
+        words = [start, "max_length=4", "min_length=0", "--out", out]
+        words += ["--task", task, "--data", root / "easy"]
+        monkeypatch.setattr(sys, "argv", ["generate", *map(str, words), "--threads", "1"])
+        capsys.readouterr()
+        assert generate.main() == 0
+        assert " | 3 without references: not to be scored here\n" in capsys.readouterr().out
+    assert evaluate.main([str(runs / "xsum")]) == 2
+    assert "no references to score by" in capsys.readouterr().err
+    assert evaluate.main(["glge", str(runs)]) == 0
+    said = capsys.readouterr().out
+    assert f"not scored, since their test sets have no references: {', '.join(TASKS)}\n" in said
+    for task in TASKS:
+        lines = (runs / task / "predictions" / "test.greedy.jsonl").read_text().splitlines()
+        wanted = "".join(json.loads(line)["prediction"] + "\n" for line in lines)
+        assert (runs / "submission" / "greedy" / f"{task}.easy.test").read_text() == wanted
+        assert wanted.count("\n") == 3
 
 
 @pytest.mark.slow

@@ -1,8 +1,11 @@
 """All GLGE tasks in one table: which predictions count, the overall score, what is sent in."""
 
+import contextlib
+import io
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -61,18 +64,23 @@ def test_every_leaderboard_row_has_the_tasks_that_archives_have():
     assert leaderboard.LINES.keys() == leaderboard.COLUMNS.keys()
 
 
-@pytest.fixture
-def java(tmp_path, monkeypatch):
+def pretend(folder: Path, patch: pytest.MonkeyPatch) -> None:
     """A program in the place of METEOR's, which finds half of five words in every line."""
     numbers = "5 5 2 2 1.5 1.5 1 1 0 0 0 0 0 0 0 0 0 0 0 0 1 2.5 2.5"
-    program = tmp_path / "bin" / "java"
+    program = folder / "bin" / "java"
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\nwhile read -r line; do echo {numbers}; done\n")
     program.chmod(0o755)
-    (tmp_path / "lib" / "pycocoevalcap" / "meteor").mkdir(parents=True)
-    (tmp_path / "lib" / "pycocoevalcap" / "__init__.py").touch()
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    monkeypatch.syspath_prepend(tmp_path / "lib")
+    (folder / "lib" / "pycocoevalcap" / "meteor").mkdir(parents=True)
+    (folder / "lib" / "pycocoevalcap" / "__init__.py").touch()
+    patch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    patch.syspath_prepend(folder / "lib")
+
+
+@pytest.fixture
+def java(tmp_path, monkeypatch):
+    """METEOR, as far as the table is concerned."""
+    pretend(tmp_path, monkeypatch)
 
 
 def test_the_overall_score_is_printed_where_every_metric_is_there(run, capsys, java):
@@ -98,6 +106,147 @@ def test_without_meteor_all_else_is_printed_and_what_to_install(run, capsys):
 def test_missing_tasks_are_named(tmp_path, capsys):
     text = said(capsys, "glge", answers(tmp_path, WITHOUT))
     assert "overall, official: none, squadqg, msqg missing" in text
+
+
+def test_a_line_of_the_test_set_without_words_is_counted(tmp_path, capsys):
+    folder = answers(tmp_path, ["coqa"], data=Path("elsewhere/easy"))
+    place = folder / "coqa" / "predictions" / "test.beam.jsonl"
+    place.write_text(place.read_text().replace('"references": ["a map"]', '"references": [""]'))
+    assert "\ncoqa: 1 empty reference kept\n" in said(capsys, "glge", folder)
+
+
+# Test sets without references
+
+
+def withheld(folder: Path, *names: str) -> Path:
+    """Take the references out of predictions, and the targets out of a copy of the data."""
+    data = folder / "secret" / "easy"
+    shutil.copytree(ARCHIVE, data)
+    for name in names:
+        (data / f"{name}_data" / "org_data" / "test.tgt").unlink()
+        place = folder / name / "predictions" / "test.beam.jsonl"
+        rows = [json.loads(line) | {"references": []} for line in place.read_text().splitlines()]
+        place.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return data
+
+
+def test_what_has_no_references_is_sent_in_and_said_not_to_be_scored(run, capsys):
+    data = withheld(run, "xsum", "coqa")
+    text = said(capsys, "glge", run, "--data", data)
+    assert "not scored, since their test sets have no references: xsum, coqa\n" in text
+    assert rows(text)["xsum"] == ["3", "-/-/-", "-", "-/-/-", "-", "rouge-1/rouge-2/rouge-l"]
+    assert rows(text)["cnndm"][2] == "100.00"
+    assert "overall, official: none, no references of xsum, coqa\n" in text
+    assert f"8 submission files written to {run / 'submission' / 'beam'}" in text
+    wanted = (ARCHIVE / "xsum_data" / "org_data" / "test.tgt").read_text()
+    assert (run / "submission" / "beam" / "xsum.easy.test").read_text() == wanted
+    assert json.loads((run / "scores.beam.json").read_text())["official"]["xsum"] == {}
+
+
+def test_a_benchmark_without_any_reference_is_only_written_to_be_sent_in(run, capsys):
+    data = withheld(run, *leaderboard.COLUMNS)
+    text = said(capsys, "glge", run, "--data", data, "--intervals")
+    assert f"no references: {', '.join(leaderboard.COLUMNS)}\n" in text
+    assert "8 submission files written" in text
+    assert "left out: meteor" not in text
+    assert "\u00b1" not in text
+    assert rows(text)["overall"] == ["none", "none"]
+
+
+def test_references_that_came_later_are_taken_from_the_data(tmp_path, capsys):
+    folder = answers(tmp_path, WITHOUT)
+    before = said(capsys, "glge", folder)
+    withheld(folder, *WITHOUT)
+    assert said(capsys, "glge", folder) == before  # its settings name the whole data
+
+
+def test_sources_are_checked_where_there_are_no_references(tmp_path, capsys):
+    folder = answers(tmp_path, ["msnews"])
+    data = withheld(folder, "msnews")
+    path = data / "msnews_data" / "org_data" / "test.src"
+    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    message = refused(capsys, "glge", folder, "--data", data)
+    assert "jsonl:1: id 'msnews-test-1' has another source than msnews's test split" in message
+    assert not (folder / "submission").exists()
+
+
+# Intervals
+
+
+def uneven(folder: Path) -> Path:
+    """Answers of 20 lines a task, of which every other one is right."""
+    data = folder / "easy"
+    for name in leaderboard.COLUMNS:
+        place = data / name
+        place.mkdir(parents=True)
+        for end in ("src", "tgt"):
+            lines = [f"{end} number {n} of {name} has a word {n * n}\n" for n in range(20)]
+            (place / f"test.{end}").write_text("".join(lines))
+        pairs = list(find("finetune.tasks", name).read(data, "test"))
+        texts = [p.targets[0] if n % 2 else f"{p.id} is it" for n, p in enumerate(pairs)]
+        known = {"task": name, "algorithm": "beam", "data": str(data)}
+        write(folder / "run" / name / "predictions" / "test.beam.jsonl", pairs, texts, **known)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def widths(tmp_path_factory) -> tuple[dict, str]:
+    """What the scores have under "intervals", and what was printed."""
+    folder = tmp_path_factory.mktemp("uneven")
+    run, out = uneven(folder), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+        pretend(folder, patch)
+        assert leaderboard.main([str(run), "--intervals"]) == 0
+    return json.loads((run / "scores.beam.json").read_text())["intervals"], out.getvalue()
+
+
+def test_scores_means_and_the_overall_score_have_their_intervals(widths):
+    found, text = widths
+    for mode, column in (("official", 1), ("plain", 5)):
+        for name, keys in leaderboard.COLUMNS.items():
+            cells = rows(text)[name]
+            half = found[mode][name]
+            told = ["-" if key.startswith("distinct") else f"{half[key]:.2f}" for key in keys]
+            assert cells[column + 1] == "\u00b1" + "/".join(told)
+            assert cells[column + 3] == f"\u00b1{half['mean']:.2f}"
+        whole = f"\u00b1{found[mode]['overall']['mean']:.2f}"
+        assert re.search(rf"^overall, {mode}: \d+\.\d\d {whole}$", text, re.MULTILINE)
+        assert whole in rows(text)["overall"]
+    assert "95 % of 2,000 resampled test sets, drawn for each task by itself; distinct has" in text
+
+
+def test_tasks_are_resampled_each_for_itself_and_metrics_of_a_task_together(widths):
+    """All tasks have as many lines here: drawn together, their errors would not even out."""
+    found = widths[0]["official"]
+    alone = [found[name]["mean"] for name in leaderboard.COLUMNS]
+    assert found["overall"]["mean"] == pytest.approx(sum(h * h for h in alone) ** 0.5 / 8, rel=0.1)
+    lines = found["cnndm"]  # right or wrong in all of its metrics at once
+    three = [lines[key] for key in leaderboard.COLUMNS["cnndm"]]
+    assert lines["mean"] == pytest.approx(sum(three) / 3, rel=0.02)
+    assert found["coqa"]["mean"] == found["coqa"]["f1"]
+
+
+def test_distinct_adds_nothing_to_the_interval_of_its_mean(widths):
+    half = widths[0]["official"]["personachat"]
+    assert set(half) == {"bleu-1", "bleu-2", "mean"}
+    assert 0 < half["mean"] <= (half["bleu-1"] + half["bleu-2"]) / 4 + 1e-9
+
+
+@NO_METEOR
+def test_intervals_need_no_meteor_but_its_means_do(tmp_path, capsys):
+    run = uneven(tmp_path)
+    text = said(capsys, "glge", run, "--intervals")
+    assert re.search(r"^msqg +20 +\S+/- \u00b1[\d.]+/[\d.]+/- +- ", text, re.MULTILINE)
+    assert "overall, official: none, a metric of squadqg and msqg missing\n" in text
+    found = json.loads((run / "scores.beam.json").read_text())["intervals"]["plain"]
+    assert set(found["msqg"]) == {"rouge-l", "bleu-4"}
+    assert "overall" not in found
+
+
+def test_without_being_asked_no_interval_is_printed(tmp_path, capsys):
+    folder = answers(tmp_path, WITHOUT)
+    assert "\u00b1" not in said(capsys, "glge", folder)
+    assert "intervals" not in json.loads((folder / "scores.beam.json").read_text())
 
 
 # What is sent in
@@ -210,7 +359,7 @@ def test_empty_predictions_are_counted(tmp_path, capsys):
     place = folder / "coqa" / "predictions" / "test.beam.jsonl"
     place.write_text(place.read_text().replace('"prediction": "a map"', '"prediction": ""'))
     text = said(capsys, "glge", folder)
-    assert "coqa: predictions without words, scored as they are: 1" in text
+    assert "coqa: predictions without words, taken as they are: 1" in text
     assert (folder / "submission" / "beam" / "coqa.easy.test").read_text().split("\n")[1] == ""
 
 

@@ -99,7 +99,7 @@ def test_docsum_reads_ids_and_keeps_empty_targets_out(tmp_path):
 def test_an_empty_line_of_a_test_set_is_counted_but_never_moves_the_others(tmp_path):
     for end, text in (("src", "one\n\nthree\n"), ("tgt", "a\nb\nc\n")):
         (tmp_path / f"test.{end}").write_text(text)
-    with pytest.raises(Refused, match=r"test.src: line 2: empty source"):
+    with pytest.raises(Refused, match=r"test.src: line 2: empty source; mend it, or have it count"):
         list(xsum.read(tmp_path, "test"))
     skipped = Counter()
     assert len(list(xsum.read(tmp_path, "test", skipped))) == 3
@@ -143,4 +143,35 @@ def test_a_broken_record_is_named_with_its_line(tmp_path, content, message):
 def test_an_id_that_comes_twice_is_refused():
     two = [pairs.Pair("a", "x", ("y",)), pairs.Pair("a", "z", ("y",))]
     with pytest.raises(Refused, match="f: id 'a' comes twice"):
-        list(pairs.checked(two, "f", "train"))
+        list(pairs.distinct(two, "f"))
+
+
+@pytest.mark.parametrize("task", [docsum, scitldr], ids=["docsum", "scitldr"])
+def test_a_file_with_ids_of_its_own_may_not_have_one_twice(task, tmp_path):
+    several = task is scitldr
+    row = {"source": ["x"] if several else "x", "target": ["y"] if several else "y"}
+    path = tmp_path / ("dev.jsonl" if several else "test.jsonl")
+    path.write_text("".join(json.dumps({"id": name, **row}) + "\n" for name in "aba"))
+    with pytest.raises(Refused, match=rf"{path}: id 'a' comes twice \(second time in line 3\)"):
+        list(task.read(tmp_path, "test"))
+
+
+@pytest.mark.parametrize(
+    ("split", "targets", "message"),
+    [
+        ("train", ["y", ""], "line 2: no target; only a test set may have none"),
+        ("valid", ["", ""], "line 1: no target; only a test set may have none"),
+        ("test", ["y", ""], "line 2: targets in some lines and none in others"),
+        ("test", ["", "", "y"], "line 3: targets in some lines and none in others"),
+        ("test", ["", ""], None),
+    ],
+)
+def test_only_a_test_set_and_only_a_whole_one_may_have_no_targets(split, targets, message):
+    """A target of "" here: none at all."""
+    some = [pairs.Pair(str(n), "x", (one,) if one else ()) for n, one in enumerate(targets)]
+    if message is None:
+        assert list(pairs.checked(some, "f", split)) == some
+        return
+    with pytest.raises(Refused) as caught:
+        list(pairs.checked(some, "f", split, Counter()))
+    assert str(caught.value) == f"f: {message}"

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from finetune.pairs import Pair, aligned, checked, known, made_for
+from finetune.pairs import Pair, aligned, checked, known, lines, made_for
 from finetune.tasks import _prepared
 from januslm.config import Refused
 
@@ -69,13 +69,18 @@ def place(root: Path, task: str) -> Path:
 
 
 def read(root: Path, task: str, split: str, skipped: Counter | None = None) -> Iterator[Pair]:
-    """The pairs of a split, one example a line, texts as they are."""
+    """The pairs of a split, one example a line, texts as they are.
+
+    Those of a test set have no targets where there is no test.tgt: leaderboards may keep it.
+    """
     folder, name = place(root, task), FILES[known(split)]
     made_for(task, folder)
     source, target = folder / f"{name}.src", folder / f"{name}.tgt"
+    kept_back = split == "test" and not target.is_file()
+    texts = zip(lines(source)) if kept_back else aligned(source, target)
     found = (
-        Pair(f"{task}-{name}-{number}", one.strip(), (other.strip(),))
-        for number, (one, other) in enumerate(aligned(source, target), 1)
+        Pair(f"{task}-{name}-{number}", one.strip(), tuple(text.strip() for text in others))
+        for number, (one, *others) in enumerate(texts, 1)
     )
     return checked(found, str(source), split, skipped)
 

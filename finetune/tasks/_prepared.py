@@ -43,20 +43,27 @@ def read(
 
 
 def save(folder: Path, stem: str, sides: Sequence[str], pairs: Iterable[Pair]) -> int:
-    """Write pairs as FOLDER/STEM.LANGUAGE, a line each, so that `read` finds them; how many."""
+    """Write pairs as FOLDER/STEM.LANGUAGE, a line each, so that `read` finds them; how many.
+
+    Pairs without targets leave no file of targets, since empty lines would be scored.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{stem}.{language}" for language in sides]
     asides = [path.with_name(f".{path.name}.new") for path in paths]
-    count = 0
+    count = answered = 0
     with (
         asides[0].open("w", encoding="utf-8", newline="\n") as source,
         asides[1].open("w", encoding="utf-8", newline="\n") as target,
     ):
         for count, pair in enumerate(pairs, 1):  # noqa: B007
             source.write(_line(pair.source, pair.id))
-            target.write(_line(pair.targets[0], pair.id))
+            target.writelines(_line(text, pair.id) for text in pair.targets[:1])
+            answered += bool(pair.targets)
+    assert answered in (0, count), f"{paths[0]}: {answered} of {count} pairs have targets"
     for aside, path in zip(asides, paths, strict=True):
         os.replace(aside, path)
+    if answered < count:
+        paths[1].unlink()
     return count
 
 

@@ -24,7 +24,8 @@ def read(root: Path, split: str, skipped: Counter | None = None) -> Iterator[Pai
     """
     for pair in _glge.read(root, "cnndm", split, skipped):
         source = " ".join(pair.source.replace("<S_SEP>", " ").split())
-        yield Pair(pair.id, source, (pair.targets[0].replace("<S_SEP>", "[X_SEP]"),))
+        targets = tuple(text.replace("<S_SEP>", "[X_SEP]") for text in pair.targets)
+        yield Pair(pair.id, source, targets)
 
 
 def save(folder: Path, split: str, pairs: Iterable[Pair]) -> int:

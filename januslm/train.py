@@ -68,8 +68,7 @@ class Work(Protocol):
     normalize: str
     validation: Sequence[Batch | Callable[[], Batch]]
 
-    def weights_at(self, step: int) -> dict[str, float]:
-        """`weights` as they are in this update (the first is 1)."""
+    def weights_at(self, step: int) -> dict[str, float]: ...  # an update; the first is 1
 
     def batches(self, ids: np.ndarray) -> Batch:
         """One micro batch of samples (int64), in a thread: torch's global generator is taboo."""
@@ -142,8 +141,7 @@ class _Run:
         self.settings, self.world = plan.train, engine.world
         self.step = manifest.get("step", 0)
         self.samples = manifest.get("samples", 0)
-        self.skipped = manifest.get("skipped", 0)
-        self.bad = 0  # skipped in a row
+        self.skipped, self.bad = manifest.get("skipped", 0), 0  # in all, in a row
         self.result: dict[str, Any] = {"loss": math.nan, "terms": {}}
         self.validation: dict[str, float] = manifest.get("validation", {})
         self.saved = self.step if manifest else None
@@ -200,9 +198,8 @@ class _Run:
         waited = time.monotonic() - began
         self.step += 1
         lr = rate(self.plan.schedule, self.plan.optimizer.lr, self.step, self.settings.steps)
-        weights = self.work.weights_at(self.step)
-        self.result = self.engine.step(batch, weights, self.work.normalize, lr)
-        self.result |= {"lr": lr, "wait": waited}
+        result = self.engine.step(batch, self.work.weights_at(self.step), self.work.normalize, lr)
+        self.result = result | {"lr": lr, "wait": waited}
         self.since.append(self.result)
         self.samples += self.settings.batch
         self.tokens += self.result["tokens"]
@@ -256,14 +253,13 @@ class _Run:
 
     def validate(self) -> None:
         """Every term on the same batches each time; training's random state is left alone."""
-        before, paused = chance(), time.monotonic()
+        before, paused, work = chance(), time.monotonic(), self.work
         torch.manual_seed(self.settings.seed)
-        items, size, rank = list(self.work.validation), self.world.size, self.world.rank
+        items, size, rank = list(work.validation), self.world.size, self.world.rank
         if items:
             mine = items[rank::size]
             company = [items[0]] * (-(-len(items) // size) - len(mine))
             made = [item() if callable(item) else item for item in mine + company]
-            work = self.work
             self.validation = self.engine.evaluate(made, work.weights, work.normalize, len(mine))
             self.log.record("valid", step=self.step, **self.validation)
             self.board.numbers(self.step, **{f"valid/{k}": v for k, v in self.validation.items()})

@@ -25,9 +25,10 @@ def test_every_row_is_a_run_with_terms_that_exist(row):
     assert objective.loss.weights
 
 
-def test_rows_differ_in_what_they_say_they_differ_in():
-    same = [load(ROOT / "finetune" / "runs" / f"{f}.toml") for f, _ in multi30k.ROWS.values()]
+def test_rows_are_of_one_size_on_the_same_data_for_as_many_updates():
+    same = [load(ROOT / "finetune" / "runs" / f"{f}.toml", c) for f, c in multi30k.ROWS.values()]
     for run in same:
+        run.model.pop("dropout")  # each has its own
         for table in ("model", "data", "optimizer", "schedule", "tokenizer", "train", "ds"):
             assert getattr(run, table) == getattr(same[0], table), table
 

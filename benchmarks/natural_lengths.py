@@ -41,12 +41,12 @@ WAYS = (
             (4, 1, ", no early stop", {"early_stop": False}),
             (10, 1, "", {"early_stop": True}),
             (10, 1, ", no early stop", {"early_stop": False}),
-            (10, 3, " x 3", {"early_stop": True}),
-            (10, 3, " x 3, no early stop", {"early_stop": False}),
-            (10, 3, " x 3, AR chooses", {"early_stop": True, "rescore": True}),
+            (10, 5, " x 5", {"early_stop": True}),
+            (10, 5, " x 5, no early stop", {"early_stop": False}),
+            (10, 5, " x 5, AR chooses", {"early_stop": True, "rescore": True}),
         )
     ),
-)  # NAR 10 x 3: ten iterations over three lengths; without "x": over the likeliest length
+)  # NAR 10 x 5: ten iterations over five lengths; without "x": over the likeliest length
 BATCHES = (1, 16, 64)  # and all at once
 SAME = 0.98  # texts that must not depend on the batch in fp32: a near tie may fall either way
 # Floors on the CPU: base over system at batch 1; greedy's passes over speculative's.

@@ -12,6 +12,7 @@ from torch import nn
 from januslm.config import Refused, one
 from januslm.decoding import greedy, mask_predict
 from januslm.interop import native
+from januslm.layout import NONE
 from januslm.learner import Learner, Objective, batch_of
 from januslm.model import Config
 from januslm.packing import Batch, Example, Packer
@@ -59,6 +60,11 @@ class Training:
             raise Refused(
                 "model.attention_dropout must be 0 with FlexAttention, which has none, got "
                 f"{config.attention_dropout}; or set packing.row = 0 for dense attention"
+            )
+        if config.positions == "rotary" and _starts_from_masks_alone(self.objective):
+            raise Refused(
+                f"model.positions must be learned or sinusoidal for {self.objective.name!r}: it "
+                "writes from masks alone, which rotary positions cannot tell apart"
             )
         self._pack = Packer(
             self.weights, self.packing.encoder_passes, row or None, str(self.device)
@@ -142,3 +148,8 @@ class Training:
             target, module.model, self.tokenizer_file, self.objective.name,
             self.objective.options, self.about,
         )  # fmt: skip
+
+
+def _starts_from_masks_alone(objective: Objective) -> bool:
+    canvas = getattr(objective.plugin, "canvas", None)
+    return canvas is not None and bool((canvas(9, objective.special).goal != NONE).all())

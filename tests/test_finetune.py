@@ -78,6 +78,14 @@ def test_the_first_lines_say_from_where_how_long_and_how_often(home, capsys):
     assert length == "6 updates of 2 pairs: 4.0 epochs"
 
 
+def test_a_canvas_of_masks_alone_is_refused_with_positions_that_cannot_tell_its_slots_apart(home):
+    bare = ("objective.name=cmlm", "model.positions=rotary")
+    with pytest.raises(Refused, match="must be learned or sinusoidal for 'cmlm'"):
+        planned(home, *bare)
+    planned(home, bare[0], "model.positions=sinusoidal")
+    planned(home, "objective.name=janus", bare[1])
+
+
 def test_a_start_from_a_model_of_another_task_is_said(home, capsys, tmp_path):
     words = home / "one.json"
     model = Seq2Seq(configure(SMALL, tokenizer.Tokenizer.load(words).size, "test"))

@@ -37,13 +37,13 @@ WAYS = (
         Way(f"NAR {n}{words}", "mask_predict", {"iterations": n, "length_beam": lengths} | more)
         for n, lengths, words, more in (
             (1, 1, "", {}),
-            (4, 1, "", {"early_stop": True}),
-            (4, 1, ", no early stop", {"early_stop": False}),
-            (10, 1, "", {"early_stop": True}),
-            (10, 1, ", no early stop", {"early_stop": False}),
-            (10, 5, " x 5", {"early_stop": True}),
-            (10, 5, " x 5, no early stop", {"early_stop": False}),
-            (10, 5, " x 5, AR chooses", {"early_stop": True, "rescore": True}),
+            (4, 1, "", {}),
+            (4, 1, ", early stop", {"early_stop": True}),
+            (10, 1, "", {}),
+            (10, 1, ", early stop", {"early_stop": True}),
+            (10, 5, " x 5", {}),
+            (10, 5, " x 5, early stop", {"early_stop": True}),
+            (10, 5, " x 5, AR chooses", {"rescore": True}),
         )
     ),
 )  # NAR 10 x 5: ten iterations over five lengths; without "x": over the likeliest length

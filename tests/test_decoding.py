@@ -253,7 +253,8 @@ def test_stopping_early_is_stopping_when_a_pass_changes_nothing():
     rng = np.random.default_rng(5)
     sources = [sentence(rng, n) for n in rng.integers(2, 12, 10)]
     reader = Reader(model, objective)
-    early = mask_predict.decode(reader, sources, SPECIAL, iterations=10, length_beam=1)
+    options = {"iterations": 10, "length_beam": 1, "early_stop": True}
+    early = mask_predict.decode(reader, sources, SPECIAL, **options)
     for source, output in zip(sources, early, strict=True):
         words = []
         for done in range(1, output.passes + 1):

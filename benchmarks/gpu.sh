@@ -1,15 +1,53 @@
 #!/usr/bin/env bash
-# benchmarks/gpu.sh [PYTHON]: all that wants a GPU, in one call; results in benchmarks/results/ and $OUT.
+# benchmarks/gpu.sh PYTHON [PART ...]: all that wants a GPU, in one call; without parts, all of them in this order.
 #
-# First whether compiled FlexAttention and bf16 train as the dense plan and fp32 do and whether captured
-# graphs decode as plain passes do, then the core's property tests and decoding speed.  Not run yet: no GPU was at hand when it was written; the step
-# against the reference pattern (step_time.py) is measured on the CPU only.
-set -euo pipefail
+#   check   FlexAttention and bf16 against the dense plan and fp32, captured graphs against plain passes; core tests
+#   curve   JANUS' validation losses in bf16 and fp32, 300 updates side by side
+#   rows    the rows of benchmarks/multi30k.py named in $ROWS, all at the same time on one GPU, for at most $SECONDS_ROWS
+#   speed   decoding against Hugging Face, and the trained $SPEED_RUN, with captured graphs and without
+#
+# PYTHON has torch and the packages of pyproject.toml; $JANUSLM_DATA and corpora/multi30k/tokenizer.json are needed by
+# all but the first part.  Results: benchmarks/results/, copied to $OUT if that is set; logs beside the runs.
+set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-python=${1:-python3}
-export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
-"$python" -c 'import torch; assert torch.cuda.is_available(), "no CUDA device"; print(torch.cuda.get_device_name())'
-"$python" -m pytest -q -m gpu tests
-"$python" -m pytest -q tests/test_joint.py tests/test_losses.py tests/test_attention.py
-"$python" -m benchmarks.decode_speed --quick
-[[ -z ${OUT:-} ]] || cp benchmarks/results/*.json "$OUT"/
+export JANUSLM_PYTHON=${1:?usage: benchmarks/gpu.sh PYTHON [check curve rows speed]} OMP_NUM_THREADS=1
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
+shift
+rows=${ROWS:-ar cmlm janus}
+failed=()
+
+part() { printf '\n== %s, %d s\n' "$1" $SECONDS; "$@" || failed+=("$1"); }
+
+check() {
+    "$JANUSLM_PYTHON" -m pytest -q -m gpu -p no:cacheprovider tests &&
+    "$JANUSLM_PYTHON" -m pytest -q -p no:cacheprovider tests/test_joint.py tests/test_losses.py tests/test_attention.py
+}
+
+curve() { "$JANUSLM_PYTHON" -m benchmarks.bf16_curve --check; }
+
+# Told to stop, a run saves; the same command goes on with it.
+rows() {
+    mkdir -p runs/multi30k
+    local row ended=0 pids=()
+    for row in $rows; do
+        timeout "${SECONDS_ROWS:-86400}" "$JANUSLM_PYTHON" -m benchmarks.multi30k train "$row" ${CHANGES:-} >"runs/multi30k/$row.log" 2>&1 &
+        pids+=($!)
+    done
+    for row in "${pids[@]}"; do wait "$row" || ended=1; done
+    tail -qn 1 $(printf 'runs/multi30k/%s.log ' $rows)
+    return $ended
+}
+
+speed() {
+    "$JANUSLM_PYTHON" -m benchmarks.decode_speed --quick &&
+    "$JANUSLM_PYTHON" -m benchmarks.decode_speed --quick --graphs &&
+    "$JANUSLM_PYTHON" -m benchmarks.decode_speed --run "${SPEED_RUN:-runs/multi30k/janus}" --limit 200 --timed 32 --rounds 3 --graphs
+}
+
+"$JANUSLM_PYTHON" -c 'import torch; assert torch.cuda.is_available(), "no CUDA device"; print(torch.cuda.get_device_name(), torch.__version__)' || exit 2
+for name in "${@:-check}"; do part "$name"; done
+(( $# )) || for name in curve rows speed; do part "$name"; done
+[[ -z ${OUT:-} ]] || cp benchmarks/results/*{cuda,graphs,bf16_curve}*.json "$OUT"/ 2>/dev/null
+printf '\n%d s; ' $SECONDS
+(( ${#failed[@]} )) && { echo "failed: ${failed[*]}"; exit 1; }
+echo "all of it passed"

@@ -3,14 +3,16 @@
   python -m benchmarks.multi30k train ar janus          trains rows; goes on where it stopped
   python -m benchmarks.multi30k score ar janus          decodes and scores them, one at a time
   python -m benchmarks.multi30k table                   the table of all that is scored so far
-A row may end in a seed: janus-2 (1 is left out).  `train` ends with `score`, whose results are
-written as they come, to benchmarks/results/multi30k_ROW.json, and per sentence beside it, so that
-differences can be tested after the models are gone.
+A row may end in a seed: janus-2 (1 is left out); `train` takes changes of all its rows, key=value,
+which must not touch what is compared: packing.row=0.  Scores are written as they come, to
+benchmarks/results/multi30k_ROW.json, and per sentence beside it, so that differences can be tested
+after the models are gone.
 """
 
 import argparse
 import json
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -43,6 +45,9 @@ ROWS = {
     "cmlm": ("multi30k_cmlm", ()),
     "janus": ("multi30k_janus", ()),
     "ar_less_dropout": ("multi30k_ar", ("model.dropout=0.2",)),
+    "janus_more_dropout": ("multi30k_janus", ("model.dropout=0.25",)),
+    "janus_more_kl": ("multi30k_janus", (_weights(past_query=2.0, mask_query=1.0),)),
+    "janus_two_passes": ("multi30k_janus", ("packing.encoder_passes=2",)),
     "janus_late_kl": (
         "multi30k_janus",
         (AS_AR, "loss.rise=[2700,4000]", _weights(past_query=3.0, mask_query=1.0)),
@@ -81,12 +86,16 @@ CLAIMS = (
 FLAT = 5  # validations that tell whether a loss has settled
 
 
-def train(row: str, seed: int, folder: Path) -> None:
-    """The run file of a row, in a process of its own; Refused where it does not come to its end."""
+def train(row: str, seed: int, folder: Path, more: Sequence[str]) -> None:
+    """The run file of a row, in a process of its own; Refused where it does not come to its end.
+
+    more: further changes, as key=value.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: None)  # the run is told too; it saves and says so
     file, changes = ROWS[row]
     done = subprocess.run([
         ROOT / "launch.sh", "finetune", f"finetune/runs/{file}.toml", f"out={folder}",
-        f"train.seed={seed}", *changes,
+        f"train.seed={seed}", *changes, *more,
     ])  # fmt: skip
     if done.returncode:
         raise Refused(f"{folder}: training ended with {done.returncode}; its last lines say why")
@@ -196,11 +205,14 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(ROWS))
     options = parser.parse_args(given)
     try:
-        for row, seed, folder in [_named(text) for text in options.rows]:
+        changes = [text for text in options.rows if "=" in text]
+        for row, seed, folder in [_named(text) for text in options.rows if "=" not in text]:
             if options.verb == "train":
-                train(row, seed, folder)
-            print(f"written to {score(row, seed, folder)}")
-        print(table())
+                train(row, seed, folder, changes)
+            elif options.verb == "score":
+                print(f"written to {score(row, seed, folder)}")
+        if options.verb != "train":
+            print(table())
     except Refused as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

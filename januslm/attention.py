@@ -5,7 +5,8 @@ into a padded block with a boolean mask; `flex` (GPU) keeps rows of fixed length
 Q, K = slots on either side; H = heads; d = width of a head.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
@@ -203,55 +204,63 @@ def _mask(queries, keys, q_at, k_at, q_real, k_real, rule: Rule | None) -> Tenso
     return torch.from_numpy(np.ascontiguousarray(seen))[:, None]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Flex:
-    """FlexAttention over rows of fixed length; the GPU's plan (it has no CPU backward)."""
+    """FlexAttention over `rows` rows of equal length on either side; the GPU's plan.
 
-    block_mask: object
+    The block mask is made where it is first needed, on that device and in the thread that attends:
+    torch can neither compile in two threads at once nor run a compiled function meanwhile.
+    """
+
+    queries: Side
+    keys: Side
+    rule: Rule | None
     rows: int
+    block_mask: object | None = field(default=None, init=False)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
         """q: [Q, H, d]; k, v: [K, H, d] -> [Q, H, d]; Q and K are `rows` times a row's length."""
         assert not dropout, "FlexAttention has no dropout: set model.attention_dropout = 0"
-        flex = _compiled() if q.is_cuda else _flex()
+        if self.block_mask is None:
+            self.block_mask = self.masked(q.device)
         q, k, v = (x.unflatten(0, (self.rows, -1)).transpose(1, 2) for x in (q, k, v))
-        return flex(q, k, v, block_mask=self.block_mask).transpose(1, 2).flatten(0, 1)
+        attention = _flex("flex_attention", q.is_cuda)  # it has no backward on a CPU
+        return attention(q, k, v, block_mask=self.block_mask).transpose(1, 2).flatten(0, 1)
 
+    def masked(self, device: torch.device):
+        """FlexAttention's block mask: which blocks may read which, and which places in them."""
+        rule = self.rule
 
-def flex(queries: Side, keys: Side, rule: Rule | None, rows: int, device) -> Flex:
-    """The same rule as `dense`, for places in `rows` rows of equal length on either side."""
-    from torch.nn.attention.flex_attention import create_block_mask
+        def on_device(side: Side):
+            arrays = [side.group, *((side.codes.stream, side.codes.rank) if rule else ())]
+            return [torch.from_numpy(a).to(device).view(self.rows, -1) for a in arrays]
 
-    def on_device(side: Side):
-        arrays = [side.group, *((side.codes.stream, side.codes.rank) if rule else ())]
-        return [torch.from_numpy(a).to(device).view(rows, -1) for a in arrays]
+        q_side, k_side = on_device(self.queries), on_device(self.keys)
 
-    q_side, k_side = on_device(queries), on_device(keys)
+        def mask_mod(b, h, i, j):  # a plain function: FlexAttention counts its arguments
+            same = (q_side[0][b, i] == k_side[0][b, j]) & (q_side[0][b, i] != PADDING)
+            if rule is None:
+                return same
+            q = Codes(q_side[1][b, i], q_side[2][b, i])
+            k = Codes(k_side[1][b, j], k_side[2][b, j])
+            return same & rule.sees(q, k)
 
-    def mask_mod(b, h, i, j):  # a plain function: FlexAttention counts its arguments
-        same = (q_side[0][b, i] == k_side[0][b, j]) & (q_side[0][b, i] != PADDING)
-        if rule is None:
-            return same
-        q = Codes(q_side[1][b, i], q_side[2][b, i])
-        k = Codes(k_side[1][b, j], k_side[2][b, j])
-        return same & rule.sees(q, k)
-
-    lengths = q_side[0].shape[1], k_side[0].shape[1]
-    mask = create_block_mask(
-        mask_mod, rows, None, *lengths, device=device, _compile=torch.device(device).type == "cuda"
-    )
-    return Flex(mask, rows)
-
-
-def _flex():
-    from torch.nn.attention.flex_attention import flex_attention
-
-    return flex_attention
+        lengths = q_side[0].shape[1], k_side[0].shape[1]
+        made = _flex("create_block_mask", device.type == "cuda")
+        return made(mask_mod, self.rows, None, *lengths, device=device)
 
 
 @cache
-def _compiled():
-    return torch.compile(_flex(), dynamic=True)
+def _flex(name: str, compiled: bool) -> Callable:
+    """A function of FlexAttention, which is slow to import.
+
+    Compiled for all sizes at once: of each rule two variants, where sizes that are taken as
+    constants would use up torch's limit of eight within some batches.
+    """
+    from torch.nn.attention import flex_attention
+
+    function = getattr(flex_attention, name)
+    return torch.compile(function, dynamic=True) if compiled else function
 
 
 def allowed(queries: Side, keys: Side, rule: Rule | None) -> np.ndarray:

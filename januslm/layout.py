@@ -120,11 +120,14 @@ def stack(*streams: tuple) -> Slots:
 
     A whole column may be one number, e.g. NONE; `position` must be an array, it gives the length.
     """
-    columns = [
-        [np.broadcast_to(np.asarray(x, np.int64), len(columns[1])) for x in columns]
-        for columns in streams
-    ]
-    return Slots(*(np.concatenate(parts) for parts in zip(*columns, strict=True)))
+    rows = np.empty((len(fields(Slots)), sum(len(columns[1]) for columns in streams)), np.int64)
+    start = 0
+    for columns in streams:
+        end = start + len(columns[1])
+        for row, values in zip(rows, columns, strict=True):
+            row[start:end] = values
+        start = end
+    return Slots(*rows)
 
 
 def leaks(layout: Layout, told: np.ndarray) -> np.ndarray:

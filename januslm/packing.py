@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from januslm.attention import PADDING, Dense, Flex, Side, dense, flex
+from januslm.attention import PADDING, Dense, Flex, Side, dense
 from januslm.config import Refused
 from januslm.layout import NONE, Codes, Layout, Rule
 from januslm.losses import Sheet, counts
@@ -104,7 +104,6 @@ class Packer:
     weights: dict[str, float]
     encoder_passes: int = 1
     row: int | None = None
-    device: str = "cpu"
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         rule = examples[0].layout.rule
@@ -154,7 +153,7 @@ class Packer:
             sides = (_side(queries, group, rule), _side(others, other, rule))
             if self.row is None:
                 return dense(*sides, rule)
-            return flex(*sides, rule, rows, self.device)
+            return Flex(*sides, rule, rows)
 
         return (
             plan(source, "memory", source, "memory", None),

@@ -66,9 +66,7 @@ class Training:
                 f"model.positions must be learned or sinusoidal for {self.objective.name!r}: it "
                 "writes from masks alone, which rotary positions cannot tell apart"
             )
-        self._pack = Packer(
-            self.weights, self.packing.encoder_passes, row or None, str(self.device)
-        )
+        self._pack = Packer(self.weights, self.packing.encoder_passes, row or None)
 
     @property
     def config(self) -> Config:

@@ -6,7 +6,7 @@ import torch
 from torch.nn.attention.flex_attention import create_mask
 
 from januslm import folder
-from januslm.attention import FEW, PADDING, Codes, Side, allowed, attend, dense, flex
+from januslm.attention import FEW, PADDING, Codes, Flex, Side, allowed, attend, dense
 from januslm.layout import Rule
 from tests.samples import OBJECTIVES
 
@@ -116,7 +116,7 @@ def test_flex_equals_dense(name):
     rule, count, length = RULES.get(name), 2, 128
     queries, keys = rows(np.random.default_rng(0), rule, count, length)
     q, k, v = (x.detach().float() for x in tensors(queries, keys))
-    plan = flex(queries, keys, rule, count, "cpu")
+    plan = Flex(queries, keys, rule, count)
     found = plan(q, k, v)
     asks, reads = (np.flatnonzero(side.group != PADDING) for side in (queries, keys))
     wanted = dense(queries[asks], keys[reads], rule)(q[asks], k[reads], v[reads])
@@ -127,8 +127,9 @@ def test_flex_equals_dense(name):
 def test_the_block_mask_is_what_the_rule_allows(name):
     rule, count, length = RULES.get(name), 3, 128
     queries, keys = rows(np.random.default_rng(1), rule, count, length)
-    plan = flex(queries, keys, rule, count, "cpu")
-    masks = create_mask(plan.block_mask.mask_mod, count, 1, length, length, device="cpu")[:, 0]
+    plan = Flex(queries, keys, rule, count)
+    mask = plan.masked(torch.device("cpu"))
+    masks = create_mask(mask.mask_mod, count, 1, length, length, device="cpu")[:, 0]
     wanted = allowed(queries, keys, rule).reshape(count, length, count, length)
     for row in range(count):
         assert (masks[row].numpy() == wanted[row, :, row]).all()
@@ -139,7 +140,7 @@ def test_the_block_mask_is_what_the_rule_allows(name):
 def test_flex_refuses_attention_dropout():
     queries, keys = rows(np.random.default_rng(1), None, 1, 128)
     with pytest.raises(AssertionError, match="attention_dropout = 0"):
-        flex(queries, keys, None, 1, "cpu")(*tensors(queries, keys), dropout=0.1)
+        Flex(queries, keys, None, 1)(*tensors(queries, keys), dropout=0.1)
 
 
 @pytest.mark.parametrize("keys", [1, 7, FEW, FEW + 1])

@@ -24,7 +24,7 @@ def losses_and_gradients(row, dtype):
     network = model(double=False, width=64, ffn=128)  # FlexAttention wants heads of 16 and more
     learner = Learner(network, objective.loss).to("cuda", dtype)
     made = examples(objective, np.random.default_rng(0), [9, 14, 21, 30, 12, 17, 8, 25] * 3)
-    batch = packed(objective, made, row=row, device="cuda").to("cuda")
+    batch = packed(objective, made, row=row).to("cuda")
     loss, _ = learner(batch, coefficients(objective.loss.weights, batch))
     loss.backward()
     return loss.item(), {n: p.grad.float() for n, p in learner.named_parameters()}

@@ -19,6 +19,8 @@ from januslm.layout import Codes, Rule, visible
 
 PADDING = -1  # the group of places that fill up a row
 FEW = 128  # keys of a group up to which its scores may lie in memory
+# cuDNN's attention is compiled anew for each shape, and here hardly two batches share one.
+torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 @dataclass(frozen=True)

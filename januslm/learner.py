@@ -27,7 +27,7 @@ class Loss:
     normalize: str | None = one(None, choices=("term", "tokens", "microbatch"))
     detach: str = one("none", choices=losses.DETACH)
     rise: tuple[int, ...] = one((0, 0), low=0)  # updates up to which KL is off, and when it is full
-    chunk: int = one(256, low=1)
+    chunk: int = one(0, low=0)  # rows of logits at once; 0: as many as suit the device
 
     def __post_init__(self):
         if len(self.rise) != 2 or self.rise[0] > self.rise[1]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from januslm.config import Refused, suggest
 
 DETACH = ("none", "first")
+CHUNK = {True: 256, False: 2048}  # rows on a CPU: what a cache holds; else: what outlasts a launch
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def fused(
     *,
     smoothing: float = 0.0,
     detach: str = "none",
-    chunk: int = 256,
+    chunk: int = 0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The weighted loss and the plain sums of its terms.
 
@@ -71,8 +72,9 @@ def fused(
     sum(coefficients[name] * sums[name]) and the sums, each over the words its streams predict:
     `ce/a` is (1-e) NLL + e mean_v(-log p_v); `kl/a~b` is (KL(a|b) + KL(b|a)) / 2, over the
     vocabulary. detach "first" stops the gradient into the stream named first, the teacher.  chunk:
-    rows at once.
+    rows at once, 0: as CHUNK says.
     """
+    chunk = chunk or CHUNK[hidden.device.type == "cpu"]
     names = [n for n in coefficients if n != "ce/length"]
     recipe = _Recipe(sheets, names, [coefficients[n] for n in names], smoothing, detach, chunk)
     loss, sums = _Fused.apply(hidden, weight, recipe)

@@ -2,7 +2,7 @@
 # benchmarks/gpu.sh PYTHON [PART ...]: all that wants a GPU, in one call; without parts, all of them in this order.
 #
 #   check   FlexAttention and bf16 against the dense plan and fp32, captured graphs against plain passes; core tests
-#   curve   JANUS' validation losses in bf16 and fp32, 300 updates side by side
+#   curves  JANUS' validation losses with FlexAttention and dense, in bf16 and fp32, 200 updates side by side
 #   rows    the rows of benchmarks/multi30k.py named in $ROWS, all at the same time on one GPU, for at most $SECONDS_ROWS
 #   speed   decoding against Hugging Face, and the trained $SPEED_RUN, with captured graphs and without
 #
@@ -10,7 +10,7 @@
 # all but the first part.  Results: benchmarks/results/, copied to $OUT if that is set; logs beside the runs.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-export JANUSLM_PYTHON=${1:?usage: benchmarks/gpu.sh PYTHON [check curve rows speed]} OMP_NUM_THREADS=1
+export JANUSLM_PYTHON=${1:?usage: benchmarks/gpu.sh PYTHON [check curves rows speed]} OMP_NUM_THREADS=1
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 shift
 rows=${ROWS:-ar cmlm janus}
@@ -23,7 +23,7 @@ check() {
     "$JANUSLM_PYTHON" -m pytest -q -p no:cacheprovider tests/test_joint.py tests/test_losses.py tests/test_attention.py
 }
 
-curve() { "$JANUSLM_PYTHON" -m benchmarks.bf16_curve --check; }
+curves() { "$JANUSLM_PYTHON" -m benchmarks.gpu_curves --check; }
 
 # Told to stop, a run saves; the same command goes on with it.
 rows() {
@@ -46,8 +46,8 @@ speed() {
 
 "$JANUSLM_PYTHON" -c 'import torch; assert torch.cuda.is_available(), "no CUDA device"; print(torch.cuda.get_device_name(), torch.__version__)' || exit 2
 for name in "${@:-check}"; do part "$name"; done
-(( $# )) || for name in curve rows speed; do part "$name"; done
-[[ -z ${OUT:-} ]] || cp benchmarks/results/*{cuda,graphs,bf16_curve}*.json "$OUT"/ 2>/dev/null
+(( $# )) || for name in curves rows speed; do part "$name"; done
+[[ -z ${OUT:-} ]] || cp benchmarks/results/*{cuda,graphs,gpu_curves}*.json "$OUT"/ 2>/dev/null
 printf '\n%d s; ' $SECONDS
 (( ${#failed[@]} )) && { echo "failed: ${failed[*]}"; exit 1; }
 echo "all of it passed"

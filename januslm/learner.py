@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from types import ModuleType
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from januslm import folder, losses, noise
 from januslm.config import Refused, one
-from januslm.layout import Layout
+from januslm.layout import Layout, Slots
 from januslm.model import Seq2Seq, flops
 from januslm.packing import Batch, Example, Packer
 from januslm.tokenizer import Special
@@ -64,6 +65,15 @@ class Objective:
     def layout(self, target: np.ndarray, hidden: np.ndarray) -> Layout:
         """The slots of one target; `hidden` bool [T]."""
         return self.plugin.layout(target, hidden, self.special, **self.options)
+
+    @property
+    def canvas(self) -> Callable[[int], Slots] | None:
+        """What mask-predict starts from, by its length; None for what writes word by word alone."""
+        if (made := getattr(self.plugin, "canvas", None)) is None:
+            return None
+        known = inspect.signature(made).parameters
+        options = {key: value for key, value in self.options.items() if key in known}
+        return partial(made, special=self.special, **options)
 
 
 def settle(

@@ -40,7 +40,7 @@ class Reader:
         self.doubles = False
         shifted = options.get("query_position", "input") == "target"
         self.prefix = (self.special.eos,) * shifted + (self.special.bos,)
-        self.canvas_slots = getattr(objective.plugin, "canvas", None)
+        self.canvas_slots = objective.canvas
         self.rule = objective.plugin.RULE
         self.vocabulary = model.config.vocabulary
         weight = model.vocabulary_weight()
@@ -87,7 +87,7 @@ class Reader:
 
     def canvas(self, length: int) -> Slots:
         """The slots mask-predict starts from, by position; `length` counts BOS and EOS."""
-        slots = self.canvas_slots(length, self.special)
+        slots = self.canvas_slots(length)
         assert visible(self.rule, slots, slots).all(), f"{self.name}: a canvas that hides slots"
         return slots[np.argsort(slots.position)]
 

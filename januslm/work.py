@@ -62,9 +62,11 @@ class Training:
                 f"{config.attention_dropout}; or set packing.row = 0 for dense attention"
             )
         if config.positions == "rotary" and _starts_from_masks_alone(self.objective):
+            other = ", or objective.ends true" if "ends" in self.objective.options else ""
             raise Refused(
-                f"model.positions must be learned or sinusoidal for {self.objective.name!r}: it "
-                "writes from masks alone, which rotary positions cannot tell apart"
+                f"model.positions must be learned or sinusoidal{other} for "
+                f"{self.objective.name!r}: it writes from masks alone, which rotary positions "
+                "cannot tell apart"
             )
         self._pack = Packer(self.weights, self.packing.encoder_passes, row or None)
 
@@ -118,7 +120,7 @@ class Training:
         if {"next", "past"} & set(self.objective.plugin.STREAMS):
             longest = max(len(e.target) for e in examples)
             yield "AR (greedy)", greedy.decode(reader, sources, special, max_length=longest)
-        if not hasattr(self.objective.plugin, "canvas"):
+        if self.objective.canvas is None:
             return
         for passes in (1, 4):
             if "ce/length" in self.weights:
@@ -149,5 +151,5 @@ class Training:
 
 
 def _starts_from_masks_alone(objective: Objective) -> bool:
-    canvas = getattr(objective.plugin, "canvas", None)
-    return canvas is not None and bool((canvas(9, objective.special).goal != NONE).all())
+    canvas = objective.canvas
+    return canvas is not None and bool((canvas(9).goal != NONE).all())

@@ -80,9 +80,10 @@ def test_the_first_lines_say_from_where_how_long_and_how_often(home, capsys):
 
 def test_a_canvas_of_masks_alone_is_refused_with_positions_that_cannot_tell_its_slots_apart(home):
     bare = ("objective.name=cmlm", "model.positions=rotary")
-    with pytest.raises(Refused, match="must be learned or sinusoidal for 'cmlm'"):
+    with pytest.raises(Refused, match=r"or sinusoidal, or objective\.ends true for 'cmlm'"):
         planned(home, *bare)
     planned(home, bare[0], "model.positions=sinusoidal")
+    planned(home, *bare, "objective.ends=true")
     planned(home, "objective.name=janus", bare[1])
 
 

@@ -27,7 +27,10 @@ def built(name="janus", read="next", query_position="input", dtype=torch.float64
             torch.nn.init.normal_(p, std=LIVELY)
         else:
             p.data += 0.1 * torch.randn_like(p)
-    options = {} if name == "cmlm" else {"read": read, "query_position": query_position}
+    name, _, ends = name.partition(" ")
+    options = (
+        {"ends": bool(ends)} if name == "cmlm" else dict(read=read, query_position=query_position)
+    )
     objective = settle({"name": name, **options}, {}, Loss(), "nmt", SPECIAL, "test")
     return model.to(dtype).eval(), objective
 
@@ -93,7 +96,7 @@ def test_step_by_step_logits_in_single_precision(packed):
     assert torch.allclose(torch.cat(logits, 1), want, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["janus", "cmlm"])
+@pytest.mark.parametrize("name", ["janus", "cmlm", "cmlm ends"])
 @pytest.mark.parametrize(("norm", "positions"), [("post", "learned"), ("pre", "rotary")])
 def test_filled_logits_are_those_of_the_training_pass(name, norm, positions):
     model, objective = built(name, norm=norm, positions=positions)
@@ -105,7 +108,7 @@ def test_filled_logits_are_those_of_the_training_pass(name, norm, positions):
         h[[0, -1]], h[1] = False, True
     want = taught(model, objective, sources, targets, hidden)["mask"]
     reader = Reader(model, objective)
-    first = int(reader.canvas(5).position[0])  # CMLM has no BOS
+    first = int(reader.canvas(5).position[0])  # CMLM has no BOS of its own
     tokens = np.full((3, 2, 11 - first), SPECIAL.pad)
     asked = np.zeros(tokens.shape, bool)
     for b, (target, holes) in enumerate(zip(targets, hidden, strict=True)):

@@ -25,10 +25,17 @@ def weights(preset: str) -> dict[str, float]:
     return {"ce/mask": 1.0} | ({"ce/length": 0.1} if preset == "nmt" else {})
 
 
-def layout(target: np.ndarray, hidden: np.ndarray, special) -> Layout:
-    """Slots of w1..wn EOS (BOS is not a word of the target): int64 [T], bool [T]."""
-    at = np.arange(1, len(target))
-    masked, given = at[hidden[1:]], at[~hidden[1:]]
+def layout(target: np.ndarray, hidden: np.ndarray, special, *, ends: bool = False) -> Layout:
+    """Slots of w1..wn EOS, int64 [T], bool [T].  ends: BOS and EOS are given, always.
+
+    Published code has no BOS and may hide EOS.  Rotary positions need both: they cannot tell masks
+    apart that see nothing but masks.
+    """
+    if ends:
+        hidden = hidden.copy()
+        hidden[[0, -1]] = False
+    at = np.arange(not ends, len(target))
+    masked, given = at[hidden[at]], at[~hidden[at]]
     return Layout(
         stack(
             (special.mask, masked, MASK, NONE, masked),
@@ -38,7 +45,13 @@ def layout(target: np.ndarray, hidden: np.ndarray, special) -> Layout:
     )
 
 
-def canvas(length: int, special) -> Slots:
+def canvas(length: int, special, *, ends: bool = False) -> Slots:
     """What mask-predict starts from: all of w1..wn EOS is to be written; length counts BOS."""
-    at = np.arange(1, length)
-    return stack((special.mask, at, MASK, NONE, at))
+    at = np.arange(1, length - ends)
+    if not ends:
+        return stack((special.mask, at, MASK, NONE, at))
+    given = np.array([0, length - 1])
+    return stack(
+        (special.mask, at, MASK, NONE, at),
+        (np.array([special.bos, special.eos]), given, GIVEN, NONE, NONE),
+    )

@@ -80,6 +80,8 @@ WAYS = {"ar": AR, "cmlm": NAR, "janus": AR + NAR + BOTH}
 # What is claimed: way of one row minus way of another.
 CLAIMS = (
     ("janus", "AR greedy", "ar", "AR greedy"), ("janus", "AR beam 5", "ar", "AR beam 5"),
+    ("janus", "AR greedy", "ar_less_dropout", "AR greedy"),
+    ("janus", "AR beam 5", "ar_less_dropout", "AR beam 5"),
     ("janus", "NAR 10, AR chooses", "janus", "AR greedy"),
     ("janus", "NAR 10", "janus", "AR greedy"), ("janus", "NAR 10", "cmlm", "NAR 10"),
 )  # fmt: skip

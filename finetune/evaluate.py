@@ -6,6 +6,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from types import ModuleType
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         home = Path(given.places[0])
         found = evaluate(runs, given)
         out = (home if home.is_dir() else home.parent) / "scores.json"
-        out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        predictions.put(out, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
         print(f"scores written to {out}")
     except Refused as error:
         print(f"error: {error}", file=sys.stderr)
@@ -91,7 +92,8 @@ def _mode(
     heading = ["post-processing: " + mode] if len(report.modes(task)) > 1 else []
     lines = [*heading, table(runs, rows, lead.label if lead else "", base, half)]
     if intervals:
-        lines.append(report.PLUS_MINUS)
+        few = f"no intervals: they need {significance.FEW} lines"
+        lines.append(report.PLUS_MINUS if len(runs[0].ids) >= significance.FEW else few)
     if lead:
         key = next(iter(base))
         lines += [beats(label, row[key], lead.label, base[key], key) for label, row in rows.items()]
@@ -172,8 +174,8 @@ def _checked(runs: list[Run], task: ModuleType, data: Path | None) -> tuple[list
     note += "".join(f", {number:,} {what} kept" for what, number in runs[0].blank.items())
     wanted = list(zip(runs[0].ids, runs[0].sources, strict=True))
     for run in runs[1:]:
-        predictions.check(run, wanted, runs[0].path.name)
-        predictions.same_references(run, runs[0].references, runs[0].path.name)
+        predictions.check(run, wanted, str(runs[0].path))
+        predictions.same_references(run, runs[0].references, str(runs[0].path))
     return predictions.told_apart(runs), note
 
 
@@ -190,9 +192,10 @@ def _compare(
         if not hasattr(metric.module, "each"):
             lines.append(f"{metric.name}: no interval, it is not made of lines")
             continue
-        lines += map(str, significance.compare(
+        found = significance.compare(
             metric.module, ours, theirs, references, options=metric.options
-        ))  # fmt: skip
+        )
+        lines += [str(replace(one, name=one.name + metric.suffix)) for one in found]
     print(f"\n{first.label} - {second.label}, paired bootstrap, {mode}:")
     print("\n".join("  " + line for line in lines))
     return lines

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -122,7 +123,7 @@ def evaluate(
     print("\n".join([*extra, *notes, *totals]))
     facts = {"version": version, **scores} | ({"intervals": half} if intervals else {})
     out = home / f"scores.{name}.json"
-    out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    predictions.put(out, json.dumps(facts, indent=1) + "\n")
     print(f"scores written to {out}")
     if written:
         print(f"{len(written)} submission files written to {written[0].parent}")
@@ -130,15 +131,15 @@ def evaluate(
 
 def submit(run: Run, version: str, folder: Path) -> Path:
     """Write TASK.VERSION.test, one prediction a line, in the official format."""
-    broken = next((n for n, text in enumerate(run.predictions, 1) if "\n" in text), None)
+    broken = next(
+        (n for n, text in enumerate(run.predictions, 1) if re.search("[\r\n]", text)), None
+    )
     if broken:
         raise Refused(
             f"{run.path}:{broken}: a prediction has a line break; a submission is by line"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{run.settings['task']}.{version}.test"
-    text = "".join(text + "\n" for text in run.predictions)
-    path.write_text(text, encoding="utf-8", newline="\n")
+    predictions.put(path, "".join(text + "\n" for text in run.predictions))
     return path
 
 

@@ -127,11 +127,19 @@ def records(
         for key in texts:
             if not isinstance(record[key], str):
                 raise Refused(f"{path}:{number}: {key!r} must be a text, got {record[key]!r}")
+            _whole(record[key], f"{path}:{number}: {key!r}")
         for key in lists:
             several = record[key]
             if not isinstance(several, list) or not all(isinstance(one, str) for one in several):
                 raise Refused(f"{path}:{number}: {key!r} must be a list of texts, got {several!r}")
+            _whole("".join(several), f"{path}:{number}: {key!r}")
         yield record
+
+
+def _whole(text: str, where: str) -> None:
+    """Refused for half a letter, which JSON can spell and UTF-8 cannot."""
+    if half := re.search("[\ud800-\udfff]", text):
+        raise Refused(f"{where} has half of a surrogate pair, {half[0]!a}: a cut text")
 
 
 def aligned(source: Path, target: Path) -> Iterator[tuple[str, str]]:

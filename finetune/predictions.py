@@ -20,6 +20,12 @@ NAMES = {
     "semi": "semi-NAR",
     "speculative": "speculative",
 }
+# What settings are when they are there; tables of other keys may lie beside them.
+KINDS: dict[str, type | tuple] = {
+    "task": str, "algorithm": str, "label": str, "split": str, "data": str, "version": str,
+    "settings": dict, "sentences": int, "limit": int, "ms_per_sentence": (int, float),
+    "tokens": (int, float), "passes": (int, float), "truncated": int,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,18 +90,15 @@ def load(path: Path, task: str | None = None) -> Run:
     """Read FILE.jsonl and FILE.json; the second may be missing where `task` is named."""
     beside = path.with_suffix(".json")
     settings = {"task": task} if task else {}
-    if beside.is_file():
-        try:
-            settings |= json.loads(beside.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise Refused(f"{beside}: not JSON: {error}") from None
+    settings |= _settings(beside)
     if not settings.get("task"):
         raise Refused(f"{beside}: says no task; write it there, or name one with --task")
     if task and settings["task"] != task:
         raise Refused(f"{beside}: predictions of task {settings['task']!r}, not of {task!r}")
     rows = list(records(path, "id", texts=("source", "prediction"), lists=("references",)))
-    stated = settings.get("sentences", len(rows))
-    if stated != len(rows) or not rows:
+    if not rows:
+        raise Refused(f"{path}: has no predictions")
+    if (stated := settings.get("sentences", len(rows))) != len(rows):
         raise Refused(f"{path}: has {len(rows)} predictions; {beside.name} says {stated}")
     return Run(
         path,
@@ -105,6 +108,33 @@ def load(path: Path, task: str | None = None) -> Run:
         [row["prediction"] for row in rows],
         _all_or_none([row["references"] for row in rows], path),
     )
+
+
+def put(path: Path, text: str) -> None:
+    """Write what was found, with line feeds; Refused where the file system does not let us."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise Refused(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def _settings(path: Path) -> dict:
+    """What lies beside predictions, {} if nothing does; Refused where it is not as we write it."""
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise Refused(f"{path}: not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise Refused(f"{path}: must be one table, got {found!r:.40}")
+    for name, kinds in KINDS.items():
+        value = found.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
+            told = {str: "a text", dict: "a table", int: "a whole number"}.get(kinds, "a number")
+            raise Refused(f"{path}: {name!r} must be {told}, got {value!r:.40}")
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _distinct(ids: list[str], path: Path) -> list[str]:
@@ -227,7 +257,7 @@ def _apart(run: Run, others: Sequence[Run]) -> str:
     columns = list(zip_longest(*(reversed(_parts(one)) for one in others)))
     parts = zip(reversed(_parts(run)), columns, strict=False)
     differing = [part for part, column in parts if len(set(column)) > 1]
-    return f"{run.label} ({'/'.join(reversed(differing))})"
+    return f"{run.label} ({'/'.join(reversed(differing)) or run.path})"
 
 
 def _parts(run: Run) -> tuple[str, ...]:

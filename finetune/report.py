@@ -9,6 +9,7 @@ import numpy as np
 
 from finetune.predictions import Run
 from januslm import significance
+from januslm.config import Refused
 from januslm.folder import find, options
 
 PLUS_MINUS = "\u00b1: half of the interval that holds 95 % of 2,000 resampled test sets"
@@ -21,16 +22,25 @@ class Metric:
     name: str
     module: ModuleType
     options: dict = field(default_factory=dict)
+    asked: bool = False  # on the command line: a number then says all that it was called with
 
     def score(self, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
-        """Its numbers; a name says which options are not the default ones."""
+        """Its numbers by the names of its columns."""
         scores = self.module.score(predictions, references, **self.options)
         return {name + self.suffix: value for name, value in scores.items()}
 
     @property
     def suffix(self) -> str:
-        mode = self.options.get("mode", "sacre")
-        return "" if mode == "sacre" else f" {mode}"
+        """What follows each name: the mode, and what else was asked for, unless it is usual."""
+        usual = inspect.signature(self.module.score).parameters
+        told = {
+            key: value for key, value in self.options.items()
+            if (self.asked or key == "mode") and value != usual[key].default
+        }  # fmt: skip
+        return "".join(
+            f" {key if value is True else value if isinstance(value, str) else f'{key}={value}'}"
+            for key, value in told.items()
+        )
 
 
 def metrics(task: ModuleType, asked: Sequence[str]) -> list[Metric]:
@@ -43,7 +53,7 @@ def metrics(task: ModuleType, asked: Sequence[str]) -> list[Metric]:
         name, _, rest = text.partition(":")
         pairs = [part.partition("=") for part in rest.split(",") if part]
         values = {key: {"true": True, "false": False}.get(value, value) for key, _, value in pairs}
-        found.append(_metric(name, values))
+        found.append(replace(_metric(name, values), asked=True))
     return found
 
 
@@ -88,14 +98,23 @@ def texts(run: Run, task: ModuleType, mode: str) -> tuple[list[str], list[list[s
 
 
 def scores(run: Run, task: ModuleType, chosen: Sequence[Metric], mode: str) -> dict[str, float]:
-    """All numbers of one run in one mode."""
+    """All numbers of one run in one mode; Refused where two of them have one name."""
     ours, theirs = texts(run, task, mode)
-    return {k: v for metric in chosen for k, v in metric.score(ours, theirs).items()}
+    found: dict[str, float] = {}
+    for metric in chosen:
+        made = metric.score(ours, theirs)
+        if twice := found.keys() & made.keys():
+            names = ", ".join(sorted(twice))
+            raise Refused(f"--metric: {metric.name} and one before it both give {names}; one only")
+        found |= made
+    return found
 
 
 def halves(run: Run, task: ModuleType, chosen: Sequence[Metric], mode: str) -> dict[str, float]:
-    """Half the 95 % interval of each score that is made of lines."""
+    """Half the 95 % interval of each score that is made of lines, of enough of them."""
     ours = texts(run, task, mode)
+    if len(ours[0]) < significance.FEW:
+        return {}
     return {
         one.name + metric.suffix: one.half
         for metric in chosen

@@ -10,6 +10,10 @@ import numpy as np
 
 from januslm.config import Refused
 
+# Fewer lines resample to intervals that are far too narrow: two equal systems were called different
+# in 58 % of test sets of 2 lines, 19 % of 5, 9 % of 15, 6 % of 30, where 5 % is meant.
+FEW = 20
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -21,14 +25,17 @@ class Difference:
     low: float
     high: float
     level: float
+    lines: int = FEW  # of the test set
 
     @property
     def real(self) -> bool:
-        """Zero lies outside the interval."""
-        return self.low > 0 or self.high < 0
+        """Zero lies outside the interval, and there are lines enough for it to mean something."""
+        return self.lines >= FEW and (self.low > 0 or self.high < 0)
 
     def __str__(self) -> str:
         verdict = "a real difference" if self.real else "could be chance"
+        if self.lines < FEW:
+            verdict = f"{self.lines} lines are too few to tell, {FEW} are needed"
         return (
             f"{self.name} {self.first:.2f} - {self.second:.2f} = {self.first - self.second:+.2f}, "
             f"{self.level:g} % interval {self.low:+.2f} to {self.high:+.2f}: {verdict}"
@@ -71,7 +78,14 @@ def compare(
         drawn(metric, texts, references, options or {}, draws, seed) for texts in (first, second)
     )
     return [
-        Difference(name, a[0], theirs[name][0], *_ends(a[1:] - theirs[name][1:], level), level)
+        Difference(
+            name,
+            a[0],
+            theirs[name][0],
+            *_ends(a[1:] - theirs[name][1:], level),
+            level,
+            len(references),
+        )
         for name, a in ours.items()
     ]
 

@@ -122,8 +122,21 @@ def test_scores_are_written_beside_the_predictions(runs, capsys):
     assert set(found["modes"]["plain"]) == {"AR beam 5", "AR greedy", "NAR 4 iterations", "lead-1"}
 
 
+def repeated(runs: Path, times: int) -> Path:
+    """The same predictions with every line so many times, each with an id of its own."""
+    for path in runs.glob("*.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        lines = [json.dumps(row | {"id": f"{row['id']}.{n}"}) for n in range(times) for row in rows]
+        path.write_text("".join(line + "\n" for line in lines))
+        beside = path.with_suffix(".json")
+        beside.write_text(json.dumps(json.loads(beside.read_text()) | {"sentences": len(lines)}))
+    return runs
+
+
 def test_scores_have_their_intervals_where_they_are_asked_for(runs, capsys):
     assert "\u00b1" not in said(capsys, runs)
+    assert not re.search("\\d \u00b1", said(capsys, runs, "--intervals")), "of four lines"
+    repeated(runs, 5)
     text = said(capsys, runs, "--intervals")
     row = next(line for line in text.splitlines() if line.startswith("AR greedy"))
     found = re.findall(r"(\d+\.\d\d) \u00b1(\d+\.\d\d)", row)
@@ -145,7 +158,49 @@ def test_a_run_folder_has_its_predictions_scored_and_not_its_logs(runs, corpus, 
 
 def test_a_comparison_prints_an_interval_and_a_verdict(runs, capsys):
     text = said(capsys, runs, "--compare", "AR beam 5", "greedy")
+    assert re.search(r"rouge-1 100.00 - .* 95 % interval \+.*: 4 lines are too few to tell", text)
+    text = said(capsys, repeated(runs, 5), "--compare", "AR beam 5", "greedy")
     assert re.search(r"rouge-1 100.00 - .* 95 % interval \+.* a real difference", text)
+
+
+def test_a_metric_asked_for_says_what_it_was_called_with(runs, capsys):
+    asked = [
+        word
+        for name in ("bleu", "bleu:lowercase=true", "rouge:stem=true", "rouge:level=summary")
+        for word in ("--metric", name)
+    ]
+    text = said(capsys, runs, *asked, "--compare", "beam", "greedy")
+    for name in ("bleu", "bleu lowercase", "rouge-1 stem", "rouge-l summary"):
+        assert re.search(rf"^  {name} 100\.00 - ", text, re.MULTILINE), name
+    assert "|case:lc|" in text
+    (written,) = json.loads((runs / "scores.json").read_text())
+    columns = written["modes"]["plain"]["AR greedy"].keys()
+    assert columns >= {"bleu", "bleu lowercase", "rouge-1 stem", "rouge-1 summary"}
+
+
+def test_two_metrics_with_numbers_of_one_name_are_refused(runs, capsys):
+    message = refused(capsys, runs, "--metric", "rouge", "--metric", "qg_rouge")
+    assert message == "--metric: qg_rouge and one before it both give rouge-l; one only"
+
+
+@pytest.mark.parametrize(
+    ("beside", "why"),
+    [
+        ([1], "must be one table, got [1]"),
+        ({"task": 5}, "'task' must be a text, got 5"),
+        ({"task": "docsum", "ms_per_sentence": "fast"}, "'ms_per_sentence' must be a number, got"),
+        ({"task": "docsum", "sentences": "4"}, "'sentences' must be a whole number, got '4'"),
+    ],
+)
+def test_settings_that_are_none_are_refused(runs, capsys, beside, why):
+    (runs / "test.beam.json").write_text(json.dumps(beside))
+    assert f"test.beam.json: {why}" in refused(capsys, runs)
+
+
+def test_half_a_letter_is_refused_by_its_line(runs, capsys):
+    path = runs / "test.beam.jsonl"
+    path.write_text(path.read_text().replace('Close the file.", "ref', 'Close \\ud83d", "ref', 1))
+    assert "test.beam.jsonl:2: 'prediction' has half of a surrogate pair" in refused(capsys, path)
 
 
 def test_two_runs_of_one_algorithm_keep_their_rows(corpus, capsys):
@@ -241,7 +296,7 @@ def test_predictions_with_other_references_are_refused(runs, corpus, capsys):
     path.write_text(path.read_text().replace('["Size of a file."]', '["Size of a fire."]'))
     message = f"{path}:3: id 'm.2' has other references than "
     assert refused(capsys, path, "--data", corpus) == message + "docsum's test split"
-    assert refused(capsys, runs).endswith("has other references than test.beam.jsonl")
+    assert refused(capsys, runs).endswith(f"has other references than {runs / 'test.beam.jsonl'}")
 
 
 def test_predictions_without_references_are_refused_or_get_those_of_the_data(runs, corpus, capsys):

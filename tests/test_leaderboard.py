@@ -276,10 +276,13 @@ def test_predictions_of_a_part_of_the_test_set_are_scored_but_not_sent_in(tmp_pa
     assert not (folder / "submission" / "beam" / "xsum.easy.test").exists()
 
 
-def test_a_prediction_of_two_lines_cannot_be_sent_in(tmp_path, capsys):
+@pytest.mark.parametrize("end", [r"\n", r"\r"])  # the official readers break at both
+def test_a_prediction_of_two_lines_cannot_be_sent_in(tmp_path, capsys, end):
     folder = answers(tmp_path, ["coqa"])
     place = folder / "coqa" / "predictions" / "test.beam.jsonl"
-    place.write_text(place.read_text().replace('"prediction": "a map"', r'"prediction": "a\nmap"'))
+    place.write_text(
+        place.read_text().replace('"prediction": "a map"', rf'"prediction": "a{end}map"')
+    )
     assert "test.beam.jsonl:2: a prediction has a line break" in refused(capsys, "glge", folder)
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from finetune.pairs import lines
 from finetune.tasks import scitldr
+from januslm.config import Refused
 from januslm.metrics import rouge
 from januslm.metrics._porter import stem
 
@@ -109,6 +110,23 @@ def test_irregular_words_go_to_their_base_form_before_the_stemmer_sees_them(tmp_
     rouge.irregular.cache_clear()
     scores = rouge.score(["worse"], [["bad"]], stem=True, exceptions=str(tmp_path))
     assert scores["rouge-1"] == 100
+
+
+def test_of_a_word_that_a_list_has_twice_the_last_line_counts(tmp_path):
+    """As in the script's buildExeptionDB.pl; WordNet's adj.exc has "offer off", "offer offer"."""
+    (tmp_path / "adj.exc").write_text("offer off\n\noffer offer\n")
+    (tmp_path / "noun.exc").write_text("offer offering\n")
+    assert rouge.irregular(str(tmp_path)) == {"offer": "offer"}
+    with pytest.raises(Refused, match="give stem=true too"):
+        rouge.score(["offer"], [["offer"]], exceptions=str(tmp_path))
+    (tmp_path / "verb.exc").write_bytes("ging geh\xf6rt\n".encode("latin-1"))
+    rouge.irregular.cache_clear()
+    with pytest.raises(Refused, match=r"verb\.exc is not UTF-8"):
+        rouge.irregular(str(tmp_path))
+
+
+def test_only_ascii_letters_are_words_before_and_after_lower_case():
+    assert rouge.words("\u0130stanbul 300 \u212a") == ["stanbul", "300"]
 
 
 def test_rouge_of_several_references_is_the_best_one():

@@ -56,13 +56,19 @@ def total(sums: np.ndarray, *, mode: str = "sacre", lowercase: bool = False) -> 
     )
 
 
-def signature(predictions: list[str], references: list[list[str]], *, mode: str = "sacre") -> str:
+def signature(
+    predictions: list[str],
+    references: list[list[str]],
+    *,
+    mode: str = "sacre",
+    lowercase: bool = False,
+) -> str:
     """What was computed, in sacreBLEU's own words, with "compound|" before it in that mode.
 
     It ends with a doubt where the references look raw and the mode is for tokenized text.
     """
     ours, theirs = _texts(predictions, references, mode)
-    metric = _metric(mode, False)
+    metric = _metric(mode, lowercase)
     if ours:
         metric.corpus_score(ours, [list(stream) for stream in zip_longest(*theirs)])
     told = ("compound|" if mode == "compound" else "") + str(metric.get_signature())

@@ -1,6 +1,7 @@
 """METEOR 1.5, the Java program, through the optional package pycocoevalcap."""
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -83,7 +84,7 @@ def _aligned(predictions: list[str], references: list[list[str]]) -> list[list[s
         rows = []
         for prediction, several in zip(predictions, references, strict=True):
             line = " ||| ".join(["SCORE", *map(_plain, several), _plain(prediction)])
-            rows.append(_asked(java, line).split())
+            rows.append(_numbers(_asked(java, line)))
         java.stdin.close()
     return rows
 
@@ -97,8 +98,17 @@ def _asked(java: subprocess.Popen, line: str) -> str:
         answer = java.stdout.readline().strip()
     if not answer:
         java.kill()
+        with suppress(BrokenPipeError):  # else Popen would meet it again while it leaves
+            java.stdin.close()
         raise Refused(f"meteor: java gave no answer; try `{' '.join(COMMAND)}` in {folder()}")
     return answer
+
+
+def _numbers(answer: str) -> list[str]:
+    found = answer.split()
+    if len(found) != 23 or not all(re.fullmatch(r"[-+.\deE]+", number) for number in found):
+        raise Refused(f"meteor: java answered {answer!r:.80} in place of 23 numbers")
+    return found
 
 
 def _plain(text: str) -> str:

@@ -44,6 +44,8 @@ def each(
     """The same per line: float64 [lines] in percent for each name."""
     if level not in LEVELS:
         raise Refused(f"rouge: level must be one of {', '.join(LEVELS)}, got {level!r}")
+    if exceptions and not stem:
+        raise Refused("rouge: exceptions says how words are stemmed: give stem=true too")
     known = irregular(exceptions) if exceptions else {}
     values: dict[str, list[float]] = {"rouge-1": [], "rouge-2": [], "rouge-l": []}
     for prediction, several in zip(predictions, references, strict=True):
@@ -59,7 +61,7 @@ def each(
 
 def words(text: str, stem: bool = False, exceptions: dict[str, str] | None = None) -> list[str]:
     """Runs of ASCII letters and digits in lower case, stemmed or not."""
-    found = re.findall(r"[a-z0-9]+", text.lower())
+    found = [word.lower() for word in re.findall(r"[A-Za-z0-9]+", text)]
     if not stem:
         return found
     known = exceptions or {}
@@ -77,10 +79,13 @@ def irregular(place: str) -> dict[str, str]:
         )
     forms: dict[str, str] = {}
     for file in files:
-        for line in file.read_text(encoding="utf-8").splitlines():
-            word, *bases = line.replace("|", " ").split()
-            if bases:
-                forms.setdefault(word, bases[0])
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except ValueError:
+            raise Refused(f"rouge: exceptions: {file} is not UTF-8") from None
+        split = [line.replace("|", " ").split() for line in lines]
+        # As the script's own: the last line of a word counts, the first file that has it.
+        forms = {words[0]: words[1] for words in split if len(words) > 1} | forms
     return forms
 
 

@@ -177,7 +177,7 @@ demo() {
 # Decode the demo's test texts unless predictions newer than the model are there.
 decode_once() {
     local folder=$1 algorithm=$2 options=${3:-} out
-    out=$folder/predictions/test.$algorithm${options:+.${options/=/-}}.jsonl
+    out=$folder/predictions/test.$algorithm.limit-200${options:+.${options/=/-}}.jsonl
     if [[ $out -nt $folder/export/model.safetensors ]]; then
         printf 'reused: %s\n' "$out"
         return

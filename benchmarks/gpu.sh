@@ -4,7 +4,7 @@
 #   check   FlexAttention and bf16 against the dense plan and fp32, captured graphs against plain passes; core tests
 #   curves  JANUS' validation losses with FlexAttention and dense, in bf16 and fp32, 200 updates side by side
 #   rows    the rows of benchmarks/multi30k.py named in $ROWS, all at the same time on one GPU, for at most $SECONDS_ROWS
-#   speed   decoding against Hugging Face, and the trained $SPEED_RUN, with captured graphs and without
+#   speed   decoding against Hugging Face, and with captured graphs and without; the trained $SPEED_RUN with them
 #
 # PYTHON has torch and the packages of pyproject.toml; $JANUSLM_DATA and corpora/multi30k/tokenizer.json are needed by
 # all but the first part.  Results: benchmarks/results/, copied to $OUT if that is set; logs beside the runs.

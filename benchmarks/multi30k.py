@@ -148,6 +148,7 @@ def table() -> str:
             lines.append(
                 f"{name:42}{value:>14}{told['ms_per_sentence']:13.1f}{told['passes']:8.1f}"
             )
+    lines.append("ms: by the clock, each alone; ratios are taken by benchmarks.decode_speed --run")
     lines += ["", *_settled(found), "", *_claims(found)]
     return "\n".join(lines)
 
@@ -192,6 +193,8 @@ def _claims(found: dict) -> list[str]:
 
 def _named(text: str) -> tuple[str, int, Path]:
     row, seed = re.fullmatch(r"(.*?)(?:-(\d+))?", text).groups()
+    if seed and int(seed) < 2:
+        raise Refused(f"{text!r}: seed 1 is the row without a number, others are 2 and up")
     if row not in ROWS:
         raise Refused(f"no row {row!r}{suggest(row, ROWS)}")
     return row, int(seed or 1), ROOT / "runs" / "multi30k" / text

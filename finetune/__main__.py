@@ -195,7 +195,7 @@ def _inherit(table: dict, inherited: dict) -> dict:
 def _fits(data: Data, model: Config, where: str) -> None:
     # One place more than the target: with query_position "target" an EOS comes first.
     for key, need in (("max_source", data.max_source), ("max_target", data.max_target + 1)):
-        if model.positions != "rotary" and need > model.max_positions:
+        if need > model.max_positions:
             raise Refused(
                 f"{where}: data.{key} = {getattr(data, key)} does not fit model.max_positions = "
                 f"{model.max_positions}"

@@ -21,6 +21,7 @@ from januslm.reading import Reader
 
 SPOKEN = 3.0  # seconds between two lines of progress
 ALGORITHMS = "januslm.decoding"
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,11 @@ class Written:
 
 def load(
     run: str | Path, task: str | None = None, data: str | None = None, threads: int | None = None,
-    graphs: bool = False,
+    graphs: bool = False, precision: str | None = None,
 ) -> Trained:  # fmt: skip
-    """A run's model on the GPU in bf16 where there is one, else in fp32 on some CPU threads.
+    """A run's model on the GPU where there is one, in bf16, else on some CPU threads, in fp32.
 
+    precision: one of PRECISIONS in place of that.
     task, data: others than the run was trained with.  graphs: capture passes (januslm.graphs).
     Refused for what is not an exported model, where the task or its data is not known, and for
     graphs without a GPU.
@@ -76,10 +78,12 @@ def load(
         raise Refused(f"{saved.folder}: does not say where the data lies; name it with --data")
     told, special = {"name": saved.objective, **saved.options}, saved.tokenizer.special
     objective = learner.settle(told, {}, learner.Loss(), "nmt", special, str(saved.folder))
-    model = saved.model.cuda().bfloat16() if gpu else saved.model  # bf16 is slower on the CPU
+    kind = PRECISIONS[precision or ("bf16" if gpu else "fp32")]  # bf16 is slower on the CPU
+    model = saved.model.to("cuda" if gpu else "cpu", kind)
     most = saved.model.config.max_positions
     limits = Limits(about.get("max_source", most), about.get("max_target", most), "cut")
-    reader = Graphed(model, objective) if graphs else Reader(model, objective, packed=not gpu)
+    packed = not gpu and kind == torch.float32
+    reader = Graphed(model, objective) if graphs else Reader(model, objective, packed=packed)
     return Trained(saved, folder.find("finetune.tasks", name), Path(root), reader, limits)
 
 

@@ -61,6 +61,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--graphs", action="store_true", help="CUDA: capture passes and replay them"
     )
+    parser.add_argument(
+        "--precision", help="fp32 or bf16 (default: bf16 on a GPU, where --verify may then find "
+        "near ties that fall otherwise; else fp32)",
+    )  # fmt: skip
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     parser.add_argument(
         "--out", type=Path, help="default: RUN/predictions/SPLIT.ALGORITHM....jsonl"
@@ -74,7 +78,9 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
     Returns the path of the predictions, and whether --verify found nothing (True without it).
     """
     _check(options)
-    trained = decode.load(options.run, options.task, options.data, options.threads, options.graphs)
+    trained = decode.load(
+        options.run, options.task, options.data, options.threads, options.graphs, options.precision
+    )
     algorithm = folder.find(decode.ALGORITHMS, options.algorithm)
     given = decode.changes(options.options)
     settings = decode.settings(trained.task, algorithm, given)
@@ -92,7 +98,9 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
         "algorithm": options.algorithm, "settings": settings,
         "checkpoint": str(trained.saved.folder), "task": trained.task.__name__.rpartition(".")[2],
         "split": options.split, "data": str(trained.root), "sentences": len(pairs),
-        "batch": options.batch, "graphs": options.graphs, "threads": torch.get_num_threads(),
+        "batch": options.batch, "graphs": options.graphs,
+        "precision": str(trained.reader.model.embedding.weight.dtype).partition(".")[2],
+        "threads": torch.get_num_threads(),
         "seconds": mine.seconds, "cpu_seconds": mine.cpu_seconds,
         "ms_per_sentence": 1000 * mine.seconds / len(pairs), "tokens": mine.tokens,
         "passes": mine.passes, "truncated": counts["sources cut"], "limit": options.limit,
@@ -109,6 +117,9 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
 
 def _check(options: argparse.Namespace) -> None:
     decode.check(options, "limit", "batch", "threads")
+    if options.precision not in (None, *decode.PRECISIONS):
+        kinds = " or ".join(decode.PRECISIONS)
+        raise Refused(f"--precision must be {kinds}, got {options.precision!r}")
     if options.longer not in LONGER:
         raise Refused(f"--longer must be one of {', '.join(LONGER)}, got {options.longer!r}")
     if options.verify and options.algorithm != "speculative":
@@ -121,12 +132,16 @@ def _check(options: argparse.Namespace) -> None:
 def _place(options: argparse.Namespace, given: dict) -> Path:
     run = Path(options.run)
     run = run.parent if run.name == "export" else run
-    name = ".".join([options.split, options.algorithm, *(f"{k}-{v}" for k, v in given.items())])
+    given = {"task": options.task, "limit": options.limit} | given
+    told = [f"{k}-{v}" for k, v in given.items() if v is not None]
+    name = ".".join([options.split, options.algorithm, *told])
     return run / "predictions" / f"{name}.jsonl"
 
 
 def _writable(out: Path) -> Path:
     """The hidden file beside `out` that is written first; Refused, before hours of decoding."""
+    if out.suffix == ".json":
+        raise Refused(f"{out}: settings and times go to the .json; give a file of lines, .jsonl")
     aside = out.with_name(f".{out.name}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -62,7 +62,7 @@ def settle(run: Run, where: str, ds: str = "") -> Callable[[World], tuple[Plan, 
     """
     tokenizer = Tokenizer.load(run.tokenizer)
     model_config = configure(run.model, tokenizer.size, f"{where}: model")
-    if model_config.positions != "rotary" and run.data.length + 1 > model_config.max_positions:
+    if run.data.length + 1 > model_config.max_positions:
         raise Refused(
             f"{where}: data.length {run.data.length} needs model.max_positions of at least "
             f"{run.data.length + 1}, got {model_config.max_positions}"

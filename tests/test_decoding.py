@@ -186,6 +186,32 @@ def test_no_ngram_comes_twice_and_lengths_are_kept(way):
             assert len(set(itertools.pairwise(words))) == len(words) - 1
 
 
+@pytest.mark.parametrize("way", [greedy, beam, speculative, sample])
+def test_a_text_ends_where_the_rules_leave_no_word(way):
+    """Four words, none twice, at least six: after the fourth only the end is left."""
+    for output in way.decode(
+        Table(), SOURCES, SPECIAL, no_repeat_ngram=1, min_length=6, max_length=8
+    ):
+        assert sorted(output.tokens.tolist()) == sorted(WORDS)
+        assert np.isfinite(output.score)
+
+
+def test_a_least_length_is_refused_whatever_the_batch():
+    limits = dict(min_length=4, max_length=1, max_ratio=0.8)
+    for some in (SOURCES[:1], SOURCES[4:], SOURCES):
+        with pytest.raises(Refused, match="min_length 4 is above the longest possible output, 1"):
+            greedy.decode(Table(), some, SPECIAL, **limits)
+
+
+@pytest.mark.parametrize("rescore", [False, True])
+def test_lengths_around_the_longest_give_no_text_twice(rescore):
+    for output in mask_predict.decode(
+        Table(), SOURCES, SPECIAL, iterations=2, length_beam=20, lengths="around", rescore=rescore
+    ):
+        texts = [tuple(one.tokens) for one in (output, *output.others)]
+        assert len(set(texts)) == len(texts) > 1
+
+
 def plain_mask_predict(table, source, iterations, lengths):
     """The algorithm as it is described, one canvas at a time."""
     best = (-np.inf, None)

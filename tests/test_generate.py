@@ -135,7 +135,7 @@ def test_predictions_come_in_the_order_of_the_test_set(root, said):  # noqa: F81
     run = teach(root)
     said(run, "--batch", "2", "--limit", "5")
     pairs = list(iwslt14.read(root, "test"))[:5]
-    made = rows(run / "predictions" / "test.greedy.jsonl")
+    made = rows(run / "predictions" / "test.greedy.limit-5.jsonl")
     assert [(r["id"], r["source"], r["references"]) for r in made] == [
         (p.id, p.source, list(p.targets)) for p in pairs
     ]
@@ -172,6 +172,14 @@ def test_a_long_source_is_cut_and_counted_or_refused(root, said, refused):  # no
         (("--algorithm", "beam", "beam=2", "n_best=3"), "n_best 3 is more than beam 2 can give"),
         (("--algorithm", "sample", "top_p=1.5"), "sample: top_p must be more than 0 and at most 1"),
         (("max_length=3", "min_length=4"), "min_length 4 is above the longest possible output, 3"),
+        (("max_ratio=inf",), "greedy: max_ratio must be at least 0 and at most 1000, got inf"),
+        (("--algorithm", "beam", "length_penalty=1000"), "must be at least -10 and at most 10"),
+        (("--algorithm", "beam", "length_penalty=nan"), "length_penalty must be at least -10"),
+        (("--algorithm", "sample", "seed=-1"), "sample: seed must be at least 0"),
+        (("--algorithm", "sample", "temperature=inf"), "temperature must be at least 0.001 and"),
+        (("--algorithm", "semi", "block=1000000000000"), "semi: block must be at least 1 and at"),
+        (("--out", "{root}/x.json"), "x.json: settings and times go to the .json"),
+        (("--precision", "fp16"), "--precision must be fp32 or bf16, got 'fp16'"),
         (("verify",), "'verify' is not a change: write key=value"),
         (("--verify",), "--verify compares --algorithm speculative with greedy; the algorithm"),
         (("--longer", "skip"), "--longer must be one of cut, refuse, got 'skip'"),

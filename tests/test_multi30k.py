@@ -56,5 +56,7 @@ def test_the_table_has_every_record():
 def test_an_unknown_row_and_a_run_not_ended_are_refused(tmp_path):
     with pytest.raises(Refused, match=r"no row 'jnus'; there are .* Did you mean 'janus'"):
         multi30k._named("jnus")
+    with pytest.raises(Refused, match="seed 1 is the row without a number"):
+        multi30k._named("janus-1")
     with pytest.raises(Refused, match="is not trained to its end"):
         multi30k.score("ar", 1, tmp_path)

@@ -100,8 +100,9 @@ class Board:
 
 
 def ranked(outputs: list[Output]) -> Output:
-    """The best, with the rest of them as its others."""
-    best, *others = sorted(outputs, key=lambda output: -output.score)
+    """The best, with the rest of them as its others; no text twice (`around` may cut lengths)."""
+    texts = {output.tokens.tobytes(): output for output in reversed(outputs)}
+    best, *others = sorted(reversed(texts.values()), key=lambda output: -output.score)
     return replace(best, others=tuple(others))
 
 

@@ -31,8 +31,12 @@ class Rules:
         return self.by_count(scores, written.shape[-1])
 
     def by_count(self, scores: Tensor, count: int | Tensor) -> Tensor:
-        """The rules that need only the number of words so far: one, or int64 [B, W]."""
+        """The rules that need only the number of words so far: one, or int64 [B, W].
+
+        Where they and the n-grams together leave nothing, the text ends.
+        """
         s = self.special
+        ends = scores[..., s.eos].clone() if self.no_repeat_ngram else None
         scores[..., [s.bos, s.pad, s.unk, s.mask]] = -torch.inf
         if isinstance(count, int):
             if count < self.min_length:
@@ -45,6 +49,9 @@ class Rules:
             end = scores[..., s.eos].clone()
             scores.masked_fill_(full[..., None], -torch.inf)
             scores[..., s.eos] = end
+        if ends is not None:
+            stuck = scores.amax(-1) == -torch.inf
+            scores[..., s.eos] = torch.where(stuck, ends, scores[..., s.eos])
         return scores
 
     def keep(self, chosen: Tensor) -> "Rules":
@@ -58,11 +65,11 @@ def rules(
 ) -> Rules:  # fmt: skip
     """Rules with limits of max_length + max_ratio * source tokens (fairseq's max_len_b and _a)."""
     limit = [min(max_length + int(max_ratio * len(s)), reader.most_words) for s in sources]
-    if min_length > min(limit):
+    if min_length > (most := min(max_length, reader.most_words)):  # the same for every batch
         raise Refused(
-            f"decode: min_length {min_length} is above the longest possible output, {min(limit)} "
-            f"words (max_length {max_length}, max_ratio {max_ratio}, positions "
-            f"{reader.most_words})"
+            f"decode: min_length {min_length} is above the longest possible output, {most} words "
+            f"(max_length {max_length}, positions {reader.most_words}; what max_ratio adds does "
+            "not count)"
         )
     return Rules(special, torch.tensor(limit, device=device), min_length, no_repeat_ngram)
 

@@ -21,7 +21,7 @@ def decode(
     special,
     *,
     beam: Annotated[int, Allowed(low=1)] = 5,
-    length_penalty: float = 1.0,
+    length_penalty: Annotated[float, Allowed(low=-10, high=10)] = 1.0,
     min_length: Count = 0,
     max_length: Length = 200,
     max_ratio: Ratio = 0.0,

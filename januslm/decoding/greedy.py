@@ -10,9 +10,10 @@ from januslm.config import Allowed
 from januslm.decoding import Output
 from januslm.decoding._rules import log_p, rules, top, worth_compacting
 
-Count = Annotated[int, Allowed(low=0)]
-Length = Annotated[int, Allowed(low=1)]
-Ratio = Annotated[float, Allowed(low=0)]
+MOST = 1 << 31  # of what is counted: beyond it, products would leave int64
+Count = Annotated[int, Allowed(low=0, high=MOST)]
+Length = Annotated[int, Allowed(low=1, high=MOST)]
+Ratio = Annotated[float, Allowed(low=0, high=1000)]
 
 
 @torch.inference_mode()
@@ -27,8 +28,9 @@ def decode(
     no_repeat_ngram: Count = 0,
     doubled_cache: bool = False,
 ) -> list[Output]:
-    """At most max_length + max_ratio * source words each; the score is log p per word, EOS too.
+    """At most max_length + max_ratio * source tokens (with BOS and EOS) words each.
 
+    The score is log p per word, EOS too.
     doubled_cache: read as JANUS' published code does (Reader.doubled).
     """
     reader.must_write("word by word")

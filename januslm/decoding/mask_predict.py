@@ -5,16 +5,15 @@ Mask-Predict (Ghazvininejad 2019), with JANUS' choices of length as an option.
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from januslm.config import Allowed
 from januslm.decoding import Output
 from januslm.decoding._board import Beam, Board, Choice, candidates, ranked, write
 from januslm.decoding._rules import log_p
+from januslm.decoding.greedy import Length
 
 RESCORED = 8  # sentences whose logits are in memory at a time
 
@@ -25,7 +24,7 @@ def decode(
     sources: Sequence[np.ndarray],
     special,
     *,
-    iterations: Annotated[int, Allowed(low=1)] = 10,
+    iterations: Length = 10,
     length_beam: Beam = 3,
     lengths: Choice = "topk",
     early_stop: bool = False,
@@ -72,6 +71,8 @@ def rescored(reader, state, outputs: list[Output], special) -> list[Output]:
     for start in range(0, len(outputs), RESCORED):
         some = outputs[start : start + RESCORED]
         texts = [[np.append(o.tokens, special.eos) for o in (best, *best.others)] for best in some]
+        width = max(map(len, texts))
+        texts = [row + row[-1:] * (width - len(row)) for row in texts]
         most = max(len(text) for row in texts for text in row)
         goals = np.array([[np.pad(text, (0, most - len(text))) for text in row] for row in texts])
         goals = torch.from_numpy(goals).to(state.length_scores.device)

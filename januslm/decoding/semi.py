@@ -1,14 +1,13 @@
 """Block by block: a pass writes all that is missing and keeps the next few words from the left."""
 
 from collections.abc import Sequence
-from typing import Annotated
 
 import numpy as np
 import torch
 
-from januslm.config import Allowed
 from januslm.decoding import Output
 from januslm.decoding._board import Beam, Choice, candidates, write
+from januslm.decoding.greedy import Length
 
 
 @torch.inference_mode()
@@ -17,11 +16,11 @@ def decode(
     sources: Sequence[np.ndarray],
     special,
     *,
-    block: Annotated[int, Allowed(low=1)] = 4,
+    block: Length = 4,
     length_beam: Beam = 1,
     lengths: Choice = "topk",
 ) -> list[Output]:
-    """A text of n words takes n / block passes; a word reads the blocks before it."""
+    """n words (CMLM's EOS among them) take n / block passes; a word reads the blocks before it."""
     reader.must_write("all at once")
     state = reader.start(sources)
     tried = candidates(state.length_scores, length_beam, lengths, reader.most_length)

@@ -5,6 +5,7 @@ source by a keyed permutation of the whole epoch.  No list of indices exists any
 of ranks, any step and any resume see the same global order.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import gcd
 
@@ -175,3 +176,16 @@ class Sampler:
                 inside_here = inside[mine].astype(np.uint64)
                 index[mine] = permute(inside_here, self.sizes[number], key).astype(np.int64)
         return source, index, epoch
+
+
+def portions(
+    samples: int, updates: int, batch: int, accumulate: int, rank: int, world: int
+) -> Iterator[list[np.ndarray]]:
+    """For each of the next updates, the sample ids of this rank's micro batches.
+
+    The samples of an update depend on how many came before, not on the number of ranks.
+    """
+    parts = world * accumulate
+    cuts = [batch * part // parts for part in range(parts + 1)]
+    for first in range(samples, samples + updates * batch, batch):
+        yield [np.arange(first + cuts[i], first + cuts[i + 1]) for i in range(rank, parts, world)]

@@ -5,13 +5,14 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
 
-import numpy as np
 import torch
+from numpy import ndarray
 from torch import nn
 
 from januslm.ahead import ahead
@@ -22,6 +23,7 @@ from januslm.engine import RESUME, Engine, Optimizer, Values, World, read
 from januslm.log import Log, duration
 from januslm.machine import asked_to_stop, memory, peak_flops
 from januslm.rundir import exported, mark, opened
+from januslm.sampler import portions
 from januslm.schedule import Schedule, check, rate
 
 SPOKEN = 5.0  # seconds between two lines for people
@@ -42,6 +44,7 @@ class Train:
     keep: int = one(2, low=1)  # checkpoints that stay on the disk
     export: str = one("end", choices=("end", "save"))  # when to write export/model.safetensors
     exports: int = one(0, low=0)  # more than 0: at each save, and so many stay, for averaging
+    workers: int | None = one(None, low=0)  # processes that pack, per rank; 0: a thread; GPUs: 1
     bad_steps: int = one(10, low=1)  # updates in a row that may be skipped as not finite
     peak_flops: float | None = one(None, above=0)  # per process, for the utilisation; else measured
 
@@ -70,8 +73,8 @@ class Work(Protocol):
 
     def weights_at(self, step: int) -> dict[str, float]: ...  # an update; the first is 1
 
-    def batches(self, ids: np.ndarray) -> Batch:
-        """One micro batch of samples (int64), in a thread: torch's global generator is taboo."""
+    def batches(self, ids: ndarray) -> Batch:
+        """One micro batch of samples (int64), in a thread or a process: no global generator."""
 
     def samples(self, module: nn.Module) -> str | None:
         """Decoded validation text as markdown; rank 0 only."""
@@ -155,7 +158,7 @@ class _Run:
         steps = self.settings.steps
         if not self.step:
             self.validate()
-        with asked_to_stop() as asked, ahead(self.portions()) as batches:
+        with asked_to_stop() as asked, self.batches() as batches:
             while self.step < steps:
                 self.update(batches)
                 stop = self.engine.reduce({"stop": len(asked)}, largest=True)["stop"] > 0
@@ -179,18 +182,15 @@ class _Run:
     def outcome(self, code: int) -> Outcome:
         return Outcome(code, self.step, self.result["loss"], self.validation)
 
-    def portions(self) -> Iterator[list[Batch]]:
-        """The micro batches of this rank for each update to come.
-
-        The samples of an update depend on how many came before, not on the number of ranks.
-        """
-        samples, s, size = self.samples, self.settings, self.world.size
-        parts = size * s.accumulate
-        for _ in range(self.step, s.steps):
-            mine = range(self.world.rank, parts, size)
-            ends = [(s.batch * part // parts, s.batch * (part + 1) // parts) for part in mine]
-            yield [self.work.batches(np.arange(samples + a, samples + b)) for a, b in ends]
-            samples += s.batch
+    def batches(self) -> AbstractContextManager[Iterator[list[Batch]]]:
+        """The micro batches of this rank for each update to come, packed while others train."""
+        workers = self.settings.workers
+        if workers is None:  # a GPU waits for each kernel this interpreter launches
+            workers = int(self.engine.device.type == "cuda")
+        s, world = self.settings, self.world
+        left = s.steps - self.step
+        mine = portions(self.samples, left, s.batch, s.accumulate, world.rank, world.size)
+        return ahead(lambda ids: [self.work.batches(part) for part in ids], mine, workers)
 
     def update(self, batches: Iterator[list[Batch]]) -> None:
         began = time.monotonic()

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from januslm.config import Refused
-from januslm.sampler import BLOCK, Sampler, schedule
+from januslm.sampler import BLOCK, Sampler, portions, schedule
 
 SEEDS = st.integers(0, 2**64 - 1)
 
@@ -118,3 +118,18 @@ def test_impossible_mixes_are_refused(sizes, weights, message):
 def test_a_batch_that_ranks_cannot_share_equally_is_refused():
     with pytest.raises(Refused, match="batch of 10 cannot be shared by 3 ranks"):
         Sampler([10], [1], seed=0).ids(0, 10, 0, 3)
+
+
+@given(
+    batch=st.integers(1, 40), world=st.integers(1, 5), accumulate=st.integers(1, 4),
+    before=st.integers(0, 100), updates=st.integers(0, 4),
+)  # fmt: skip
+def test_ranks_share_each_update_whatever_their_number(batch, world, accumulate, before, updates):
+    of = [list(portions(before, updates, batch, accumulate, r, world)) for r in range(world)]
+    assert {len(mine) for mine in of} == {updates}
+    for update in range(updates):
+        taken = [part for mine in of for part in mine[update]]
+        assert len(taken) == world * accumulate
+        ids = sorted(np.concatenate(taken).tolist())
+        assert ids == list(range(before + update * batch, before + (update + 1) * batch))
+        assert max(map(len, taken)) - min(map(len, taken)) <= 1

@@ -1,5 +1,7 @@
 """What would break: a run in another run's folder, batches out of order, a thread left behind."""
 
+import multiprocessing
+import os
 import threading
 
 import pytest
@@ -50,20 +52,36 @@ def test_an_export_takes_the_place_of_the_former_one_or_leaves_it(tmp_path):
     assert (tmp_path / "export" / "model").read_text() == "two"
 
 
-def test_items_made_ahead_keep_their_order_and_their_errors():
-    def items():
-        yield from range(20)
-        raise OSError("no more")
+def refusing_20(key: int) -> torch.Tensor:
+    if key == 20:
+        raise Refused("no more")
+    return torch.full((key,), key)
 
-    with ahead(items()) as taken:
-        assert [next(taken) for _ in range(20)] == list(range(20))
-        with pytest.raises(OSError, match="no more"):
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_items_made_ahead_keep_their_order_and_their_errors(workers):
+    random = torch.get_rng_state()
+    with ahead(refusing_20, iter(range(30)), workers) as taken:
+        assert [next(taken).tolist() for _ in range(20)] == [[key] * key for key in range(20)]
+        with pytest.raises(Refused, match=r"^no more$"):
             next(taken)
-    with ahead(iter(range(20))) as taken:
-        assert [next(taken) for _ in range(5)] == list(range(5))
+    with ahead(refusing_20, iter(range(20)), workers) as taken:
+        assert [len(next(taken)) for _ in range(5)] == list(range(5))
     assert not [thread for thread in threading.enumerate() if thread.name == "ahead"]
-    with ahead(iter(range(20))) as taken:
-        assert list(taken) == list(range(20))
+    assert not multiprocessing.active_children()
+    with ahead(refusing_20, range(20), workers) as taken:
+        assert [len(item) for item in taken] == list(range(20))
+    assert torch.equal(torch.get_rng_state(), random), "the run's random numbers are its own"
+
+
+def test_a_packing_process_that_dies_is_told():
+    def dies(key: int) -> int:
+        if key == 3:
+            os._exit(7)
+        return key
+
+    with ahead(dies, range(9), 1) as taken, pytest.raises(RuntimeError, match="exited"):
+        list(taken)
 
 
 def test_a_resumed_log_has_every_step_once(tmp_path):

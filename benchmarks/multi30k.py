@@ -120,6 +120,7 @@ def score(row: str, seed: int, folder: Path) -> Path:
     name = f"multi30k_{row}" + (f"-{seed}" if seed > 1 else "")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config["data"].pop("root")  # a place on this machine
+    config["out"] = str(folder.relative_to(ROOT))
     np.savez_compressed(FOLDER / f"{name}.npz", **lines)
     facts = {"row": row, "seed": seed, "changes": ROWS[row][1], "ways": counted}
     return record(name, facts | {"validation": validation, "config": config})

@@ -102,6 +102,19 @@ hand_over() {
     done
 }
 
+# Refuse a hostfile that is not there, with which DeepSpeed would train on this machine alone, and
+# one that it does not understand.
+check_hosts() {
+    [[ -f $hostfile ]] || fail "$hostfile: no such file"
+    awk -v file="$hostfile" '
+        NF == 0 || $1 ~ /^#/ { next }
+        $2 !~ /^slots=[1-9][0-9]*$/ { printf "error: %s:%d: must be \"host slots=N\", got \"%s\"\n", file, NR, $0; bad = 1; exit }
+        $1 in seen { printf "error: %s:%d: host %s comes twice\n", file, NR, $1; bad = 1; exit }
+        { seen[$1]; hosts++ }
+        END { if (!bad && !hosts) { printf "error: %s: names no host\n", file; bad = 1 } exit bad }
+    ' "$hostfile" >&2 || exit 2
+}
+
 # train MODULE RUN.toml ...: under DeepSpeed, with its exit code replaced by what the run itself says.
 train() {
     local module=$1 file port report pid code=0 processes=${gpus:-} began=$SECONDS
@@ -109,6 +122,7 @@ train() {
     [[ $# -ge 1 ]] || fail "which run? ./launch.sh $module $module/runs/NAME.toml [key=value ...]"
     file=$1; shift
     [[ -f $file || $dry ]] || fail "$file: no such run file; there are $(cd "$module/runs" && echo *)"
+    [[ ! $hostfile || $dry ]] || check_hosts
     [[ $processes || $hostfile ]] || { has_gpu || processes=1; }
     if [[ ! ${OMP_NUM_THREADS:-} && $processes ]]; then
         export OMP_NUM_THREADS=$(( ($(nproc) + processes - 1) / processes ))

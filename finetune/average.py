@@ -1,12 +1,12 @@
 """Average some exports of a run: `python -m finetune.average RUN OUT --last N` or `--best N`."""
 
 import argparse
-import json
 import math
 import sys
 from pathlib import Path
 
-from januslm.config import Refused, plain, suggest
+from finetune.pairs import records
+from januslm.config import Refused, answered, plain, suggest
 from januslm.interop import native
 from januslm.rundir import EXPORTS, difference
 
@@ -27,17 +27,16 @@ def main() -> int:
         help="for --best: a number of valid.jsonl, e.g. ce/next for AR, ce/mask for NAR (loss)",
     )  # fmt: skip
     options = parser.parse_intermixed_args()
-    try:
+
+    def command() -> None:
         if options.best is None:
             places = newest(options.run, options.last)
         else:
             places = best(options.run, options.best, options.by)
         names = average(options.run, places, options.out)
-    except Refused as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"wrote {options.out}: the mean of {', '.join(names)}")
-    return 0
+        print(f"wrote {options.out}: the mean of {', '.join(names)}")
+
+    return answered(command)
 
 
 def average(run: Path, places: list[Path], out: Path) -> list[str]:
@@ -76,7 +75,7 @@ def best(run: Path, count: int, by: str) -> list[Path]:
     """
     there = _exports(run, count, "--best")
     found = _validation(run / "valid.jsonl", by)
-    steps = {int(place.name.partition("-")[2]): place for place in there}
+    steps = {int(place.name.removeprefix("step-")): place for place in there}
     if missing := [step for step in steps if step not in found]:
         raise Refused(
             f"{run}: no validation at step {missing[0]}, which {EXPORTS}/ has; --best needs "
@@ -91,7 +90,7 @@ def _exports(run: Path, count: int, option: str) -> list[Path]:
         raise Refused(f"{option} must be at least 1, got {count}")
     if not run.is_dir():
         raise Refused(f"{run}: no such folder; a run's folder is its `out`")
-    there = sorted((run / EXPORTS).glob("step-*"))
+    there = sorted(one for one in (run / EXPORTS).glob("step-*") if one.name[5:].isdecimal())
     if len(there) < count:
         raise Refused(
             f"{run / EXPORTS}: {len(there)} exports there, {option} {count} asked for; a run keeps "
@@ -104,12 +103,15 @@ def _validation(path: Path, by: str) -> dict[int, float]:
     """Step -> the number `by`, of a run's valid.jsonl."""
     if not path.is_file():
         raise Refused(f"{path}: no such file, so the run has not validated")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    for row in rows:
+    found = {}
+    for number, row in enumerate(records(path, "step"), 1):
         if by not in row:
-            raise Refused(f"{path}: no number {by!r}{suggest(by, row.keys() - {'step'})}")
-    # A run that broke wrote NaN, which no comparison puts last.
-    return {row["step"]: row[by] if math.isfinite(row[by]) else math.inf for row in rows}
+            raise Refused(f"{path}:{number}: no number {by!r}{suggest(by, row.keys() - {'step'})}")
+        value = math.inf if row[by] is None else row[by]  # a run that broke writes null
+        if not isinstance(value, int | float):
+            raise Refused(f"{path}:{number}: {by!r} must be a number, got {value!r}")
+        found[row["step"]] = math.inf if math.isnan(value) else value
+    return found
 
 
 def _same(first: native.Saved, other: native.Saved) -> None:

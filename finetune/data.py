@@ -15,7 +15,7 @@ import numpy as np
 
 from finetune import pairs
 from finetune.pairs import Pair
-from januslm.config import Refused
+from januslm.config import Refused, json_table
 from januslm.sampler import Sampler
 from januslm.tokenizer import Tokenizer
 
@@ -49,7 +49,7 @@ def prepare(
     }  # fmt: skip
     done = folder / "counts.json"
     if done.exists():
-        before = json.loads(done.read_text())
+        before = _counts(done)
         if all(before.get(key) == value for key, value in about.items()):
             return before
         done.unlink()  # first: a stop in between must not leave it beside arrays of other texts
@@ -70,6 +70,14 @@ def prepare(
     aside.write_text(json.dumps(about, indent=1))
     os.replace(aside, done)
     return about
+
+
+def _counts(path: Path) -> dict:
+    """What was written when a split was prepared; {} if it is damaged: it is prepared again."""
+    try:
+        return json_table(path)
+    except Refused:
+        return {}
 
 
 def told(about: dict) -> str:

@@ -19,6 +19,7 @@ from januslm.graphs import Graphed
 from januslm.interop import native
 from januslm.reading import Reader
 
+THREADS = 1024  # more than any machine has cores for
 SPOKEN = 3.0  # seconds between two lines of progress
 ALGORITHMS = "januslm.decoding"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -88,11 +89,13 @@ def load(
 
 
 def check(options: argparse.Namespace, *counts: str) -> None:
-    """Refuse what is given and below 1."""
+    """Refuse what is given and below 1, and more threads than can be started."""
     for name in counts:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise Refused(f"--{name} must be at least 1, got {value}")
+    if options.threads is not None and options.threads > THREADS:
+        raise Refused(f"--threads must be at most {THREADS:,}, got {options.threads:,}")
 
 
 def changes(given: Sequence[str]) -> dict:

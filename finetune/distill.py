@@ -19,7 +19,7 @@ from finetune.data import sources
 from finetune.decode import Trained
 from finetune.pairs import MADE, Pair, records
 from januslm import folder
-from januslm.config import Refused
+from januslm.config import Refused, answered, json_table
 from januslm.decoding import beam
 from januslm.interop import native
 from januslm.log import duration
@@ -30,12 +30,7 @@ BEGUN, PORTIONS = "begun.json", ".portions"
 
 def main() -> int:
     options = _arguments()
-    try:
-        distill(options)
-    except Refused as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return answered(lambda: distill(options) and 0)
 
 
 def _arguments() -> argparse.Namespace:
@@ -95,8 +90,8 @@ def distill(options: argparse.Namespace) -> dict:
         "portion": options.portion,
     }  # fmt: skip
     if (out / MADE).is_file():
-        done = json.loads((out / MADE).read_text(encoding="utf-8"))
-        _same(done["about"], about, out)
+        done = json_table(out / MADE)
+        _same(done.get("about", {}), about, out)
         print(f"{out} is done: {_told(done['counts'])}")
         return done["counts"]
     # First, so that a root without these sets is refused before hours of decoding.
@@ -133,7 +128,7 @@ def _begin(out: Path, about: dict) -> None:
     """Make the folder ours, or go on in it; Refused where something else lies there."""
     mark = out / PORTIONS / BEGUN
     if mark.is_file():
-        _same(json.loads(mark.read_text(encoding="utf-8")), about, out)
+        _same(json_table(mark), about, out)
         return
     if out.exists() and (not out.is_dir() or any(one.name != PORTIONS for one in out.iterdir())):
         raise Refused(f"{out}: is not empty; name a new folder")
@@ -167,7 +162,7 @@ def _portions(made: Teacher, place: Path, size: int, limit: int | None) -> Count
         else:
             _decode(made, chunk, path)
             mine += len(chunk)
-        counts.update(json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
+        counts.update(json_table(path.with_suffix(".json")))
         done += len(chunk)
         left = (time.monotonic() - began) / mine * (total - done) if mine else 0
         print(f"distilled {done:,}/{total:,} | {_told(counts)} | eta {duration(left)}", flush=True)

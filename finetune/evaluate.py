@@ -16,7 +16,7 @@ from finetune.predictions import Run
 from finetune.report import Metric
 from finetune.table import drawn
 from januslm import significance
-from januslm.config import Refused
+from januslm.config import Refused, answered
 from januslm.folder import find
 
 HELP = """\
@@ -41,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[:1] == ["glge"]:
         return leaderboard.main(words[1:])
     given = _parser().parse_args(words)
-    try:
+
+    def command() -> None:
         paths = predictions.files(given.places)
         runs = [predictions.load(path, given.task) for path in paths]
         home = Path(given.places[0])
@@ -49,10 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         out = (home if home.is_dir() else home.parent) / "scores.json"
         predictions.put(out, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
         print(f"scores written to {out}")
-    except Refused as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return answered(command)
 
 
 def evaluate(runs: list[Run], given: argparse.Namespace) -> list[dict]:

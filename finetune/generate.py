@@ -18,7 +18,7 @@ from finetune.data import sources
 from finetune.decode import Trained, Written
 from finetune.pairs import Pair
 from januslm import folder
-from januslm.config import Refused
+from januslm.config import Refused, answered
 from januslm.decoding import greedy
 
 LONGER = ("cut", "refuse")
@@ -26,13 +26,13 @@ LONGER = ("cut", "refuse")
 
 def main() -> int:
     options = _arguments()
-    try:
+
+    def command() -> int:
         written, same = generate(options)
-    except Refused as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"wrote {written}")
-    return 0 if same else 1
+        print(f"wrote {written}")
+        return 0 if same else 1
+
+    return answered(command)
 
 
 def _arguments() -> argparse.Namespace:

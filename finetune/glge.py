@@ -10,14 +10,15 @@ import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from finetune.pairs import lines
 from finetune.table import drawn
-from januslm.config import Refused
+from januslm.config import Refused, answered
 
 TASKS = ("cnndm", "gigaword", "xsum", "msnews", "squadqg", "msqg", "coqa", "personachat")
 VERSIONS = ("easy", "medium", "medium+", "hard")
@@ -45,7 +46,9 @@ KEPT_BACK = "test.tgt"
 
 DAMAGE = (
     EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile,
+    KeyError,  # a link in a tar to what is not in it
 )  # fmt: skip
+STAGE = ".unpacked"  # in `out`, so that what is whole is moved and not copied
 Part = tuple[str, str, str]  # ("easy", "xsum", "train.src")
 
 
@@ -68,9 +71,7 @@ def prepare(archives: Sequence[Path], out: Path, *, partial: bool = False) -> Pr
     with what is missing, unless all parts of every task of a version are there or `partial` says
     that they need not be. Source and target must agree. Test sets may come without targets.
     """
-    stage = out.with_name(out.name + ".part")  # out shows nothing that was refused
-    shutil.rmtree(stage, ignore_errors=True)
-    try:
+    with _staged(out) as stage:
         found: dict[Part, Path] = {}
         for archive in archives:
             _unpacked(archive, stage, found)
@@ -78,16 +79,40 @@ def prepare(archives: Sequence[Path], out: Path, *, partial: bool = False) -> Pr
         if missing and not partial:
             raise Refused(f"{', '.join(map(str, archives))}: {_told(missing)}")
         left_out = [one for one in found if _other(one) not in found and not _alone(one)]
-        whole = [one for one in found if one not in left_out]
+        whole = {one: found[one] for one in found if one not in left_out}
         counts = _counted(whole, stage)
         unanswered = _unanswered(whole, stage, out)
-        for one in whole:
-            target = out.joinpath(*one)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            stage.joinpath(*one).replace(target)
+        _moved(whole, stage, out)
+    return Prepared(counts, sorted("/".join(one) for one in left_out), unanswered)
+
+
+@contextmanager
+def _staged(out: Path) -> Iterator[Path]:
+    """A folder in `out` to unpack into; gone in the end, and so is `out` if it would be empty."""
+    stage = out / STAGE
+    try:
+        shutil.rmtree(stage, ignore_errors=True)  # of a run that was killed
+        stage.mkdir(parents=True)
+    except OSError as error:
+        raise Refused(f"{out}: cannot be written ({error.strerror})") from None
+    try:
+        yield stage
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-    return Prepared(counts, sorted("/".join(one) for one in left_out), unanswered)
+        with suppress(OSError):
+            out.rmdir()
+
+
+def _moved(whole: Iterable[Part], stage: Path, out: Path) -> None:
+    """Give everything its place; Refused, before the first of them, where something is in it."""
+    for target in (out.joinpath(*one) for one in whole):
+        there = next(path for path in (target, *target.parents) if path.exists())
+        if there.is_dir() == (there == target):
+            raise Refused(f"{there}: is in the way of {target}")
+    for one in whole:
+        target = out.joinpath(*one)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        stage.joinpath(*one).replace(target)
 
 
 def absent(found: set[Part]) -> list[str]:
@@ -116,6 +141,8 @@ def _unpacked(archive: Path, stage: Path, found: dict[Part, Path]) -> None:
             found[one] = archive
     except DAMAGE as error:
         raise Refused(f"{archive}: cannot be read to its end ({error}); load it anew") from None
+    except (RuntimeError, NotImplementedError) as error:  # encrypted; a rare way to compress
+        raise Refused(f"{archive}: {error}; unpack it yourself and name the folder") from None
     except OSError as error:
         raise Refused(f"{archive}: cannot be copied to {stage} ({error})") from None
     if not inside:
@@ -146,7 +173,7 @@ def _alone(one: Part) -> bool:
     return _other(one)[2] == KEPT_BACK
 
 
-def _unanswered(whole: Sequence[Part], stage: Path, out: Path) -> list[str]:
+def _unanswered(whole: Collection[Part], stage: Path, out: Path) -> list[str]:
     """Test sets that will have no targets in `out`; Refused where targets of another one lie."""
     names = []
     for one in sorted(whole, key=_rank):
@@ -165,23 +192,33 @@ def _rank(one: Part) -> tuple:
     return VERSIONS.index(one[0]), TASKS.index(one[1]), one[2]
 
 
-def _counted(whole: Sequence[Part], folder: Path) -> dict[tuple[str, str], dict[str, int]]:
-    """Lines of each split; Refused where its sides have different numbers of them, or none."""
+def _counted(whole: Mapping[Part, Path], stage: Path) -> dict[tuple[str, str], dict[str, int]]:
+    """Lines of each split; Refused where its sides have different numbers of them, or none.
+
+    whole: each part and the archive it is from.
+    """
     counts: dict[tuple[str, str], dict[str, int]] = {}
     for version, task, source in sorted(whole, key=_rank):
         split, _, side = source.partition(".")
         if side == "tgt":
             continue
         parts = [source, f"{split}.tgt"] if (version, task, f"{split}.tgt") in whole else [source]
-        sizes = [sum(1 for _ in lines(folder / version / task / part)) for part in parts]
+        where = f"{whole[version, task, source]}: {version}/{task}"
+        sizes = [_size(stage / version / task / part, where) for part in parts]
         if sizes[0] != sizes[-1]:
-            raise Refused(
-                f"{version}/{task}: {parts[0]} has {sizes[0]:,} lines, {parts[1]} has {sizes[1]:,}"
-            )
+            raise Refused(f"{where}: {parts[0]} has {sizes[0]:,} lines, {parts[1]} {sizes[1]:,}")
         if not sizes[0]:
-            raise Refused(f"{version}/{task}: nothing in {' and '.join(parts)}")
+            raise Refused(f"{where}: nothing in {' and '.join(parts)}")
         counts.setdefault((version, task), {})[split] = sizes[0]
     return counts
+
+
+def _size(copy: Path, where: str) -> int:
+    """Lines of an unpacked file; what is refused names `where`, since the copy will be gone."""
+    try:
+        return sum(1 for _ in lines(copy))
+    except Refused as error:
+        raise Refused(f"{where}/{str(error).removeprefix(f'{copy.parent}/')}") from None
 
 
 def _members(archive: Path) -> Iterator[tuple[Part, IO[bytes]]]:
@@ -202,6 +239,8 @@ def _contents(archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
                 yield path.as_posix(), lambda path=path: path.open("rb")
     elif not archive.exists():
         raise Refused(f"{archive}: no such file or folder")
+    elif not archive.is_file():
+        raise Refused(f"{archive}: neither a file nor a folder")
     elif zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as box:
             for name in box.namelist():
@@ -209,7 +248,7 @@ def _contents(archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
     elif tarfile.is_tarfile(archive):
         with tarfile.open(archive) as box:
             for entry in box:
-                if entry.isfile():
+                if entry.isfile() or entry.islnk():
                     yield entry.name, lambda entry=entry: box.extractfile(entry)
     else:
         raise Refused(f"{archive}: neither a folder nor a zip nor a tar file")
@@ -233,13 +272,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--partial", action="store_true", help="take what there is")
     given = parser.parse_args(arguments)
-    try:
-        made = prepare(given.archive, given.out, partial=given.partial)
-    except Refused as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(summary(made, given.out))
-    return 0
+
+    def command() -> None:
+        print(summary(prepare(given.archive, given.out, partial=given.partial), given.out))
+
+    return answered(command)
 
 
 def summary(made: Prepared, out: Path) -> str:

@@ -3,7 +3,6 @@
 import argparse
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from finetune.predictions import Run
 from finetune.systems import one_per_task, settled, system
 from finetune.table import drawn
 from januslm import significance
-from januslm.config import Refused
+from januslm.config import Refused, answered
 from januslm.folder import find
 
 # What the leaderboard averages, in the order of its columns.
@@ -89,12 +88,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--version", help=f"where the data's folder is not called {names}")
     parser.add_argument("--intervals", action="store_true", help="95 %% intervals of all scores")
     given = parser.parse_args(arguments)
-    try:
-        evaluate(given.places, given.algorithm, given.data, given.version, given.intervals)
-    except Refused as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return answered(
+        lambda: evaluate(given.places, given.algorithm, given.data, given.version, given.intervals)
+    )
 
 
 def evaluate(

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
-from januslm.config import Refused
+from januslm.config import Refused, json_table
 
 SPLITS = ("train", "valid", "test")
 MADE = "distill.json"  # lies beside files that a teacher wrote, and says of which task
@@ -45,7 +45,8 @@ def made_for(task: str, place: Path) -> None:
     note = place / MADE
     if not note.is_file():
         return
-    other = json.loads(note.read_text(encoding="utf-8"))["about"]["task"]
+    about = json_table(note).get("about")
+    other = about.get("task") if isinstance(about, dict) else None
     if other != task:
         raise Refused(f"{note}: a distillation of task {other!r}, not of {task!r}")
 

@@ -1,6 +1,5 @@
 """Predictions read from their files and checked line by line against the test set."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from finetune.pairs import records
-from januslm.config import Refused
+from januslm.config import Refused, json_table
 
 NAMES = {
     "greedy": "AR greedy",
@@ -123,12 +122,7 @@ def _settings(path: Path) -> dict:
     """What lies beside predictions, {} if nothing does; Refused where it is not as we write it."""
     if not path.is_file():
         return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise Refused(f"{path}: not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise Refused(f"{path}: must be one table, got {found!r:.40}")
+    found = json_table(path)
     for name, kinds in KINDS.items():
         value = found.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):

@@ -3,16 +3,33 @@
 import dataclasses
 import difflib
 import json
+import math
+import sys
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 
 class Refused(ValueError):
     """A user's mistake: entry points print its one line and exit with code 2, no traceback."""
+
+
+def answered(command: Callable[[], int | None]) -> int:
+    """The exit code of a command: its own, 0 for None; 2 and one line on stderr if it is refused.
+
+    So for what the file system refuses, too: a full disk is no fault of the code's.
+    """
+    try:
+        return command() or 0
+    except Refused as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
+    return 2
 
 
 @dataclass(frozen=True)
@@ -54,6 +71,19 @@ def one(default=dataclasses.MISSING, *, choices: Iterable = (), **ends):
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def json_table(path: str | Path) -> dict:
+    """The one table of a JSON file; Refused where it cannot be read or holds something else."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Refused(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise Refused(f"{path}: not a JSON file: {error}") from None
+    if not isinstance(found, dict):
+        raise Refused(f"{path}: must be one table, got {found!r:.40}")
+    return found
 
 
 def load(kind: type, path: str | Path, changes: Iterable[str] = ()):
@@ -173,7 +203,9 @@ def _typed(want, value, where: str):
             return dict(value)
         return {key: _typed(inside[1], item, f"{where}.{key}") for key, item in value.items()}
     if want is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value) if abs(value) < 2**1023 else math.inf
+    if want is float and isinstance(value, float) and not math.isfinite(value):
+        raise Refused(f"{where} must be a finite number, got {value}")
     if isinstance(want, type) and (
         not isinstance(value, want) or (isinstance(value, bool) and want is not bool)
     ):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from januslm.config import Refused
+from januslm.config import Refused, json_table
 
 DONE = "done"
 EXPORTS = "exports"  # one folder per save, step-00001000/ and so on, where train.exports keeps them
@@ -22,16 +22,16 @@ def opened(folder: Path, config: dict, identity: tuple[str, ...], steps: int) ->
     path, done_mark = folder / "config.json", folder / DONE
     new = json.loads(json.dumps(config))
     if path.exists():
-        old = json.loads(path.read_text(encoding="utf-8"))
+        old = json_table(path)
         for key in identity:
             # A key that is not there is younger than the run.
             if key in old and (found := difference(old[key], new.get(key), key)):
                 raise Refused(f"{folder} holds another run: {found}; choose another folder")
-    path.write_text(json.dumps(new, indent=1), encoding="utf-8")
+    _put(path, json.dumps(new, indent=1))
     if not done_mark.exists():
         return None
-    done = json.loads(done_mark.read_text(encoding="utf-8"))
-    if done["step"] >= steps:
+    done = json_table(done_mark)
+    if done.get("step", 0) >= steps:
         return done
     done_mark.unlink()  # train.steps was raised: the run goes on
     return None
@@ -81,6 +81,11 @@ def exported(folder: Path, step: int, keep: int, module: nn.Module, export: Call
 
 def mark(folder: Path, facts: dict) -> None:
     """Say that the run is done; launch.sh believes this file, not an exit code."""
-    aside = folder / ".done-new"
-    aside.write_text(json.dumps(facts), encoding="utf-8")
-    os.replace(aside, folder / DONE)
+    _put(folder / DONE, json.dumps(facts))
+
+
+def _put(path: Path, text: str) -> None:
+    """Written aside first: a run may be killed at any time, and half a file would stop the next."""
+    aside = path.with_name(f".{path.name}-new")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)

@@ -1,12 +1,11 @@
 """How a run is spread over processes: a file of ds_configs/ plus what the run file owns."""
 
 import copy
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from januslm.config import Refused, one, suggest
+from januslm.config import Refused, json_table, one, suggest
 
 # What a DeepSpeed JSON must not say, and who says it instead.
 OWNED = {
@@ -59,15 +58,7 @@ class Values:
 
 def read(path: str | Path) -> dict:
     """A file of ds_configs/, or Refused."""
-    try:
-        tree = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise Refused(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise Refused(f"{path}: not a JSON file: {error}") from None
-    if not isinstance(tree, dict):
-        raise Refused(f"{path}: must be a table, got {tree!r}")
-    return tree
+    return json_table(path)
 
 
 def merge(

@@ -11,6 +11,7 @@ from finetune.average import average, best, newest
 from januslm import tokenizer
 from januslm.config import Refused
 from januslm.interop import native
+from januslm.log import Log
 from januslm.model import Seq2Seq, configure
 from januslm.rundir import exported
 from tests.conftest import ROOT
@@ -107,14 +108,34 @@ def test_the_best_are_those_that_nothing_left_out_beats(tmp_path, seed):
         (tmp_path / "exports" / f"step-{step:08d}").mkdir(parents=True)
     # The log also has steps whose export is gone; whole numbers, so that there are equals.
     losses = {step: float(rng.integers(5)) for step in {*steps, 500, 501}}
-    broken = losses | dict.fromkeys(rng.permutation(steps)[:2].tolist(), float("nan"))
-    validated(tmp_path, loss=broken)
-    losses |= {step: np.inf for step, loss in broken.items() if np.isnan(loss)}
+    broken = dict.fromkeys(rng.permutation(steps)[:2].tolist(), float("nan"))
+    log = Log(tmp_path, first=True)
+    for step, loss in sorted((losses | broken).items()):
+        log.record("valid", step=step, loss=loss)
+    losses |= dict.fromkeys(broken, np.inf)
     count = int(rng.integers(1, len(steps) + 1))
     chosen = [int(place.name[5:]) for place in best(tmp_path, count, "loss")]
     rest = set(steps) - set(chosen)
     assert (len(chosen), chosen) == (count, sorted(set(chosen)))
     assert all((losses[c], -c) < (losses[r], -r) for c in chosen for r in rest)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [('{"step": 2, "loss": 1', r"valid.jsonl:2: not JSON"),
+     ("[2, 1.0]", r"valid.jsonl:2: no 'step'"),
+     ('{"loss": 1.0}', r"valid.jsonl:2: no 'step'"),
+     ('{"step": 2, "loss": "low"}', r"valid.jsonl:2: 'loss' must be a number, got 'low'")],
+)  # fmt: skip
+def test_a_damaged_log_is_refused_with_its_line(tmp_path, line, message):
+    (tmp_path / "exports" / "step-00000001").mkdir(parents=True)
+    (tmp_path / "exports" / "step-old").mkdir()  # somebody's own; not counted
+    validated(tmp_path, loss={1: 1.0})
+    assert [one.name for one in best(tmp_path, 1, "loss")] == ["step-00000001"]
+    with (tmp_path / "valid.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(Refused, match=message):
+        best(tmp_path, 1, "loss")
 
 
 def test_the_best_by_another_number_are_others(tmp_path):

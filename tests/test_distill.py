@@ -197,6 +197,16 @@ def test_a_folder_with_something_else_in_it_is_refused(root, tmp_path):
         distill(asked(teach(root), root))
 
 
+@pytest.mark.parametrize("file", ["distill.json", ".portions/begun.json"])
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_a_note_that_somebody_damaged_is_refused_by_name(root, tmp_path, file, text):
+    note = tmp_path / "out" / file
+    note.parent.mkdir(parents=True)
+    note.write_text(text)
+    with pytest.raises(Refused, match=rf"{note}: |out holds another distillation: there task = N"):
+        distill(asked(teach(root), tmp_path / "out"))
+
+
 @pytest.mark.parametrize(
     ("task", "objective", "message"),
     [

@@ -60,7 +60,7 @@ def test_the_refusals_read_like_this():
 
 
 def test_a_file_that_is_no_table_is_refused_by_name(tmp_path):
-    for text, why in (("{", "not a JSON file"), ("[1]", "must be a table"), (None, "cannot be")):
+    for text, why in (("{", "not a JSON file"), ("[1]", "must be one table"), (None, "cannot be")):
         path = tmp_path / "x.json"
         path.unlink(missing_ok=True)
         if text:

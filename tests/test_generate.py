@@ -16,7 +16,7 @@ from tests.test_translation import lay
 
 def main(capsys, monkeypatch, *words) -> tuple[int, list[str], str]:
     """Exit code, lines on stdout, stderr of the command."""
-    monkeypatch.setattr(sys, "argv", ["generate", *map(str, words), "--threads", "1"])
+    monkeypatch.setattr(sys, "argv", ["generate", "--threads", "1", *map(str, words)])
     code = generate.main()
     said = capsys.readouterr()
     return code, said.out.splitlines(), said.err
@@ -172,11 +172,11 @@ def test_a_long_source_is_cut_and_counted_or_refused(root, said, refused):  # no
         (("--algorithm", "beam", "beam=2", "n_best=3"), "n_best 3 is more than beam 2 can give"),
         (("--algorithm", "sample", "top_p=1.5"), "sample: top_p must be more than 0 and at most 1"),
         (("max_length=3", "min_length=4"), "min_length 4 is above the longest possible output, 3"),
-        (("max_ratio=inf",), "greedy: max_ratio must be at least 0 and at most 1000, got inf"),
+        (("max_ratio=inf",), "greedy: max_ratio must be a finite number, got inf"),
         (("--algorithm", "beam", "length_penalty=1000"), "must be at least -10 and at most 10"),
-        (("--algorithm", "beam", "length_penalty=nan"), "length_penalty must be at least -10"),
+        (("--algorithm", "beam", "length_penalty=nan"), "length_penalty must be a finite number"),
         (("--algorithm", "sample", "seed=-1"), "sample: seed must be at least 0"),
-        (("--algorithm", "sample", "temperature=inf"), "temperature must be at least 0.001 and"),
+        (("--algorithm", "sample", "temperature=1001"), "temperature must be at least 0.001 and"),
         (("--algorithm", "semi", "block=1000000000000"), "semi: block must be at least 1 and at"),
         (("--out", "{root}/x.json"), "x.json: settings and times go to the .json"),
         (("--precision", "fp16"), "--precision must be fp32 or bf16, got 'fp16'"),
@@ -184,6 +184,7 @@ def test_a_long_source_is_cut_and_counted_or_refused(root, said, refused):  # no
         (("--verify",), "--verify compares --algorithm speculative with greedy; the algorithm"),
         (("--longer", "skip"), "--longer must be one of cut, refuse, got 'skip'"),
         (("--limit", "0"), "--limit must be at least 1, got 0"),
+        (("--threads", "99999999999"), "--threads must be at most 1,024, got 99,999,999,999"),
         (("--batch", "-1"), "--batch must be at least 1, got -1"),
         (("--split", "dev"), "no split 'dev'; there are train, valid, test"),
         (("--task", "wmt41"), "no 'wmt41' in tasks/; there are cnndm"),

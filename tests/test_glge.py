@@ -38,7 +38,7 @@ def packed(kind: str, folder: Path) -> Path:
 def test_a_prepared_archive_reads_as_the_official_layout_does(kind, name, tmp_path):
     made = glge.prepare([packed(kind, tmp_path)], tmp_path / "out")
     assert made.lines["easy", name] == {"dev": 2, "test": 3, "train": 3}
-    assert not list(tmp_path.glob("*.part"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["easy"]
     task = find("finetune.tasks", name)
     for split in pairs.SPLITS:
         ready = list(task.read(tmp_path / "out" / "easy", split))
@@ -169,11 +169,84 @@ def test_an_archive_that_was_not_loaded_to_its_end_is_refused(kind, tmp_path):
     assert not list(tmp_path.glob("out*"))
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [(8, 1, "is encrypted, password required.*; unpack it yourself"),
+     (10, 9, "compression method is not supported; unpack it yourself")],
+)  # fmt: skip
+def test_a_zip_that_python_cannot_unpack_is_refused(place, value, message, tmp_path):
+    """Its directory is edited, where flags and methods stand (APPNOTE.TXT 4.3.12)."""
+    path = packed("zip", tmp_path)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + place] = value
+    path.write_bytes(data)
+    with pytest.raises(Refused, match=rf"archive.zip: .*{message}"):
+        glge.prepare([path], tmp_path / "out")
+    assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize("named", ["test.src", "rest.src"])
+def test_a_hard_link_in_a_tar_is_the_file_it_names(named, tmp_path):
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w") as box:
+        for file in sorted(ARCHIVE.rglob("*.*")):
+            inside = file.relative_to(ARCHIVE).as_posix()
+            if inside == "easy/xsum_data/org_data/test.tgt":
+                entry = tarfile.TarInfo(inside)
+                entry.type = tarfile.LNKTYPE
+                entry.linkname = f"easy/xsum_data/org_data/{named}"
+                box.addfile(entry)
+            else:
+                box.add(file, inside)
+    if named == "rest.src":
+        with pytest.raises(Refused, match=r"x.tar: cannot be read to its end .*rest.src' not fou"):
+            glge.prepare([path], tmp_path / "out")
+        return
+    assert not glge.prepare([path], tmp_path / "out").left_out
+    source, target = (tmp_path / "out" / "easy" / "xsum" / f"test.{x}" for x in ("src", "tgt"))
+    assert source.read_text() == target.read_text() != ""
+
+
+@pytest.mark.parametrize("inside", ["", "easy", "easy/xsum"])
+def test_what_cannot_be_written_is_refused_by_name(inside, tmp_path, capsys):
+    file = tmp_path / "out" / inside
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("somebody's")
+    words = ["prepare", "--archive", str(ARCHIVE), "--out", str(tmp_path / "out")]
+    assert glge.main(words) == 2
+    assert capsys.readouterr().err.startswith(f"error: {file}")
+    assert file.read_text() == "somebody's"
+    assert len(list(tmp_path.rglob("*"))) == 1 + inside.count("/") + bool(inside)
+
+
+def test_a_folder_is_not_replaced_by_a_file(tmp_path):
+    taken = tmp_path / "easy" / "xsum" / "test.tgt"
+    taken.mkdir(parents=True)
+    with pytest.raises(Refused, match=r"xsum/test.tgt: is in the way of .*xsum/test.tgt"):
+        glge.prepare([ARCHIVE], tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_the_folder_may_be_the_one_that_one_is_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert glge.main(["prepare", "--archive", str(ARCHIVE), "--out", "."]) == 0
+    assert (tmp_path / "easy" / "xsum" / "test.src").is_file()
+
+
+def test_bytes_that_are_no_text_are_refused_with_archive_and_line(tmp_path):
+    shutil.copytree(ARCHIVE, tmp_path / "a")
+    source = tmp_path / "a" / "easy" / "coqa_data" / "org_data" / "dev.src"
+    source.write_bytes(b"one\n\xff\n")
+    with pytest.raises(Refused) as caught:
+        glge.prepare([tmp_path / "a"], tmp_path / "out")
+    assert str(caught.value).startswith(f"{tmp_path / 'a'}: easy/coqa/dev.src:2: not UTF-8 text")
+
+
 def test_an_archive_whose_sides_disagree_is_refused(tmp_path):
     shutil.copytree(ARCHIVE, tmp_path / "a")
     target = tmp_path / "a" / "easy" / "coqa_data" / "org_data" / "dev.tgt"
     target.write_text("only one\n")
-    with pytest.raises(Refused, match=r"easy/coqa: dev.src has 2 lines, dev.tgt has 1"):
+    with pytest.raises(Refused, match=r"easy/coqa: dev.src has 2 lines, dev.tgt 1"):
         glge.prepare([tmp_path / "a"], tmp_path / "out")
     for side in ("src", "tgt"):
         target.with_suffix(f".{side}").write_text("")
@@ -227,6 +300,10 @@ def test_what_a_teacher_of_another_task_wrote_is_refused(tmp_path):
     assert len(list(xsum.read(tmp_path, "train"))) == 3
     with pytest.raises(Refused, match="a distillation of task 'xsum', not of 'gigaword'"):
         list(gigaword.read(tmp_path, "train"))
+    for text, message in (("{", "not a JSON file"), ("[]", "must be one table"), ("{}", "None")):
+        (tmp_path / pairs.MADE).write_text(text)
+        with pytest.raises(Refused, match=rf"distill.json: .*{message}"):
+            list(xsum.read(tmp_path, "train"))
 
 
 # What the official scripts do before they score

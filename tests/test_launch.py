@@ -77,3 +77,22 @@ def test_a_mistake_gets_one_line_and_code_2(words, message):
     text = launch(*words, code=2)
     assert message in text
     assert len(text.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, ": no such file"),
+        ("", ": names no host"),
+        ("# one slots=8\n\n", ": names no host"),
+        ("one slots=8\ntwo\n", ':2: must be "host slots=N", got "two"'),
+        ("one slots=0\n", ':1: must be "host slots=N", got "one slots=0"'),
+        ("one slots=8\none slots=8\n", ":2: host one comes twice"),
+    ],
+)  # fmt: skip
+def test_a_hostfile_that_names_no_hosts_is_refused(text, message, tmp_path):
+    """DeepSpeed would train on this machine alone if there is none."""
+    if text is not None:
+        (tmp_path / "hosts").write_text(text)
+    said = launch("pretrain", "pretrain/runs/base.toml", "--hostfile", tmp_path / "hosts", code=2)
+    assert said == f"error: {tmp_path / 'hosts'}{message}\n"

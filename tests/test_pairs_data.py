@@ -170,6 +170,8 @@ def test_other_limits_or_files_prepare_anew_and_the_same_ones_do_not(tmp_path, w
     assert prepared(Limits(64, 32, "cut")) == (7, False)
     other = tokenizer.train([" ".join(WORDS)], 290, tmp_path / "other.json")
     assert prepared(Limits(64, 32, "cut"), other) == (7, False)
+    (tmp_path / "d" / "counts.json").write_text('{"counts": ')
+    assert prepared(Limits(64, 32, "cut"), other) == (7, False)
 
 
 def test_a_preparation_that_was_stopped_is_never_taken_for_the_one_before_it(tmp_path, words):

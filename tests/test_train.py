@@ -41,6 +41,23 @@ def test_a_finished_run_is_done_until_more_steps_are_asked_for(tmp_path):
     assert not (tmp_path / "done").exists()
 
 
+@pytest.mark.parametrize("name", ["config.json", "done"])
+def test_a_damaged_file_of_a_run_is_named(tmp_path, name):
+    opened(tmp_path, CONFIG, IDENTITY, 10)
+    mark(tmp_path, {"step": 10, "loss": 1.5})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "done"]
+    (tmp_path / name).write_text('{"mod')
+    with pytest.raises(Refused, match=rf"{tmp_path / name}: not a JSON file"):
+        opened(tmp_path, CONFIG, IDENTITY, 10)
+
+
+def test_a_mark_without_a_step_is_of_no_finished_run(tmp_path):
+    opened(tmp_path, CONFIG, IDENTITY, 10)
+    mark(tmp_path, {})
+    assert opened(tmp_path, CONFIG, IDENTITY, 10) is None
+    assert not (tmp_path / "done").exists()
+
+
 def test_an_export_takes_the_place_of_the_former_one_or_leaves_it(tmp_path):
     def export(text):
         return lambda module, folder: (folder / "model").write_text(text)

@@ -4,13 +4,12 @@ BART is our BART-style backbone with AR read from past slots, where an EOS comes
 query_position "target").  Its ids differ from ours in one place: <mask> is last there and 4 here.
 """
 
-import json
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from januslm.config import Refused, build
+from januslm.config import Refused, build, json_table
 from januslm.interop import native
 from januslm.model import Config, Seq2Seq
 from januslm.tokenizer import SPECIALS
@@ -26,7 +25,7 @@ def load(folder: Path) -> tuple[Seq2Seq, dict]:
 
     Refused for what is missing, and for a configuration that is not BART's.
     """
-    config = _json(folder / "config.json")
+    config = json_table(folder / "config.json")
     if config.get("model_type") != "bart":
         raise Refused(
             f"{folder / 'config.json'}: model_type is {config.get('model_type')!r}, not 'bart'"
@@ -48,7 +47,7 @@ def load(folder: Path) -> tuple[Seq2Seq, dict]:
             f"{folder}: {left[0]} and {len(left) - 1} more tensors have no place in a BART"
         )
     native.fill(model, state, folder)
-    return model, tokenizer(_json(folder / "tokenizer.json"), len(table), folder)
+    return model, tokenizer(json_table(folder / "tokenizer.json"), len(table), folder)
 
 
 def save(model: Seq2Seq) -> dict[str, Tensor]:
@@ -127,15 +126,6 @@ def _config(config: dict, folder: Path) -> Config:
         "max_length": config["max_position_embeddings"],
     }  # fmt: skip
     return build(Config, table, str(folder / "config.json"))
-
-
-def _json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise Refused(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise Refused(f"{path}: not JSON ({error})") from None
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:

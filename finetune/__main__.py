@@ -127,7 +127,7 @@ def settle(run: Run, options: argparse.Namespace) -> Callable[[World], tuple[Pla
         "noise": {"name": objective.hide.__name__, **objective.hide_options},
         "loss": asdict(objective.loss), "model": asdict(model.config),
         "data": asdict(run.data) | {"root": str(root.resolve())},
-        "tokenizer_sha256": tokenizer.sha256,
+        "tokenizer_sha256": tokenizer.sha256, "ds": options.ds or run.ds,
     }  # fmt: skip
 
     def texts(split: str, first: bool) -> Pairs:
@@ -144,7 +144,7 @@ def settle(run: Run, options: argparse.Namespace) -> Callable[[World], tuple[Pla
             train.read, valid.read, min(run.data.valid_samples, len(valid)), run.train.seed,
             run.packing, world.device, about,
         )  # fmt: skip
-        how = start.spread(options.ds or run.ds, world)
+        how = start.spread(about["ds"], world)
         length = run.train.until(len(train))
         if world.first:
             passes = f"{length.steps * length.batch / len(train):.1f} epochs"

@@ -78,7 +78,7 @@ def settle(run: Run, where: str, ds: str = "") -> Callable[[World], tuple[Plan, 
         "objective": {"name": objective.name, **objective.options},
         "noise": {"name": objective.hide.__name__, **objective.hide_options},
         "loss": asdict(objective.loss), "model": asdict(model_config),
-        "data": asdict(run.data) | {"fingerprints": texts.fingerprint},
+        "data": asdict(run.data) | {"fingerprints": texts.fingerprint}, "ds": ds or run.ds,
     }  # fmt: skip
 
     def make(world: World) -> tuple[Plan, Training]:
@@ -91,7 +91,7 @@ def settle(run: Run, where: str, ds: str = "") -> Callable[[World], tuple[Plan, 
             texts.read, valid.read, min(run.data.valid_samples, len(valid)), run.train.seed,
             run.packing, world.device, about,
         )  # fmt: skip
-        how = start.spread(ds or run.ds, world)
+        how = start.spread(about["ds"], world)
         if world.first:
             size = f"{parameters(model):,} parameters, {len(texts):,} samples"
             print(f"{size}, {world.size} processes, {how.name}", flush=True)

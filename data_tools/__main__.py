@@ -4,6 +4,7 @@
   python -m data_tools build     data_tools/corpora/docstrings.toml   write the shards
   python -m data_tools inspect   corpora/docstrings 3                    counts and 3 documents
   python -m data_tools verify    corpora/docstrings                      hash every byte
+  ./launch.sh data glge --help                                           GLGE's archives
 
 A corpus file is TOML; key=value after it changes a key: `build CORPUS.toml processes=8`.
 docs/corpora.md explains every key, the files written, and how to add a source.
@@ -76,6 +77,9 @@ def _inspect(given: argparse.Namespace) -> None:
 def _summaries(given: argparse.Namespace) -> None:
     from data_tools.summaries import write
 
+    for name, low in (("processes", 1), ("most", 0)):
+        if (value := getattr(given, name)) < low:
+            raise Refused(f"--{name} must be at least {low}, got {value}")
     packages = {split: getattr(given, split).split(",") for split in ("train", "valid", "test")}
     write(given.out, packages, _say, given.processes, given.most)
 

@@ -555,6 +555,10 @@ def test_summaries_share_no_package_and_keep_their_rules(tmp_path):
     refused = run("summaries", tmp_path, "--test", "tqdm", "--train", "tqdm")
     assert refused.returncode == 2
     assert refused.stderr == "error: package 'tqdm' cannot be in both test and train\n"
+    refused = run("summaries", tmp_path, "--processes", 0)
+    assert (refused.returncode, refused.stderr) == (
+        2, "error: --processes must be at least 1, got 0\n",
+    )  # fmt: skip
 
 
 def test_the_counts_of_pairs_account_for_every_docstring():

@@ -228,6 +228,15 @@ def test_a_mistake_ends_all_processes_with_code_2_and_one_line(trained):
 
 
 @pytest.mark.slow
+def test_a_folder_that_cannot_be_made_ends_all_processes_with_one_line(trained):
+    base, _ = trained
+    taken = base / "corpus.toml"
+    text = launch("pretrain", base / "run.toml", f"out={taken}", "--gpus", 2, code=2)
+    errors = [line for line in text.splitlines() if "rror" in line]
+    assert errors == [f"error: {taken}: File exists"]
+
+
+@pytest.mark.slow
 def test_sigterm_to_launch_sh_saves_and_leaves_no_process_behind(trained, tmp_path):
     base, _ = trained
     environment = {**os.environ, "JANUSLM_PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}

@@ -141,28 +141,34 @@ def table() -> str:
         found[facts["row"], facts["seed"]] = facts | {"lines": np.load(path.with_suffix(".npz"))}
     if not found:
         raise Refused(f"{FOLDER}: nothing is scored yet; `score` does it")
-    lines = [f"{'':42}{'BLEU':>14}{'ms/sentence':>13}{'passes':>8}"]
-    for (row, seed), facts in sorted(found.items(), key=lambda item: list(ROWS).index(item[0][0])):
-        for way, told in facts["ways"].items():
-            name = f"{row}{f'-{seed}' * (seed > 1)}, {way}"
-            value = f"{told['bleu']:.2f} \u00b1{_half(facts['lines'][way]):.2f}"
-            lines.append(
-                f"{name:42}{value:>14}{told['ms_per_sentence']:13.1f}{told['passes']:8.1f}"
-            )
-    lines.append("ms: by the clock, each alone; ratios are taken by benchmarks.decode_speed --run")
+    lines = [f"{'':40}{'BLEU':>8} {'':6}{'of seeds':>28}{'ms/sentence':>13}{'passes':>8}"]
+    for row in [row for row in ROWS if any(row == other for other, _ in found)]:
+        seeds = {seed: facts for (other, seed), facts in sorted(found.items()) if other == row}
+        for way in next(iter(seeds.values()))["ways"]:
+            lines.append(f"{f'{row}, {way}':40}{_line(seeds, way)}")
+    lines += ["BLEU: mean over seeds, \u00b1 half of the 95 % interval over resampled test sets",
+              "ms: by the clock; ratios are taken by benchmarks.decode_speed --run"]  # fmt: skip
     lines += ["", *_settled(found), "", *_claims(found)]
     return "\n".join(lines)
 
 
-def _half(each: np.ndarray) -> float:
-    low, high = np.percentile(resampled(bleu, each.astype(float), {}, 2000, 0)[1:], [2.5, 97.5])
-    return float(high - low) / 2
+def _line(seeds: dict[int, dict], way: str) -> str:
+    """The numbers of one way of a row; all seeds are of the same resampled test sets."""
+    each = [facts["lines"][way].astype(float) for facts in seeds.values()]
+    mean = np.mean([resampled(bleu, one, {}, 2000, 0) for one in each], axis=0)
+    low, high = np.percentile(mean[1:], [2.5, 97.5])
+    told = [facts["ways"][way] for facts in seeds.values()]
+    several = "  ".join(f"{s}: {t['bleu']:.2f}" for s, t in zip(seeds, told, strict=True))
+    fastest = min(t["ms_per_sentence"] for t in told)
+    passes = statistics.fmean(t["passes"] for t in told)
+    half = f"\u00b1{(high - low) / 2:.2f}"
+    return f"{mean[0]:8.2f} {half:6}{several:>28}{fastest:13.1f}{passes:8.1f}"
 
 
 def _settled(found: dict) -> list[str]:
     """The last validation losses of each run's first term, which say whether it has converged."""
     lines = []
-    for (row, seed), facts in found.items():
+    for (row, seed), facts in sorted(found.items()):
         term = next(k for k in facts["validation"][-1] if k.startswith("ce/"))
         last = facts["validation"][-FLAT:]
         values = ", ".join(f"{v[term]:.3f}" for v in last)
@@ -171,25 +177,29 @@ def _settled(found: dict) -> list[str]:
 
 
 def _claims(found: dict) -> list[str]:
-    """Differences with the interval that the choice of test sentences leaves, per seed and mean."""
+    """Differences with the interval that the choice of test sentences leaves, per seed and mean.
+
+    All are of the same resampled test sets, so that the mean's interval is that of the mean.
+    """
     lines = []
     for row, way, base, other in CLAIMS:
         gaps = []
         for seed in sorted({s for r, s in found if r == row} & {s for r, s in found if r == base}):
             pair = found[row, seed]["lines"][way], found[base, seed]["lines"][other]
             one, two = (resampled(bleu, x.astype(float), {}, 2000, 0) for x in pair)
-            low, high = np.percentile((one - two)[1:], [2.5, 97.5])
-            gaps.append(float(one[0] - two[0]))
-            lines.append(
-                f"{row} {way} - {base} {other}, seed {seed}: {gaps[-1]:+.2f} BLEU, 95 % of paired "
-                f"resampled test sets {low:+.2f} to {high:+.2f}"
-            )
+            gaps.append(one - two)
+            lines.append(f"{row} {way} - {base} {other}, seed {seed}: {_told(gaps[-1])}")
         if len(gaps) > 1:
-            lines.append(
-                f"  mean of {len(gaps)} seeds {statistics.fmean(gaps):+.2f}, "
-                f"standard deviation {statistics.stdev(gaps):.2f}"
-            )
+            spread = statistics.stdev(float(gap[0]) for gap in gaps)
+            mean = _told(np.mean(gaps, axis=0))
+            lines.append(f"  mean of {len(gaps)} seeds {mean}; standard deviation {spread:.2f}")
     return lines
+
+
+def _told(gap: np.ndarray) -> str:
+    """A difference, float64 [1 + draws]: of the test set, and of the resampled ones."""
+    low, high = np.percentile(gap[1:], [2.5, 97.5])
+    return f"{gap[0]:+.2f} BLEU, 95 % of paired resampled test sets {low:+.2f} to {high:+.2f}"
 
 
 def _named(text: str) -> tuple[str, int, Path]:

@@ -12,7 +12,7 @@ usage() {
 Usage: ./launch.sh VERB [ARGUMENTS]
 
   setup                      virtual environment with pinned packages (the other verbs call it)
-  demo                       from installed documentation to a model that writes both ways: 15 minutes
+  demo                       from installed documentation to a model that writes both ways: 10 minutes
   test                       lint, types and all tests
   data COMMAND ...           build, tokenizer, verify, inspect, summaries, glge (data COMMAND --help)
   pretrain RUN.toml [k=v]    pretrain on token shards; goes on where it stopped
@@ -28,6 +28,9 @@ Options, anywhere after the verb:
   --gpus N                   processes on this machine (on a CPU: as many processes)
   --hostfile FILE            several machines, DeepSpeed's format: "host slots=8" a line
   --ds FILE                  a DeepSpeed configuration of ds_configs/ (how a run is spread)
+
+  A path is looked for where you stand, then in the project; what is written by name is written
+  where you stand. VERB --help tells more.
 
   $JANUSLM_PYTHON            use this interpreter as it is and set nothing up
   $JANUSLM_DATA              real data of tasks (default: ../shared/data)
@@ -88,6 +91,7 @@ environment() {
     export JANUSLM_DATA=${JANUSLM_DATA:-$root/../shared/data}
     export TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEMETRY=1
     has_gpu || export DS_ACCELERATOR=cpu
+    [[ $started_in == "$root" ]] || export JANUSLM_STARTED_IN=$started_in
     cd "$root"
 }
 
@@ -227,6 +231,14 @@ while [[ $# -gt 0 ]]; do
     shift
 done
 set -- ${args[@]+"${args[@]}"}
+
+case " $* " in
+    *" -h "* | *" --help "*)
+        case $verb in
+            setup | demo | test) usage; exit 0 ;;
+            pretrain | finetune) setup; environment; run "$python" -m "$verb" --help; exit 0 ;;
+        esac ;;
+esac
 
 case $verb in
     setup) setup ;;

@@ -1,7 +1,7 @@
 """Decoding speed, at forced lengths against other programs, or of a trained model with its quality.
 
 `python -m benchmarks.decode_speed [--quick] [--check]`
-    Ours, Hugging Face's generate and CTranslate2 (`pip install 'januslm[bench]'`) run one BART of
+    Ours, Hugging Face's generate and CTranslate2 (`pip install -e '.[bench]'`) run one BART of
     48 M parameters with random weights, every output forced to the same length.
 
 `python -m benchmarks.decode_speed --run RUN [--split S] [--limit N] [--check]`
@@ -38,6 +38,8 @@ def main() -> int:
     if device.type == "cuda":
         results["gpu"] = torch.cuda.get_device_name(device)
     name = "decode_trained" if asked.run else "decode_speed"
+    few = (asked.limit, 0), (asked.rounds, 5), (asked.timed, 48)  # not to be taken for the record
+    name += "_tried" * any(given and not given >= least > 0 for given, least in few)
     name += "_quick" * asked.quick + "_cuda" * (device.type == "cuda") + "_graphs" * asked.graphs
     print(f"\nwritten to {record(name, results | {'below_the_floor': missed})}")
     for line in missed:

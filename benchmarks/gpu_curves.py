@@ -56,7 +56,7 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--updates", type=int, default=200)
-    parser.add_argument("--check", action="store_true", help=f"exit with 1 over {APART:.0%} apart")
+    parser.add_argument("--check", action="store_true", help=f"exit with 1 over {APART:.0%}% apart")
     parser.add_argument("changes", nargs="*", metavar="key=value", help="of the run file")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -67,7 +67,7 @@ ROWS = {
 }  # fmt: skip
 AR = (Way("AR greedy", "greedy"), Way("AR beam 5", "beam", {"beam": 5}))
 NAR = tuple(
-    Way(f"NAR {n}", "mask_predict", {"iterations": n, "length_beam": 5}) for n in (1, 4, 10)
+    Way(f"NAR {n} x 5", "mask_predict", {"iterations": n, "length_beam": 5}) for n in (1, 4, 10)
 )
 BOTH = (
     *(
@@ -82,9 +82,10 @@ CLAIMS = (
     ("janus", "AR greedy", "ar", "AR greedy"), ("janus", "AR beam 5", "ar", "AR beam 5"),
     ("janus", "AR greedy", "ar_less_dropout", "AR greedy"),
     ("janus", "AR beam 5", "ar_less_dropout", "AR beam 5"),
-    ("janus", "NAR 10, AR chooses", "janus", "AR greedy"),
-    ("janus", "NAR 10", "janus", "AR greedy"), ("janus", "NAR 10", "cmlm", "NAR 10"),
+    ("janus", "NAR 10 x 5, AR chooses", "janus", "AR greedy"),
+    ("janus", "NAR 10 x 5", "janus", "AR greedy"), ("janus", "NAR 10 x 5", "cmlm", "NAR 10 x 5"),
 )  # fmt: skip
+SPEEDS = "decode_trained.json"
 FLAT = 5  # validations that tell whether a loss has settled
 
 
@@ -141,13 +142,20 @@ def table() -> str:
         found[facts["row"], facts["seed"]] = facts | {"lines": np.load(path.with_suffix(".npz"))}
     if not found:
         raise Refused(f"{FOLDER}: nothing is scored yet; `score` does it")
-    lines = [f"{'':40}{'BLEU':>8} {'':6}{'of seeds':>28}{'ms/sentence':>13}{'passes':>8}"]
+    speeds = _speeds()
+    lines = [f"{'':42}{'BLEU':>8} {'':6}{'of seeds':>28}{'passes':>8}{'speed':>8}"]
     for row in [row for row in ROWS if any(row == other for other, _ in found)]:
         seeds = {seed: facts for (other, seed), facts in sorted(found.items()) if other == row}
         for way in next(iter(seeds.values()))["ways"]:
-            lines.append(f"{f'{row}, {way}':40}{_line(seeds, way)}")
-    lines += ["BLEU: mean over seeds, \u00b1 half of the 95 % interval over resampled test sets",
-              "ms: by the clock; ratios are taken by benchmarks.decode_speed --run"]  # fmt: skip
+            speed = f"{speeds[way]:.2f}x" if way in speeds else "-"
+            lines.append(f"{f'{row}, {way}':42}{_line(seeds, way)}{speed:>8}")
+    lines += [
+        "NAR n x 5: n iterations over five lengths. BLEU: mean over seeds, \u00b1 half the "
+        "95 % interval of resampled test sets.",
+        "passes: of the decoder, a sentence. speed: CPU time of AR beam 5 over that of this way, "
+        "one sentence at a time,",
+        f"by JANUS ({SPEEDS}); models of the other rows are as large and do the same.",
+    ]
     lines += ["", *_settled(found), "", *_claims(found)]
     return "\n".join(lines)
 
@@ -159,10 +167,16 @@ def _line(seeds: dict[int, dict], way: str) -> str:
     low, high = np.percentile(mean[1:], [2.5, 97.5])
     told = [facts["ways"][way] for facts in seeds.values()]
     several = "  ".join(f"{s}: {t['bleu']:.2f}" for s, t in zip(seeds, told, strict=True))
-    fastest = min(t["ms_per_sentence"] for t in told)
     passes = statistics.fmean(t["passes"] for t in told)
     half = f"\u00b1{(high - low) / 2:.2f}"
-    return f"{mean[0]:8.2f} {half:6}{several:>28}{fastest:13.1f}{passes:8.1f}"
+    return f"{mean[0]:8.2f} {half:6}{several:>28}{passes:8.1f}"
+
+
+def _speeds() -> dict[str, float]:
+    """Way -> how much faster than AR beam 5, measured in turns by benchmarks.decode_speed --run."""
+    ratios = json.loads((FOLDER / SPEEDS).read_text(encoding="utf-8"))["results"]
+    pairs = ((name.split(" / "), told) for name, told in ratios["ratios_at_batch_1"].items())
+    return {way: told["median"] for (base, way), told in pairs if base == "AR beam 5"}
 
 
 def _settled(found: dict) -> list[str]:

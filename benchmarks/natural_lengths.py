@@ -41,8 +41,12 @@ WAYS = (
             (4, 1, ", early stop", {"early_stop": True}),
             (10, 1, "", {}),
             (10, 1, ", early stop", {"early_stop": True}),
+            (1, 5, " x 5", {}),
+            (4, 5, " x 5", {}),
             (10, 5, " x 5", {}),
             (10, 5, " x 5, early stop", {"early_stop": True}),
+            (1, 5, " x 5, AR chooses", {"rescore": True}),
+            (4, 5, " x 5, AR chooses", {"rescore": True}),
             (10, 5, " x 5, AR chooses", {"rescore": True}),
         )
     ),

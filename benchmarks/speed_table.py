@@ -16,9 +16,13 @@ def show(results: Mapping) -> None:
     print(
         f"\nQuality and passes: all {results['sentences']} sentences, as `generate` and `evaluate` "
         "give them; \u00b1 is half of the 95 % interval.\n"
-        f"Time: {count} of them, one process, one thread, {results['precision']}, tokenizing left "
-        f"out; systems in turns,\n{results['warm_ups']} rounds to warm up and {results['rounds']} "
-        f'that count, medians; "vs" is the median of paired ratios of {kind} time at batch 1.\n'
+        f"Time: {count} of them, one process, one thread, {results['precision']}, tokenizing "
+        f"left out; systems in turns,\n{results['warm_ups']} rounds to warm up and "
+        f"{results['rounds']} that count, medians; p50 and p95 ms are CPU time of a sentence "
+        "alone,\nwall is by the clock; "
+        f'"vs" is the median of paired ratios of {kind} time at batch 1.\n'
+        "NAR n: n iterations over the likeliest length; x 5: over five lengths; AR chooses: the AR "
+        "streams choose among them.\n"
     )
     head = ["", *columns, "p50 ms", "p95 ms", "p50 wall", "p95 wall", f"vs {BEAM}", f"vs {GREEDY}"]
     head += ["passes", "tokens/pass", "same texts"]

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from finetune.pairs import records
-from januslm.config import Refused, answered, plain, suggest
+from januslm.config import Refused, answered, plain, suggest, to_write
 from januslm.interop import native
 from januslm.rundir import EXPORTS, difference
 
@@ -18,13 +18,14 @@ def main() -> int:
         "model that generate and finetune read: of the last N, or of the N best in validation.",
     )
     parser.add_argument("run", type=Path, help="a run's folder, with exports/ in it")
-    parser.add_argument("out", type=Path, help="the folder to write")
+    parser.add_argument("out", type=to_write, help="the folder to write")
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--last", type=int, metavar="N", help="the last N exports")
     which.add_argument("--best", type=int, metavar="N", help="the N exports of the lowest --by")
     parser.add_argument(
         "--by", default="loss", metavar="NAME",
-        help="for --best: a number of valid.jsonl, e.g. ce/next for AR, ce/mask for NAR (loss)",
+        help="for --best: a number of valid.jsonl; ce/past or ce/next is AR's, ce/mask NAR's "
+        "(default: loss)",
     )  # fmt: skip
     options = parser.parse_intermixed_args()
 

@@ -228,9 +228,8 @@ class Pairs:
         return np.asarray(self._tokens[side][start:end], np.int64)
 
 
-def sources(texts: list[str], tokenizer: Tokenizer, limits: Limits) -> tuple[list, int]:
-    """Sources to decode, BOS to EOS, and how many had to be cut."""
-    counts: Counter = Counter()
-    names = [f"text {number}" for number in range(1, len(texts) + 1)]
-    encoded = _cut(tokenizer.encode(texts), "source", limits, names, counts)
-    return _ended(encoded, tokenizer), counts["sources cut"]
+def sources(texts: list[str], tokenizer: Tokenizer, most: int) -> tuple[list, list[int]]:
+    """Sources to decode, int64 [N] from BOS to EOS with N <= most, and which of them were cut."""
+    encoded, room = tokenizer.encode(texts), most - 2
+    long = [i for i, tokens in enumerate(encoded) if len(tokens) > room]
+    return _ended([tokens[:room] for tokens in encoded], tokenizer), long

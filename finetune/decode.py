@@ -102,6 +102,12 @@ def changes(given: Sequence[str]) -> dict:
     """key=value texts as a table."""
     tree: dict = {}
     for change in given:
+        if "=" not in change:
+            names = ", ".join(folder.names(ALGORITHMS))
+            raise Refused(
+                f"{change!r} is not an option: write key=value, e.g. max_length=60; one of {names} "
+                "goes after --algorithm"
+            )
         config.apply(tree, change)
     return tree
 

@@ -19,7 +19,7 @@ from finetune.data import sources
 from finetune.decode import Trained
 from finetune.pairs import MADE, Pair, records
 from januslm import folder
-from januslm.config import Refused, answered, json_table
+from januslm.config import Refused, answered, json_table, to_write
 from januslm.decoding import beam
 from januslm.interop import native
 from januslm.log import duration
@@ -42,7 +42,7 @@ def _arguments() -> argparse.Namespace:
         "key=value: beam=5 length_penalty=1.0.",
     )
     parser.add_argument("run", help="the teacher: a run's folder, or its export/")
-    parser.add_argument("out", type=Path, help="the folder to write")
+    parser.add_argument("out", type=to_write, help="the folder to write")
     parser.add_argument("options", nargs="*", metavar="key=value", help="options of the beam")
     parser.add_argument("--batch", type=int, default=32, help="sentences at once")
     parser.add_argument("--portion", type=int, default=5000, help="sentences between two savings")
@@ -68,10 +68,10 @@ class Teacher:
     def write(self, pairs: list[Pair]) -> tuple[list[str], dict]:
         """What it makes of the sources, and the counts."""
         words = self.trained.saved.tokenizer
-        arrays, cut = sources([pair.source for pair in pairs], words, self.trained.limits)
+        arrays, cut = sources([pair.source for pair in pairs], words, self.trained.limits.source)
         ways = {"beam": partial(beam.decode, **self.settings)}
         made = decode.write(self.trained.reader, ways, arrays, words.special, self.batch)["beam"]
-        counts = {"sentences": len(pairs), "sources cut": cut, "words": made.tokens}
+        counts = {"sentences": len(pairs), "sources cut": len(cut), "words": made.tokens}
         texts = [decode.text(words, output) for output in made.outputs]
         return texts, counts | {"seconds": made.seconds}
 

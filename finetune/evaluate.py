@@ -90,6 +90,8 @@ def _mode(
     half = {run.label: report.halves(run, task, chosen, mode) for run in runs if intervals}
     heading = ["post-processing: " + mode] if len(report.modes(task)) > 1 else []
     lines = [*heading, table(runs, rows, lead.label if lead else "", base, half)]
+    if (beam := anchor(runs)) and any(run.milliseconds and run.timed != beam.timed for run in runs):
+        lines.append(f"speed -: another {' or '.join(predictions.TIMED)} than {beam.label}")
     if intervals:
         few = f"no intervals: they need {significance.FEW} lines"
         lines.append(report.PLUS_MINUS if len(runs[0].ids) >= significance.FEW else few)
@@ -119,7 +121,8 @@ def table(
     body = []
     for run, (label, row) in zip(runs, rows.items(), strict=True):
         ms, half = run.milliseconds, halves.get(label, {})
-        speed = f"{beam.milliseconds / ms:.1f}x" if beam and ms else "-"
+        alike = beam and beam.timed == run.timed
+        speed = f"{beam.milliseconds / ms:.1f}x" if alike and ms else "-"
         cut = run.settings.get("truncated")
         body.append([
             label,

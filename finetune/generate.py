@@ -18,7 +18,7 @@ from finetune.data import sources
 from finetune.decode import Trained, Written
 from finetune.pairs import Pair
 from januslm import folder
-from januslm.config import Refused, answered
+from januslm.config import Refused, answered, to_write
 from januslm.decoding import greedy
 
 LONGER = ("cut", "refuse")
@@ -45,7 +45,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("run", help="a fine-tuning run's folder, or its export/")
     parser.add_argument("options", nargs="*", metavar="key=value", help="options of the algorithm")
     names = ", ".join(folder.names(decode.ALGORITHMS))
-    parser.add_argument("--algorithm", default="greedy", help=names)
+    parser.add_argument("--algorithm", default="greedy", help=f"{names} (default: greedy)")
     parser.add_argument("--split", default="test", help="train, valid or test")
     parser.add_argument("--limit", type=int, help="only the first N texts")
     parser.add_argument("--batch", type=int, default=16, help="sentences at once; 1 for latency")
@@ -67,7 +67,7 @@ def _arguments() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     parser.add_argument(
-        "--out", type=Path, help="default: RUN/predictions/SPLIT.ALGORITHM....jsonl"
+        "--out", type=to_write, help="default: RUN/predictions/SPLIT.ALGORITHM....jsonl"
     )
     return parser.parse_intermixed_args()
 
@@ -106,6 +106,7 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
         "passes": mine.passes, "truncated": counts["sources cut"], "limit": options.limit,
         "empty": {k: n for k, n in counts.items() if k.startswith("empty")},
         "unanswered": sum(not pair.targets for pair in pairs),
+        "learnt": trained.saved.about.get("task"),
     }  # fmt: skip
     if options.verify:
         facts["verified"] = compared(mine, found["greedy"], pairs)
@@ -162,13 +163,14 @@ def _read(trained: Trained, options: argparse.Namespace) -> tuple[list[Pair], li
     if not pairs:
         raise Refused(f"{trained.root}: split {options.split!r} has no texts")
     words, most = trained.saved.tokenizer, trained.limits.source
-    arrays, cut = sources([p.source for p in pairs], words, trained.limits)
+    arrays, cut = sources([p.source for p in pairs], words, most)
     if cut and options.longer == "refuse":
         raise Refused(
-            f"{options.split}: {cut} of {len(pairs)} sources are longer than the {most} tokens the "
-            "model was trained for; shorten them, or cut them with --longer cut"
+            f"{options.split}: {len(cut)} of {len(pairs)} sources, {pairs[cut[0]].id} the first, "
+            f"are longer than the {most} tokens the model was trained for; shorten them, or cut "
+            "them with --longer cut"
         )
-    return pairs, arrays, counts + Counter({"sources cut": cut})
+    return pairs, arrays, counts + Counter({"sources cut": len(cut)})
 
 
 def compared(fast: Written, slow: Written, pairs: list[Pair]) -> dict:
@@ -190,6 +192,8 @@ def told(facts: dict) -> list[str]:
     count, passes = facts["sentences"], facts["passes"]
     notes = [f"{n:,} {what} kept" for what, n in facts["empty"].items()]
     notes += [f"{facts['truncated']:,} sources cut"] if facts["truncated"] else []
+    if facts["learnt"] not in (None, facts["task"]):
+        notes.append(f"by a model of task {facts['learnt']!r}")
     if facts["unanswered"]:
         notes.append(f"{facts['unanswered']:,} without references: not to be scored here")
     lines = [

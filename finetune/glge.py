@@ -18,7 +18,7 @@ from typing import IO
 
 from finetune.pairs import lines
 from finetune.table import drawn
-from januslm.config import Refused, answered
+from januslm.config import Refused, answered, to_write
 
 TASKS = ("cnndm", "gigaword", "xsum", "msnews", "squadqg", "msqg", "coqa", "personachat")
 VERSIONS = ("easy", "medium", "medium+", "hard")
@@ -268,7 +268,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="as downloaded, or unpacked; several if need be",
     )  # fmt: skip
     parser.add_argument(
-        "--out", type=Path, default=Path("data/glge"), metavar="FOLDER", help="default: data/glge"
+        "--out",
+        type=to_write,
+        default=Path("data/glge"),
+        metavar="FOLDER",
+        help="default: data/glge",
     )
     parser.add_argument("--partial", action="store_true", help="take what there is")
     given = parser.parse_args(arguments)

@@ -115,6 +115,9 @@ def evaluate(
     print(drawn(_rows(runs, scores, half)))
     if any(half.values()):
         extra = [_explained(scores), *extra]
+    few = [name for name, row in scores[MODES[0]].items() if row and name not in half[MODES[0]]]
+    if intervals and few:
+        notes.append(f"no intervals, which need {significance.FEW} lines: {', '.join(few)}")
     totals = [f"overall, {mode}: {_total(scores[mode], half[mode])}" for mode in MODES]
     print("\n".join([*extra, *notes, *totals]))
     facts = {"version": version, **scores} | ({"intervals": half} if intervals else {})
@@ -207,11 +210,13 @@ def _halves(runs: Mapping[str, Run], scores: Scores, mode: str) -> Scores:
         task = find("finetune.tasks", name)
         chosen, _ = report.able(report.metrics(task, ()))
         draws = report.draws(runs[name], task, chosen, mode, seed)
+        if not draws:
+            continue
         found[name] = {key: _half(draws[key]) for key in COLUMNS[name] if key in draws}
         parts[name] = scores[name] | draws
         if _complete(name, scores[name]):
             found[name]["mean"] = _half(mean(name, parts[name]))
-    if all(_complete(name, scores.get(name, {})) for name in COLUMNS):
+    if set(parts) == set(COLUMNS) and all(_complete(name, scores[name]) for name in COLUMNS):
         found[TOTAL] = {"mean": _half(overall(parts))}
     return found
 

@@ -23,8 +23,10 @@ NAMES = {
 KINDS: dict[str, type | tuple] = {
     "task": str, "algorithm": str, "label": str, "split": str, "data": str, "version": str,
     "settings": dict, "sentences": int, "limit": int, "ms_per_sentence": (int, float),
-    "tokens": (int, float), "passes": (int, float), "truncated": int,
+    "tokens": (int, float), "passes": (int, float), "truncated": int, "batch": int, "threads": int,
+    "precision": str,
 }  # fmt: skip
+TIMED = ("batch", "threads", "precision", "graphs")
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Run:
 
     @property
     def label(self) -> str:
-        """How a row of the table is called: AR beam 5, NAR 4 iterations, ..."""
+        """How a row of the table is called: AR beam 5, NAR 4 iterations, 3 lengths, ..."""
         name = self.settings.get("algorithm", self.path.stem)
         chosen = self.settings.get("settings", {})
         if "label" in self.settings:
@@ -53,7 +55,9 @@ class Run:
             text += f" {chosen['beam']}"
         if name == "mask_predict" and "iterations" in chosen:
             text += f" {chosen['iterations']} iteration" + "s" * (chosen["iterations"] != 1)
-        return text
+            if lengths := chosen.get("length_beam"):
+                text += f", {lengths} length" + "s" * (lengths != 1)
+        return text + ", AR chooses" * bool(chosen.get("rescore"))
 
     @property
     def empty(self) -> int:
@@ -78,6 +82,11 @@ class Run:
     @property
     def milliseconds(self) -> float | None:
         return self.settings.get("ms_per_sentence")
+
+    @property
+    def timed(self) -> tuple:
+        """What a time is of; two times with another of these are not to be compared."""
+        return tuple(self.settings.get(name) for name in TIMED)
 
     @property
     def tokens_per_pass(self) -> float | None:
@@ -189,7 +198,11 @@ def check(run: Run, wanted: Sequence[tuple[str, str]], against: str) -> None:
         if run.sources[number - 1] != source:
             raise Refused(f"{run.path}:{number}: id {got!r} has another source than {against}")
     if len(run.ids) != len(wanted):
-        raise Refused(f"{run.path}: {len(run.ids)} predictions, but {against} has {len(wanted)}")
+        limit = run.settings.get("limit")
+        why = f" (it was decoded with --limit {limit}: score it by itself)" if limit else ""
+        raise Refused(
+            f"{run.path}: {len(run.ids)} predictions, but {against} has {len(wanted)}{why}"
+        )
 
 
 def root(run: Run, given: Path | None) -> Path | None:

@@ -128,6 +128,8 @@ def draws(
 ) -> dict[str, np.ndarray]:
     """The same scores, float64 [1 + draws] each: of the test set itself, then of resampled ones."""
     ours = texts(run, task, mode)
+    if len(ours[0]) < significance.FEW:
+        return {}
     return {
         name + metric.suffix: scores
         for metric in chosen

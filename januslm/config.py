@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import json
 import math
+import os
 import sys
 import tomllib
 import types
@@ -71,6 +72,12 @@ def one(default=dataclasses.MISSING, *, choices: Iterable = (), **ends):
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def to_write(path: str) -> Path:
+    """Where a command writes what it was told to: launch.sh runs in the project, and says where
+    the user stands."""
+    return Path(os.environ.get("JANUSLM_STARTED_IN", "")) / path
 
 
 def json_table(path: str | Path) -> dict:

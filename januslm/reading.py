@@ -61,13 +61,13 @@ class Reader:
         """Refuse what the checkpoint never learnt: way is "word by word" or "all at once"."""
         if way == "word by word" and not self.left_to_right:
             raise Refused(
-                f"a checkpoint of objective {self.name!r} cannot write word by word: "
-                "use decoding mask_predict"
+                f"a checkpoint of objective {self.name!r} cannot write or rescore word by word; "
+                "it can mask_predict and semi"
             )
         if way == "all at once" and self.canvas_slots is None:
             raise Refused(
-                f"a checkpoint of objective {self.name!r} cannot write all at once: "
-                "use decoding greedy, beam or sample"
+                f"a checkpoint of objective {self.name!r} cannot write all at once; "
+                "it can greedy, beam and sample"
             )
 
     def doubled(self) -> "Reader":

@@ -93,6 +93,36 @@ def test_the_table_has_a_row_per_algorithm_and_one_of_lead_1(runs, capsys):
     assert "-" in rows["lead-1"]
 
 
+def test_times_of_other_batches_or_threads_are_not_compared(runs, capsys):
+    settings = runs / "test.greedy.json"
+    facts = json.loads(settings.read_text())
+    for path in runs.glob("test.*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"batch": 1, "threads": 1}))
+    text = said(capsys, runs, "--examples", "0")
+    assert "3.0x" in text
+    assert "speed -" not in text
+    for other in ({"batch": 16, "threads": 1}, {"batch": 1, "threads": 2}):
+        settings.write_text(json.dumps(facts | other))
+        text = said(capsys, runs, "--examples", "0")
+        (row,) = [line.split() for line in text.splitlines() if line.startswith("AR greedy  ")]
+        assert row[-4:] == ["20.0", "-", "1.0", "1"]
+        assert "speed -: another batch or threads or precision or graphs than AR beam 5\n" in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "label"),
+    [
+        ({"iterations": 1, "length_beam": 1}, "NAR 1 iteration, 1 length"),
+        ({"iterations": 4, "length_beam": 5}, "NAR 4 iterations, 5 lengths"),
+        ({"iterations": 4, "length_beam": 5, "rescore": True},
+         "NAR 4 iterations, 5 lengths, AR chooses"),
+    ],
+)  # fmt: skip
+def test_a_row_says_over_how_many_lengths_and_who_chooses(settings, label):
+    facts = {"algorithm": "mask_predict", "settings": settings}
+    assert Run(Path("x.jsonl"), facts, [], [], [], []).label == label
+
+
 def test_the_table_says_plainly_who_beats_lead_1(runs, capsys):
     text = said(capsys, runs)
     assert re.search(r"^AR beam 5 beats lead-1: 100.00 > \d\d\.\d\d ROUGE-1$", text, re.M)

@@ -77,6 +77,22 @@ def test_the_command_tells_sentences_tokens_passes_and_time(root):  # noqa: F811
     assert sum(row["passes"] for row in rows(out)) == pytest.approx(7 * passes)
 
 
+def test_a_model_of_another_task_is_told(root, said):  # noqa: F811
+    run = teach(root)
+    lay(root, "test", {"de": ENGLISH, "en": GERMAN})
+    lines = said(run, "--task", "iwslt14_en_de")
+    assert lines[-2].endswith("| by a model of task 'iwslt14'")
+    assert "by a model of task" not in said(run)[-2]
+
+
+def test_what_is_written_by_name_lies_where_the_user_stands(root, said, monkeypatch, tmp_path):  # noqa: F811
+    run = teach(root)
+    monkeypatch.setenv("JANUSLM_STARTED_IN", str(tmp_path / "here"))
+    assert said(run, "--out", "new/x.jsonl")[-1] == f"wrote {tmp_path / 'here/new/x.jsonl'}"
+    assert len(rows(tmp_path / "here" / "new" / "x.jsonl")) == 7
+    assert said(run, "--out", str(tmp_path / "y.jsonl"))[-1] == f"wrote {tmp_path / 'y.jsonl'}"
+
+
 def test_verify_compares_with_what_greedy_writes_alone(root, said):  # noqa: F811
     run = teach(root)
     said(run, "--algorithm", "speculative", "max_length=9", "no_repeat_ngram=2", "--verify")
@@ -158,8 +174,8 @@ def test_a_long_source_is_cut_and_counted_or_refused(root, said, refused):  # no
     assert said(run)[-2].endswith("| 1 sources cut")
     assert json.loads((run / "predictions" / "test.greedy.json").read_text())["truncated"] == 1
     assert refused(run, "--longer", "refuse") == (
-        "error: test: 1 of 7 sources are longer than the 40 tokens the model was trained for; "
-        "shorten them, or cut them with --longer cut\n"
+        "error: test: 1 of 7 sources, test-7 the first, are longer than the 40 tokens the model "
+        "was trained for; shorten them, or cut them with --longer cut\n"
     )
 
 
@@ -180,7 +196,10 @@ def test_a_long_source_is_cut_and_counted_or_refused(root, said, refused):  # no
         (("--algorithm", "semi", "block=1000000000000"), "semi: block must be at least 1 and at"),
         (("--out", "{root}/x.json"), "x.json: settings and times go to the .json"),
         (("--precision", "fp16"), "--precision must be fp32 or bf16, got 'fp16'"),
-        (("verify",), "'verify' is not a change: write key=value"),
+        (
+            ("verify",),
+            "'verify' is not an option: write key=value, e.g. max_length=",
+        ),
         (("--verify",), "--verify compares --algorithm speculative with greedy; the algorithm"),
         (("--longer", "skip"), "--longer must be one of cut, refuse, got 'skip'"),
         (("--limit", "0"), "--limit must be at least 1, got 0"),
@@ -214,5 +233,5 @@ def test_a_foreign_tokenizer_is_refused_by_name(root, refused):  # noqa: F811
 
 def test_a_checkpoint_that_never_learnt_a_way_says_which_it_knows(root, refused):  # noqa: F811
     run = teach(root, objective="cmlm")
-    assert "cannot write word by word: use decoding mask_predict" in refused(run)
+    assert "cannot write or rescore word by word; it can mask_predict and semi" in refused(run)
     assert not list((run / "predictions").iterdir())

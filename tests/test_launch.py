@@ -57,6 +57,14 @@ def test_each_verb_names_its_command(words, module):
     assert module in launch(*words, "--dry-run")
 
 
+@pytest.mark.parametrize("verb", ["setup", "demo", "test", "pretrain", "finetune", "generate"])
+@pytest.mark.parametrize("word", ["-h", "--help"])
+def test_help_is_help_and_starts_nothing(verb, word):
+    text = launch(verb, word)
+    assert text.lower().startswith("usage: ")
+    assert "error" not in text
+
+
 def test_it_works_from_any_directory(tmp_path):
     (tmp_path / "mine.toml").write_text("")
     text = launch("pretrain", "--dry-run", "mine.toml", cwd=tmp_path)

@@ -200,6 +200,12 @@ def widths(tmp_path_factory) -> tuple[dict, str]:
     return json.loads((run / "scores.beam.json").read_text())["intervals"], out.getvalue()
 
 
+def test_of_a_few_lines_there_are_no_intervals(run, capsys):
+    text = said(capsys, "glge", run, "--intervals")
+    assert "\u00b1" not in text
+    assert f"no intervals, which need 20 lines: {', '.join(leaderboard.COLUMNS)}\n" in text
+
+
 def test_scores_means_and_the_overall_score_have_their_intervals(widths):
     found, text = widths
     for mode, column in (("official", 1), ("plain", 5)):

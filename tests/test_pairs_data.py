@@ -298,8 +298,8 @@ def test_files_are_noted_while_somebody_asks(tmp_path):
     assert [path.suffix for path in inner] == [path.suffix for path in outer] == [".en", ".ro"]
 
 
-def test_sources_to_decode_are_cut_and_counted(words):
+def test_sources_to_decode_are_cut_and_named(words):
     texts = [source for source, _ in sentences(30)]
-    arrays, cut = sources(texts, words, Limits(7, 7, "cut"))
-    assert cut == sum(len(e) > 5 for e in words.encode(texts)) > 0
+    arrays, cut = sources(texts, words, 7)
+    assert cut == [i for i, e in enumerate(words.encode(texts)) if len(e) > 5] != []
     assert max(map(len, arrays)) == 7

@@ -67,7 +67,7 @@ def rules(
     limit = [min(max_length + int(max_ratio * len(s)), reader.most_words) for s in sources]
     if min_length > (most := min(max_length, reader.most_words)):  # the same for every batch
         raise Refused(
-            f"decode: min_length {min_length} is above the longest possible output, {most} words "
+            f"min_length {min_length} is above the longest possible output, {most} words "
             f"(max_length {max_length}, positions {reader.most_words}; what max_ratio adds does "
             "not count)"
         )

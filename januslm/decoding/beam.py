@@ -37,7 +37,7 @@ def decode(
     code does (Reader.doubled).
     """
     if n_best > beam:
-        raise Refused(f"decode: n_best {n_best} is more than beam {beam} can give")
+        raise Refused(f"beam: n_best {n_best} is more than beam {beam} can give")
     reader.must_write("word by word")
     reader = reader.doubled() if doubled_cache else reader
     state = reader.start(sources)

@@ -5,8 +5,9 @@ import math
 import sys
 from pathlib import Path
 
+from finetune.command import answered, to_write
 from finetune.pairs import records
-from januslm.config import Refused, answered, plain, suggest, to_write
+from januslm.config import Refused, plain, suggest
 from januslm.interop import native
 from januslm.rundir import EXPORTS, difference
 

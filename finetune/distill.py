@@ -15,11 +15,12 @@ from itertools import islice
 from pathlib import Path
 
 from finetune import decode
+from finetune.command import answered, to_write
 from finetune.data import sources
 from finetune.decode import Trained
 from finetune.pairs import MADE, Pair, records
 from januslm import folder
-from januslm.config import Refused, answered, json_table, to_write
+from januslm.config import Refused, json_table
 from januslm.decoding import beam
 from januslm.interop import native
 from januslm.log import duration

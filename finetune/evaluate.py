@@ -12,11 +12,12 @@ from pathlib import Path
 from types import ModuleType
 
 from finetune import leaderboard, predictions, report
+from finetune.command import answered
 from finetune.predictions import Run
 from finetune.report import Metric
 from finetune.table import drawn
 from januslm import significance
-from januslm.config import Refused, answered
+from januslm.config import Refused
 from januslm.folder import find
 
 HELP = """\

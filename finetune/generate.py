@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from finetune import decode
+from finetune.command import answered, to_write
 from finetune.data import sources
 from finetune.decode import Trained, Written
 from finetune.pairs import Pair
 from januslm import folder
-from januslm.config import Refused, answered, to_write
+from januslm.config import Refused
 from januslm.decoding import greedy
 
 LONGER = ("cut", "refuse")

@@ -2,23 +2,20 @@
 
 import argparse
 import filecmp
-import gzip
-import lzma
 import re
 import shutil
 import sys
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from finetune.archive import DAMAGE, contents
+from finetune.command import answered, to_write
 from finetune.pairs import lines
 from finetune.table import drawn
-from januslm.config import Refused, answered, to_write
+from januslm.config import Refused
 
 TASKS = ("cnndm", "gigaword", "xsum", "msnews", "squadqg", "msqg", "coqa", "personachat")
 VERSIONS = ("easy", "medium", "medium+", "hard")
@@ -44,10 +41,6 @@ set is decoded and sent in, and scored by the leaderboard."""
 
 KEPT_BACK = "test.tgt"
 
-DAMAGE = (
-    EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile,
-    KeyError,  # a link in a tar to what is not in it
-)  # fmt: skip
 STAGE = ".unpacked"  # in `out`, so that what is whole is moved and not copied
 Part = tuple[str, str, str]  # ("easy", "xsum", "train.src")
 
@@ -223,35 +216,11 @@ def _size(copy: Path, where: str) -> int:
 
 def _members(archive: Path) -> Iterator[tuple[Part, IO[bytes]]]:
     """((version, task, part), open file) for everything in an archive that is GLGE's."""
-    for name, opened in _contents(archive):
+    for name, opened in contents(archive):
         match = MEMBER.search(name)
         if match and match[2] in TASKS:
             with opened() as stream:
                 yield match.groups(), stream
-
-
-def _contents(archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
-    """(name inside, function that opens it); nothing is unpacked, so no name can lead outside."""
-    if archive.is_dir():
-        base = archive.resolve()
-        for path in sorted(base.rglob("*")):
-            if path.is_file():
-                yield path.as_posix(), lambda path=path: path.open("rb")
-    elif not archive.exists():
-        raise Refused(f"{archive}: no such file or folder")
-    elif not archive.is_file():
-        raise Refused(f"{archive}: neither a file nor a folder")
-    elif zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as box:
-            for name in box.namelist():
-                yield name, lambda name=name: box.open(name)
-    elif tarfile.is_tarfile(archive):
-        with tarfile.open(archive) as box:
-            for entry in box:
-                if entry.isfile() or entry.islnk():
-                    yield entry.name, lambda entry=entry: box.extractfile(entry)
-    else:
-        raise Refused(f"{archive}: neither a folder nor a zip nor a tar file")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

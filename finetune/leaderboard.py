@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from finetune import predictions, report
+from finetune.command import answered
 from finetune.glge import VERSIONS
 from finetune.predictions import Run
 from finetune.systems import one_per_task, settled, system
 from finetune.table import drawn
 from januslm import significance
-from januslm.config import Refused, answered
+from januslm.config import Refused
 from januslm.folder import find
 
 # What the leaderboard averages, in the order of its columns.

@@ -4,33 +4,16 @@ import dataclasses
 import difflib
 import json
 import math
-import os
-import sys
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 
 class Refused(ValueError):
     """A user's mistake: entry points print its one line and exit with code 2, no traceback."""
-
-
-def answered(command: Callable[[], int | None]) -> int:
-    """The exit code of a command: its own, 0 for None; 2 and one line on stderr if it is refused.
-
-    So for what the file system refuses, too: a full disk is no fault of the code's.
-    """
-    try:
-        return command() or 0
-    except Refused as error:
-        print(f"error: {error}", file=sys.stderr)
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
-    return 2
 
 
 @dataclass(frozen=True)
@@ -72,12 +55,6 @@ def one(default=dataclasses.MISSING, *, choices: Iterable = (), **ends):
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
-
-
-def to_write(path: str) -> Path:
-    """Where a command writes what it was told to: launch.sh runs in the project, and says where
-    the user stands."""
-    return Path(os.environ.get("JANUSLM_STARTED_IN", "")) / path
 
 
 def json_table(path: str | Path) -> dict:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 
 class Log:
-    """Writes only where `first` is true (rank 0); everywhere else it is silent."""
+    """Writes only where `first` is true (rank 0); everywhere else it is silent.
+
+    The folder is there already (rundir.opened).
+    """
 
     def __init__(self, folder: Path, first: bool = True):
         self.folder = Path(folder)
         self.first = first
-        if first:
-            self.folder.mkdir(parents=True, exist_ok=True)
 
     def record(self, file: str, **values) -> None:
         """Append one JSON object to FILE.jsonl; a number that is not finite becomes null."""

@@ -19,6 +19,7 @@ def opened(folder: Path, config: dict, identity: tuple[str, ...], steps: int) ->
 
     `identity`: the tables of the configuration that may not change within a run.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     path, done_mark = folder / "config.json", folder / DONE
     new = json.loads(json.dumps(config))
     if path.exists():

@@ -108,7 +108,6 @@ class Outcome:
 
 def train(plan: Plan, work: Work, world: World) -> Outcome:
     """Train until plan.train.steps, from the newest complete checkpoint if there is one."""
-    decided(lambda: plan.folder.mkdir(parents=True, exist_ok=True))
     log, settings = Log(plan.folder, world.first), plan.train
     check(plan.schedule, settings.steps)
     whose = (plan.folder, plan.config, plan.identity, settings.steps)

@@ -1,12 +1,11 @@
 """A run file's mistakes: the exact line a user will read."""
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Annotated
 
 import pytest
 
-from januslm.config import Allowed, Refused, answered, build, load, one, plain, suggest
+from januslm.config import Allowed, Refused, build, load, one, plain, suggest
 from januslm.model import configure
 
 
@@ -73,23 +72,6 @@ def test_a_mistake_is_named_with_file_key_and_choices(text, message, tmp_path):
     with pytest.raises(Refused) as error:
         read(tmp_path, text)
     assert str(error.value) == f"{tmp_path / 'run.toml'}: {message}"
-
-
-@pytest.mark.parametrize(
-    ("error", "told"),
-    [(Refused("x.toml: no"), "error: x.toml: no\n"),
-     (OSError(28, "No space left on device", "a/b"), "error: a/b: No space left on device\n"),
-     (OSError("it broke"), "error: it broke\n")],
-)  # fmt: skip
-def test_a_command_answers_with_a_line_and_2_or_with_its_own_code(error, told, capsys):
-    def fails():
-        raise error
-
-    assert answered(fails) == 2
-    assert capsys.readouterr().err == told
-    assert [answered(lambda code=code: code) for code in (None, 0, 1)] == [0, 0, 1]
-    with pytest.raises(ZeroDivisionError):  # a fault of the code's
-        answered(partial(divmod, 1, 0))
 
 
 def test_a_file_that_is_not_there_or_not_toml_is_named(tmp_path):

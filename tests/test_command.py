@@ -1,0 +1,25 @@
+"""How a command ends: with its own code, or with 2 and one line."""
+
+from functools import partial
+
+import pytest
+
+from finetune.command import answered
+from januslm.config import Refused
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(Refused("x.toml: no"), "error: x.toml: no\n"),
+     (OSError(28, "No space left on device", "a/b"), "error: a/b: No space left on device\n"),
+     (OSError("it broke"), "error: it broke\n")],
+)  # fmt: skip
+def test_a_command_answers_with_a_line_and_2_or_with_its_own_code(error, told, capsys):
+    def fails():
+        raise error
+
+    assert answered(fails) == 2
+    assert capsys.readouterr().err == told
+    assert [answered(lambda code=code: code) for code in (None, 0, 1)] == [0, 0, 1]
+    with pytest.raises(ZeroDivisionError):  # a fault of the code's
+        answered(partial(divmod, 1, 0))

@@ -29,8 +29,8 @@ Options, anywhere after the verb:
   --hostfile FILE            several machines, DeepSpeed's format: "host slots=8" a line
   --ds FILE                  a DeepSpeed configuration of ds_configs/ (how a run is spread)
 
-  A path is looked for where you stand, then in the project; what is written by name is written
-  where you stand. VERB --help tells more.
+  A path is looked for where you stand, then in the project. --out, and OUT of distill and average, are
+  written where you stand; out=... and all else in the project. VERB --help tells more.
 
   $JANUSLM_PYTHON            use this interpreter as it is and set nothing up
   $JANUSLM_DATA              real data of tasks (default: ../shared/data)

@@ -38,8 +38,8 @@ def main() -> int:
     if device.type == "cuda":
         results["gpu"] = torch.cuda.get_device_name(device)
     name = "decode_trained" if asked.run else "decode_speed"
-    few = (asked.limit, 0), (asked.rounds, 5), (asked.timed, 48)  # not to be taken for the record
-    name += "_tried" * any(given and not given >= least > 0 for given, least in few)
+    few = asked.limit or (asked.rounds or 5) < 5 or (asked.timed or 48) < 48
+    name += "_tried" * bool(few and device.type == "cpu")  # not to be taken for the record
     name += "_quick" * asked.quick + "_cuda" * (device.type == "cuda") + "_graphs" * asked.graphs
     print(f"\nwritten to {record(name, results | {'below_the_floor': missed})}")
     for line in missed:

@@ -134,7 +134,7 @@ def _unpacked(archive: Path, stage: Path, found: dict[Part, Path]) -> None:
             found[one] = archive
     except DAMAGE as error:
         raise Refused(f"{archive}: cannot be read to its end ({error}); load it anew") from None
-    except (RuntimeError, NotImplementedError) as error:  # encrypted; a rare way to compress
+    except RuntimeError as error:  # what zipfile has for encrypted and rarely compressed files
         raise Refused(f"{archive}: {error}; unpack it yourself and name the folder") from None
     except OSError as error:
         raise Refused(f"{archive}: cannot be copied to {stage} ({error})") from None

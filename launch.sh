@@ -246,7 +246,7 @@ case $verb in
     test) setup; environment; test_all "$@" ;;
     data)
         setup; environment
-        if [[ ${1:-} == glge ]]; then run "$python" -m finetune.glge prepare "${@:2}"
+        if [[ ${1:-} == glge ]]; then run "$python" -m finetune.glge.prepare prepare "${@:2}"
         else run "$python" -m data_tools "$@"; fi ;;
     pretrain | finetune) setup; environment; train "$verb" "$@" ;;
     generate) setup; environment; run "$python" -m finetune.generate "$@" ;;

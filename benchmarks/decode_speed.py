@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import forced_lengths, natural_lengths, speed_table
+from benchmarks import decode_trained, decode_vs_others, speed_table
 from benchmarks.record import record
 from januslm.config import Refused
 
@@ -49,7 +49,7 @@ def main() -> int:
 
 def _forced(asked: argparse.Namespace, device: torch.device) -> tuple[dict, list[str]]:
     rounds, warm = (3, 1) if asked.quick else (7, 3)
-    return forced_lengths.run(asked.rounds or rounds, warm, asked.quick, device, asked.graphs)
+    return decode_vs_others.run(asked.rounds or rounds, warm, asked.quick, device, asked.graphs)
 
 
 def _natural(asked: argparse.Namespace, device: torch.device) -> tuple[dict, list[str]]:
@@ -63,7 +63,7 @@ def _natural(asked: argparse.Namespace, device: torch.device) -> tuple[dict, lis
     rounds, warm = (3, 1) if asked.quick else (5, 3)
     count = asked.timed or (10 if asked.quick else 128)
     with tempfile.TemporaryDirectory() as folder:
-        results, missed = natural_lengths.run(
+        results, missed = decode_trained.run(
             asked.run, Path(folder), where, data, count, asked.rounds or rounds, warm, device,
             asked.graphs,
         )  # fmt: skip

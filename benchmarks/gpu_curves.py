@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.product import ROOT
+from benchmarks.cli_runs import ROOT
 from benchmarks.record import record
 
 # What differs: a file of ds_configs/, and slots per row (0: dense plans).

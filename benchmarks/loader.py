@@ -20,8 +20,8 @@ import torch
 
 from benchmarks.record import record
 from januslm.config import Refused
-from januslm.sampler import Sampler
-from januslm.shards import Corpus, open_corpus
+from januslm.data.sampler import Sampler
+from januslm.data.shards import Corpus, open_corpus
 
 BATCH = 32
 STEPS = 200  # batches per round

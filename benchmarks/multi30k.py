@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.product import ROOT, Way, write
+from benchmarks.cli_runs import ROOT, Way, write
 from benchmarks.record import FOLDER, record
 from januslm.config import Refused, suggest
 from januslm.metrics import bleu
-from januslm.significance import resampled
+from januslm.metrics._bootstrap import resampled
 
 
 def _weights(**kl: float) -> str:

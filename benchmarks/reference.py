@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from januslm.layout import NONE
-from januslm.model import Attention, Layer, Seq2Seq
+from januslm.model.packing import Example
+from januslm.model.transformer import Attention, Layer, Seq2Seq
 from januslm.objectives.janus import GIVEN, MASK, NEXT, PAST, QUERY, TOLD
-from januslm.packing import Example
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,14 @@ from tokenizers.models import WordLevel
 from torch import Tensor
 
 from januslm.config import Refused
+from januslm.data.tokenizer import SPECIALS, Special
 from januslm.decoding import greedy
-from januslm.graphs import Graphed
+from januslm.inference.cuda_graphs import Graphed
+from januslm.inference.incremental import Reader
 from januslm.interop import bart
-from januslm.learner import Loss, Objective, settle
-from januslm.model import Seq2Seq
-from januslm.packing import Example, Packer
-from januslm.reading import Reader
-from januslm.tokenizer import SPECIALS, Special
+from januslm.model.packing import Example, Packer
+from januslm.model.transformer import Seq2Seq
+from januslm.objective import Loss, Objective, settle
 
 VOCABULARY = 32000
 SPECIAL = Special()

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from benchmarks.natural_lengths import BEAM, GREEDY
+from benchmarks.decode_trained import BEAM, GREEDY
 
 LATENCY = ("cpu p50", "cpu p95", "wall p50", "wall p95")
 
 
 def show(results: Mapping) -> None:
-    """Prints what benchmarks.natural_lengths.run found."""
+    """Prints what benchmarks.decode_trained.run found."""
     rows = results["ways"]
     columns = list(next(iter(rows.values()))["scores"])
     kind = "wall" if results["precision"] == "bf16" else "CPU"

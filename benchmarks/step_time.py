@@ -22,10 +22,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import reference
 from benchmarks.record import record
-from januslm import learner, tokenizer
-from januslm.model import Config, Seq2Seq, configure, flops, parameters
-from januslm.noise import generator
-from januslm.packing import Batch, Example, Packer
+from januslm.data import tokenizer
+from januslm.data.sampler import sample_rng
+from januslm.model.packing import Batch, Example, Packer
+from januslm.model.transformer import Config, Seq2Seq, configure, flops, parameters
+from januslm.objective import Learner, Loss, settle
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_TOKENS = 1024  # fairseq's --max-tokens: sentences times the longest of them
@@ -76,12 +77,12 @@ def examples(sizes: list[tuple[int, int]], objective, vocabulary: int) -> list[E
         return np.concatenate([[0], rng.integers(5, vocabulary, size - 2), [2]])
 
     return [
-        objective.example(sentence(n), sentence(t), generator(0, i))
+        objective.example(sentence(n), sentence(t), sample_rng(0, i))
         for i, (n, t) in enumerate(sizes)
     ]
 
 
-def ours(trained: learner.Learner, batch: Batch) -> Tensor:
+def ours(trained: Learner, batch: Batch) -> Tensor:
     """Loss of one step in our way."""
     weights = trained.loss.weights
     return trained(batch, {k: w / max(batch.counts[k], 1) for k, w in weights.items()})[0]
@@ -164,7 +165,7 @@ def paired(model: Seq2Seq, steps: dict[str, Callable[[], Tensor]], rounds: int) 
     return seconds
 
 
-def setting(quick: bool, order: str) -> tuple[learner.Learner, list[Example], Batch]:
+def setting(quick: bool, order: str) -> tuple[Learner, list[Example], Batch]:
     """The model of the fairseq IWSLT scripts (or a small one), and one batch."""
     table = {"preset": "iwslt", "dropout": 0.0}
     vocabulary, wanted = 32000, SENTENCES
@@ -172,16 +173,14 @@ def setting(quick: bool, order: str) -> tuple[learner.Learner, list[Example], Ba
         table |= {"width": 128, "ffn": 256, "encoder_layers": 2, "decoder_layers": 2}
         vocabulary = 8000
     config = configure(table, vocabulary, "step_time")
-    objective = learner.settle(
-        {"name": "janus"}, {}, learner.Loss(), "nmt", tokenizer.Special(), "step_time"
-    )
+    objective = settle({"name": "janus"}, {}, Loss(), "nmt", tokenizer.Special(), "step_time")
     torch.manual_seed(0)
-    trained = learner.Learner(Seq2Seq(config), objective.loss)
+    trained = Learner(Seq2Seq(config), objective.loss)
     made = examples(batch_lengths(lengths(), order, wanted), objective, vocabulary)
     return trained, made, Packer(objective.loss.weights)(made)
 
 
-def both(trained: learner.Learner, padded: reference.Padded, batch: Batch) -> dict:
+def both(trained: Learner, padded: reference.Padded, batch: Batch) -> dict:
     """The two steps to compare, by name: each gives the loss of its way."""
     return {
         "reference": lambda: reference.loss(trained.model, padded),

@@ -37,7 +37,7 @@ def main() -> int:
 
 
 def _failed(message: object, given: argparse.Namespace, code: int) -> int:
-    from data_tools.pool import first_rank
+    from data_tools.workers import first_rank
 
     if first_rank(getattr(given, "mpi", False)):
         print(f"error: {message}", file=sys.stderr)
@@ -57,19 +57,19 @@ def _build(given: argparse.Namespace) -> None:
 
 def _tokenizer(given: argparse.Namespace) -> None:
     from data_tools.recipe import read
-    from data_tools.vocabulary import learn
+    from data_tools.train_tokenizer import learn
 
     learn(read(given.corpus, given.changes), _say, given.fresh)
 
 
 def _verify(given: argparse.Namespace) -> None:
-    from data_tools.inspection import verify
+    from data_tools.inspect_corpus import verify
 
     verify(given.folder, given.tokenizer, _say)
 
 
 def _inspect(given: argparse.Namespace) -> None:
-    from data_tools.inspection import inspect
+    from data_tools.inspect_corpus import inspect
 
     inspect(given.folder, given.amount, given.tokenizer, _say)
 

@@ -15,17 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.counting import KEPT, table, total
+from data_tools.counts import KEPT, table, total
 from data_tools.journal import Journal
-from data_tools.parts import first_seen, part_file, seal, tokenize
-from data_tools.pool import finished, pool
-from data_tools.progress import Progress
 from data_tools.recipe import Bundle, Recipe, bundles, identity
-from data_tools.vocabulary import Say, learn_with
-from data_tools.writer import Shard, dtype_for, write_manifest
+from data_tools.tokenize_parts import first_seen, part_file, seal, tokenize
+from data_tools.train_tokenizer import Say, learn_with
+from data_tools.workers import finished, pool
+from januslm.cli.progress import Progress
 from januslm.config import Refused
-from januslm.shards import MANIFEST, open_corpus
-from januslm.tokenizer import Tokenizer
+from januslm.data.shard_writer import Shard, dtype_for, write_manifest
+from januslm.data.shards import MANIFEST, open_corpus
+from januslm.data.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

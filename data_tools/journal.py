@@ -7,8 +7,8 @@ from pathlib import Path
 
 from xxhash import xxh3_128_hexdigest
 
-from data_tools.writer import sync_folder
 from januslm.config import Refused
+from januslm.data.shard_writer import sync_folder
 
 
 class Journal:

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from data_tools.reading import Input
+from data_tools.documents import Input
 from januslm.config import Refused, load, one
-from januslm.folder import find, options
-from januslm.shards import FORMAT
+from januslm.data.shards import FORMAT
+from januslm.registry import find, options
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from xxhash import xxh3_64_intdigest
 
-from data_tools.counting import DROP
-from data_tools.pool import finished, pool
-from data_tools.progress import Progress
+from data_tools.counts import DROP
 from data_tools.prose import letters, paragraphs, words
 from data_tools.sources.docstrings import Package, chosen, docstrings
-from data_tools.writer import write_text
+from data_tools.workers import finished, pool
+from januslm.cli.progress import Progress
 from januslm.config import Refused
+from januslm.data.shard_writer import write_text
 
 SPLITS = ("test", "valid", "train")  # of pairs that occur twice, the first of these keeps one
 TEST = ("networkx",)

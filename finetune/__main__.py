@@ -9,18 +9,20 @@ from pathlib import Path
 
 import torch
 
-from finetune.data import Limits, Pairs, prepare, told
-from januslm import config, folder, learner, start
-from januslm.checkpoint import decided
+from januslm import config, registry
 from januslm.config import Refused, one
-from januslm.engine import Optimizer, World
+from januslm.data.token_pairs import Limits, Pairs, prepare, told
+from januslm.data.tokenizer import Tokenizer
 from januslm.interop import native
-from januslm.learner import Learner, Loss
-from januslm.model import Config, Seq2Seq, configure
-from januslm.schedule import Schedule
-from januslm.tokenizer import Tokenizer
-from januslm.train import Plan, Train
-from januslm.work import Packing, Training
+from januslm.model.transformer import Config, Seq2Seq, configure
+from januslm.objective import Learner, Loss
+from januslm.objective import settle as settle_objective
+from januslm.training import process
+from januslm.training.checkpoint import decided
+from januslm.training.engine import Optimizer, World
+from januslm.training.job import Packing, Training
+from januslm.training.lr_schedule import Schedule
+from januslm.training.trainer import Plan, Train
 
 # What may not change while a run goes on: the same ids would mean other words, or other pairs.
 IDENTITY = ("task", "tokenizer_sha256", "model", "objective", "data")
@@ -89,7 +91,7 @@ def main() -> int:
     def ready():
         return settle(load(options.run, options.changes), options)
 
-    return start.run(ready, lambda text: print(f"error: {text}", file=sys.stderr), options.report)
+    return process.run(ready, lambda text: print(f"error: {text}", file=sys.stderr), options.report)
 
 
 def load(path: str | Path, changes: Sequence[str] = ()) -> Run:
@@ -100,7 +102,7 @@ def load(path: str | Path, changes: Sequence[str] = ()) -> Run:
     tables, where = config.tree(path, changes), str(path)
     if tables.get("published"):
         name = str(tables.get("task"))
-        usual = getattr(folder.find("finetune.tasks", name), "FINETUNE", {})
+        usual = getattr(registry.find("finetune.tasks", name), "FINETUNE", {})
         if not usual:
             raise Refused(f"{where}: published = true, but task {name!r} has no FINETUNE")
         tables = config.over(tables, usual)
@@ -114,17 +116,17 @@ def settle(run: Run, options: argparse.Namespace) -> Callable[[World], tuple[Pla
     Raises Refused, naming the file and the key.
     """
     where, root = options.run, Path(run.data.root or options.data)
-    task = folder.find("finetune.tasks", run.task)
+    task = registry.find("finetune.tasks", run.task)
     torch.manual_seed(run.train.seed)
     model, tokenizer_file, inherited, before = _model(run, where)
     tokenizer = Tokenizer.load(tokenizer_file)
     _fits(run.data, model.config, where)
     table = _inherit(run.objective, inherited)
-    objective = learner.settle(table, run.noise, run.loss, "nmt", tokenizer.special, where)
+    objective = settle_objective(table, run.noise, run.loss, "nmt", tokenizer.special, where)
     limits = Limits(run.data.max_source, run.data.max_target, run.data.longer)
     about = asdict(run) | {
         "objective": {"name": objective.name, **objective.options},
-        "noise": {"name": objective.hide.__name__, **objective.hide_options},
+        "noise": {"name": objective.noise, **objective.noise_options},
         "loss": asdict(objective.loss), "model": asdict(model.config),
         "data": asdict(run.data) | {"root": str(root.resolve())},
         "tokenizer_sha256": tokenizer.sha256, "ds": options.ds or run.ds,
@@ -144,7 +146,7 @@ def settle(run: Run, options: argparse.Namespace) -> Callable[[World], tuple[Pla
             train.read, valid.read, min(run.data.valid_samples, len(valid)), run.train.seed,
             run.packing, world.device, about,
         )  # fmt: skip
-        how = start.spread(about["ds"], world)
+        how = process.spread(about["ds"], world)
         length = run.train.until(len(train))
         if world.first:
             passes = f"{length.steps * length.batch / len(train):.1f} epochs"

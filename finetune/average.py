@@ -5,11 +5,11 @@ import math
 import sys
 from pathlib import Path
 
-from finetune.command import answered, to_write
-from finetune.pairs import records
+from januslm.cli.command import answered, to_write
 from januslm.config import Refused, plain, suggest
+from januslm.data.text_pairs import records
 from januslm.interop import native
-from januslm.rundir import EXPORTS, difference
+from januslm.training.run_dir import EXPORTS, difference
 
 
 def main() -> int:

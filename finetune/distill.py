@@ -14,17 +14,17 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from finetune import decode
-from finetune.command import answered, to_write
-from finetune.data import sources
-from finetune.decode import Trained
-from finetune.pairs import MADE, Pair, records
-from januslm import folder
+from januslm import registry
+from januslm.cli.command import answered, to_write
 from januslm.config import Refused, json_table
+from januslm.data.text_pairs import MADE, Pair, records
+from januslm.data.token_pairs import sources
 from januslm.decoding import beam
+from januslm.inference import generator
+from januslm.inference.generator import Trained
 from januslm.interop import native
-from januslm.log import duration
-from januslm.rundir import difference
+from januslm.training.log import duration
+from januslm.training.run_dir import difference
 
 BEGUN, PORTIONS = "begun.json", ".portions"
 
@@ -71,15 +71,15 @@ class Teacher:
         words = self.trained.saved.tokenizer
         arrays, cut = sources([pair.source for pair in pairs], words, self.trained.limits.source)
         ways = {"beam": partial(beam.decode, **self.settings)}
-        made = decode.write(self.trained.reader, ways, arrays, words.special, self.batch)["beam"]
+        made = generator.write(self.trained.reader, ways, arrays, words.special, self.batch)["beam"]
         counts = {"sentences": len(pairs), "sources cut": len(cut), "words": made.tokens}
-        texts = [decode.text(words, output) for output in made.outputs]
+        texts = [generator.text(words, output) for output in made.outputs]
         return texts, counts | {"seconds": made.seconds}
 
 
 def distill(options: argparse.Namespace) -> dict:
     """Decode what is not decoded yet, then write the task's files; returns the counts."""
-    decode.check(options, "portion", "batch", "limit", "threads")
+    generator.check(options, "portion", "batch", "limit", "threads")
     made = teacher(options)
     out = options.out
     trained, task = made.trained, made.trained.task
@@ -114,13 +114,13 @@ def distill(options: argparse.Namespace) -> dict:
 
 def teacher(options: argparse.Namespace) -> Teacher:
     """The run's model and its task; Refused where the task's form cannot be written."""
-    trained = decode.load(options.run, options.task, options.data, options.threads)
+    trained = generator.load(options.run, options.task, options.data, options.threads)
     if not hasattr(trained.task, "save"):
-        able = [one for one in folder.names("finetune.tasks")
-                if hasattr(folder.find("finetune.tasks", one), "save")]  # fmt: skip
+        able = [one for one in registry.names("finetune.tasks")
+                if hasattr(registry.find("finetune.tasks", one), "save")]  # fmt: skip
         name = trained.task.__name__.rpartition(".")[2]
         raise Refused(f"task {name!r} has no `save`; tasks with it: {', '.join(able)}")
-    settings = decode.settings(trained.task, beam, decode.changes(options.options))
+    settings = generator.settings(trained.task, beam, generator.changes(options.options))
     trained.reader.must_write("word by word")
     return Teacher(trained, settings, options.batch)
 

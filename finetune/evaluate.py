@@ -11,14 +11,15 @@ from itertools import groupby
 from pathlib import Path
 from types import ModuleType
 
-from finetune import leaderboard, predictions, report
-from finetune.command import answered
-from finetune.predictions import Run
-from finetune.report import Metric
-from finetune.table import drawn
-from januslm import significance
+from finetune.evaluation import predictions, scoring
+from finetune.evaluation.predictions import Run
+from finetune.evaluation.scoring import Metric
+from finetune.glge import leaderboard
+from januslm.cli.command import answered
+from januslm.cli.table import drawn
 from januslm.config import Refused
-from januslm.folder import find
+from januslm.metrics import _bootstrap
+from januslm.registry import find
 
 HELP = """\
 Score predictions: one table per task, a row per algorithm, next to the lead baseline.
@@ -65,13 +66,13 @@ def evaluate(runs: list[Run], given: argparse.Namespace) -> list[dict]:
     for (name, split), several in groupby(sorted(runs, key=place), key=place):
         task = find("finetune.tasks", name)
         group, note = _checked(list(several), task, given.data)
-        chosen = report.metrics(task, given.metric)
+        chosen = scoring.metrics(task, given.metric)
         if not given.metric:  # what is asked for by name is refused where it cannot run
-            chosen, lacking = report.able(chosen)
+            chosen, lacking = scoring.able(chosen)
             note = "\n".join([note, *lacking])
         result = {"task": name, "split": split, "modes": {}}
         print(f"\n{name}, {split}: {len(group[0].ids)} sentences{note}")
-        for mode in report.modes(task):
+        for mode in scoring.modes(task):
             result["modes"][mode] = _mode(group, task, chosen, mode, given.intervals)
         if given.compare:
             result["compare"] = _compare(group, given.compare, task, chosen)
@@ -85,21 +86,21 @@ def _mode(
     runs: list[Run], task: ModuleType, chosen: list[Metric], mode: str, intervals: bool
 ) -> dict:
     """Print the table of one post-processing mode and what follows from it."""
-    rows = {run.label: report.scores(run, task, chosen, mode) for run in runs}
-    lead = report.baseline(runs[0], task)
-    base = report.scores(lead, task, chosen, mode) if lead else None
-    half = {run.label: report.halves(run, task, chosen, mode) for run in runs if intervals}
-    heading = ["post-processing: " + mode] if len(report.modes(task)) > 1 else []
+    rows = {run.label: scoring.scores(run, task, chosen, mode) for run in runs}
+    lead = scoring.baseline(runs[0], task)
+    base = scoring.scores(lead, task, chosen, mode) if lead else None
+    half = {run.label: scoring.halves(run, task, chosen, mode) for run in runs if intervals}
+    heading = ["post-processing: " + mode] if len(scoring.modes(task)) > 1 else []
     lines = [*heading, table(runs, rows, lead.label if lead else "", base, half)]
     if (beam := anchor(runs)) and any(run.milliseconds and run.timed != beam.timed for run in runs):
         lines.append(f"speed -: another {' or '.join(predictions.TIMED)} than {beam.label}")
     if intervals:
-        few = f"no intervals: they need {significance.FEW} lines"
-        lines.append(report.PLUS_MINUS if len(runs[0].ids) >= significance.FEW else few)
+        few = f"no intervals: they need {_bootstrap.FEW} lines"
+        lines.append(scoring.PLUS_MINUS if len(runs[0].ids) >= _bootstrap.FEW else few)
     if lead:
         key = next(iter(base))
         lines += [beats(label, row[key], lead.label, base[key], key) for label, row in rows.items()]
-    lines += report.signatures(runs[0], task, chosen, mode)
+    lines += scoring.signatures(runs[0], task, chosen, mode)
     print("\n".join(["", *lines]))
     found = {
         label: {**row, "ms_per_sentence": run.milliseconds, "file": run.path.name}
@@ -187,17 +188,15 @@ def _compare(
 ) -> list[str]:
     """Print, and return, the paired bootstrap of two runs in the first mode."""
     first, second = (_named(runs, name) for name in pair)
-    mode = report.modes(task)[0]
-    ours, references = report.texts(first, task, mode)
-    theirs, _ = report.texts(second, task, mode)
+    mode = scoring.modes(task)[0]
+    ours, references = scoring.texts(first, task, mode)
+    theirs, _ = scoring.texts(second, task, mode)
     lines = []
     for metric in chosen:
         if not hasattr(metric.module, "each"):
             lines.append(f"{metric.name}: no interval, it is not made of lines")
             continue
-        found = significance.compare(
-            metric.module, ours, theirs, references, options=metric.options
-        )
+        found = _bootstrap.compare(metric.module, ours, theirs, references, options=metric.options)
         lines += [str(replace(one, name=one.name + metric.suffix)) for one in found]
     print(f"\n{first.label} - {second.label}, paired bootstrap, {mode}:")
     print("\n".join("  " + line for line in lines))

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from finetune import decode
-from finetune.command import answered, to_write
-from finetune.data import sources
-from finetune.decode import Trained, Written
-from finetune.pairs import Pair
-from januslm import folder
+from januslm import registry
+from januslm.cli.command import answered, to_write
 from januslm.config import Refused
+from januslm.data.text_pairs import Pair
+from januslm.data.token_pairs import sources
 from januslm.decoding import greedy
+from januslm.inference import generator
+from januslm.inference.generator import Trained, Written
 
 LONGER = ("cut", "refuse")
 
@@ -45,7 +45,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("run", help="a fine-tuning run's folder, or its export/")
     parser.add_argument("options", nargs="*", metavar="key=value", help="options of the algorithm")
-    names = ", ".join(folder.names(decode.ALGORITHMS))
+    names = ", ".join(registry.names(generator.ALGORITHMS))
     parser.add_argument("--algorithm", default="greedy", help=f"{names} (default: greedy)")
     parser.add_argument("--split", default="test", help="train, valid or test")
     parser.add_argument("--limit", type=int, help="only the first N texts")
@@ -79,12 +79,12 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
     Returns the path of the predictions, and whether --verify found nothing (True without it).
     """
     _check(options)
-    trained = decode.load(
+    trained = generator.load(
         options.run, options.task, options.data, options.threads, options.graphs, options.precision
     )
-    algorithm = folder.find(decode.ALGORITHMS, options.algorithm)
-    given = decode.changes(options.options)
-    settings = decode.settings(trained.task, algorithm, given)
+    algorithm = registry.find(generator.ALGORITHMS, options.algorithm)
+    given = generator.changes(options.options)
+    settings = generator.settings(trained.task, algorithm, given)
     ways = {options.algorithm: partial(algorithm.decode, **settings)}
     if options.verify:
         shared = {k: v for k, v in settings.items() if k in signature(greedy.decode).parameters}
@@ -93,7 +93,7 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
     out = options.out or _place(options, given)
     aside = _writable(out)
     special = trained.saved.tokenizer.special
-    found = decode.write(trained.reader, ways, arrays, special, options.batch)
+    found = generator.write(trained.reader, ways, arrays, special, options.batch)
     mine = found[options.algorithm]
     facts = {
         "algorithm": options.algorithm, "settings": settings,
@@ -118,9 +118,9 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
 
 
 def _check(options: argparse.Namespace) -> None:
-    decode.check(options, "limit", "batch", "threads")
-    if options.precision not in (None, *decode.PRECISIONS):
-        kinds = " or ".join(decode.PRECISIONS)
+    generator.check(options, "limit", "batch", "threads")
+    if options.precision not in (None, *generator.PRECISIONS):
+        kinds = " or ".join(generator.PRECISIONS)
         raise Refused(f"--precision must be {kinds}, got {options.precision!r}")
     if options.longer not in LONGER:
         raise Refused(f"--longer must be one of {', '.join(LONGER)}, got {options.longer!r}")
@@ -221,12 +221,13 @@ def write(out: Path, aside: Path, pairs: list[Pair], made: Written, tokenizer, f
     with aside.open("w", encoding="utf-8") as file:
         for pair, output in zip(pairs, made.outputs, strict=True):
             line = {
-                "id": pair.id, "source": pair.source, "prediction": decode.text(tokenizer, output),
+                "id": pair.id, "source": pair.source,
+                "prediction": generator.text(tokenizer, output),
                 "references": pair.targets, "score": output.score, "passes": output.passes,
             }  # fmt: skip
             if output.others:
                 line["others"] = [
-                    {"prediction": decode.text(tokenizer, o), "score": o.score}
+                    {"prediction": generator.text(tokenizer, o), "score": o.score}
                     for o in output.others
                 ]
             file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import torch
 
-from januslm import config, learner, start
+from januslm import config
 from januslm.config import Refused
-from januslm.engine import Optimizer, World
+from januslm.data.token_samples import Data, Texts
+from januslm.data.tokenizer import Tokenizer
 from januslm.interop import native
-from januslm.learner import Learner, Loss
-from januslm.model import Seq2Seq, configure, parameters
-from januslm.schedule import Schedule
-from januslm.tokenizer import Tokenizer
-from januslm.train import Plan, Train
-from januslm.work import Packing, Training
-from pretrain.data import Data, Texts
+from januslm.model.transformer import Seq2Seq, configure, parameters
+from januslm.objective import Learner, Loss
+from januslm.objective import settle as settle_objective
+from januslm.training import process
+from januslm.training.engine import Optimizer, World
+from januslm.training.job import Packing, Training
+from januslm.training.lr_schedule import Schedule
+from januslm.training.trainer import Plan, Train
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,9 @@ class Run:
     tokenizer: str
     data: Data
     train: Train
-    model: dict = field(default_factory=dict)  # preset, and what differs: januslm/model.py, Config
+    model: dict = field(default_factory=dict)  # preset, and what differs
     objective: dict = field(default_factory=lambda: {"name": "janus"})
-    noise: dict = field(default_factory=dict)  # name and options: januslm/noise.py
+    noise: dict = field(default_factory=dict)  # name and options: a file of januslm/noise/
     loss: Loss = field(default_factory=Loss)
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
@@ -52,7 +54,10 @@ def main() -> int:
     def prepare():
         return settle(config.load(Run, options.run, options.changes), options.run, options.ds)
 
-    return start.run(prepare, lambda text: print(f"error: {text}", file=sys.stderr), options.report)
+    def tell(text: str) -> None:
+        print(f"error: {text}", file=sys.stderr)
+
+    return process.run(prepare, tell, options.report)
 
 
 def settle(run: Run, where: str, ds: str = "") -> Callable[[World], tuple[Plan, Training]]:
@@ -68,7 +73,7 @@ def settle(run: Run, where: str, ds: str = "") -> Callable[[World], tuple[Plan, 
             f"{run.data.length + 1}, got {model_config.max_positions}"
         )
     special = tokenizer.special
-    objective = learner.settle(run.objective, run.noise, run.loss, "pretrain", special, where)
+    objective = settle_objective(run.objective, run.noise, run.loss, "pretrain", special, where)
     texts = Texts(run.data, run.data.train, tokenizer, run.train.seed)
     valid = Texts(run.data, run.data.valid, tokenizer, seed=0)
     saved = native.read(run.start) if run.start else None
@@ -76,7 +81,7 @@ def settle(run: Run, where: str, ds: str = "") -> Callable[[World], tuple[Plan, 
         raise Refused(f"{where}: start = {run.start!r} was trained with another tokenizer")
     about = asdict(run) | {
         "objective": {"name": objective.name, **objective.options},
-        "noise": {"name": objective.hide.__name__, **objective.hide_options},
+        "noise": {"name": objective.noise, **objective.noise_options},
         "loss": asdict(objective.loss), "model": asdict(model_config),
         "data": asdict(run.data) | {"fingerprints": texts.fingerprint}, "ds": ds or run.ds,
     }  # fmt: skip
@@ -91,7 +96,7 @@ def settle(run: Run, where: str, ds: str = "") -> Callable[[World], tuple[Plan, 
             texts.read, valid.read, min(run.data.valid_samples, len(valid)), run.train.seed,
             run.packing, world.device, about,
         )  # fmt: skip
-        how = start.spread(about["ds"], world)
+        how = process.spread(about["ds"], world)
         if world.first:
             size = f"{parameters(model):,} parameters, {len(texts):,} samples"
             print(f"{size}, {world.size} processes, {how.name}", flush=True)

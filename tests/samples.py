@@ -7,15 +7,16 @@ import typing
 import numpy as np
 import torch
 
-from januslm import folder, learner
+from januslm import registry
 from januslm.config import Allowed
-from januslm.model import Config, Seq2Seq
-from januslm.packing import Batch, Example, Packer
-from januslm.tokenizer import Special
+from januslm.data.tokenizer import Special
+from januslm.model.packing import Batch, Example, Packer
+from januslm.model.transformer import Config, Seq2Seq
+from januslm.objective import Loss, settle
 
 SPECIAL = Special()
 VOCABULARY = 60
-OBJECTIVES = folder.names("januslm.objectives")
+OBJECTIVES = registry.names("januslm.objectives")
 
 
 def sentence(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -47,7 +48,7 @@ def choices(function) -> list[dict]:
 
 def every_layout() -> list[tuple[str, dict]]:
     """(objective, options) for every objective in the folder with every choice."""
-    plugins = {name: folder.find("januslm.objectives", name) for name in OBJECTIVES}
+    plugins = {name: registry.find("januslm.objectives", name) for name in OBJECTIVES}
     return [(name, given) for name in OBJECTIVES for given in choices(plugins[name].layout)]
 
 
@@ -57,10 +58,10 @@ def spoken(case: tuple[str, dict]) -> str:
     return ".".join([name, *(f"{key}={value}" for key, value in given.items())])
 
 
-def settled(name: str, preset: str = "nmt", loss: learner.Loss | None = None, **options):
+def settled(name: str, preset: str = "nmt", loss: Loss | None = None, **options):
     """An objective ready for use."""
     table = {"name": name, **options}
-    return learner.settle(table, {}, loss or learner.Loss(), preset, SPECIAL, "run.toml")
+    return settle(table, {}, loss or Loss(), preset, SPECIAL, "run.toml")
 
 
 def examples(objective, rng, sizes: list[int], ratio: float = 0.5) -> list[Example]:

@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny_worker import WEIGHTS, Tiny, fingerprint, make
 
-from januslm import engine
-from januslm.engine import Engine, Optimizer, Values
+from januslm.training import engine
+from januslm.training.engine import Engine, Optimizer, Values
 
 CONFIGS = Path(__file__).parents[1] / "ds_configs"
 STEPS, BATCH = 6, 16

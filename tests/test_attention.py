@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch.nn.attention.flex_attention import create_mask
 
-from januslm import folder
-from januslm.attention import FEW, PADDING, Codes, Flex, Side, allowed, attend, dense
+from januslm import registry
 from januslm.layout import Rule
+from januslm.model.attention import FEW, PADDING, Codes, Flex, Side, allowed, attend, dense
 from tests.samples import OBJECTIVES
 
 H, D = 2, 8
-RULES = {name: folder.find("januslm.objectives", name).RULE for name in OBJECTIVES}
+RULES = {name: registry.find("januslm.objectives", name).RULE for name in OBJECTIVES}
 RULES["own rank"] = Rule(("a", "b"), lambda q, k: (k.rank <= q.rank) & (k.stream <= q.stream))
 
 

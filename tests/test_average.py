@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import load_file
 
 from finetune.average import average, best, newest
-from januslm import tokenizer
 from januslm.config import Refused
+from januslm.data import tokenizer
 from januslm.interop import native
-from januslm.log import Log
-from januslm.model import Seq2Seq, configure
-from januslm.rundir import exported
+from januslm.model.transformer import Seq2Seq, configure
+from januslm.training.log import Log
+from januslm.training.run_dir import exported
 from tests.conftest import ROOT
 from tests.launching import finish, start
 

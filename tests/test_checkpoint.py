@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 
-from januslm.checkpoint import NotSaved, Saving, chance, newest, set_chance
+from januslm.training.checkpoint import NotSaved, Saving, chance, newest, set_chance
 
 tensors = {"weights": torch.arange(3000.0)}
 

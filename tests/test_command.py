@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from finetune.command import answered
+from januslm.cli.command import answered
 from januslm.config import Refused
 
 

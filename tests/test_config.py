@@ -6,7 +6,7 @@ from typing import Annotated
 import pytest
 
 from januslm.config import Allowed, Refused, build, load, one, plain, suggest
-from januslm.model import configure
+from januslm.model.transformer import configure
 
 
 @dataclass(frozen=True)

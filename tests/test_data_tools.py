@@ -17,15 +17,15 @@ import pytest
 import zstandard
 
 from data_tools.build import build
+from data_tools.documents import Document, Dropped
 from data_tools.prose import paragraphs
-from data_tools.reading import Document, Dropped
 from data_tools.recipe import bundles, read
 from data_tools.sources import docstrings, hf, jsonl, parquet, text
 from data_tools.summaries import pairs
 from januslm.config import Refused
-from januslm.folder import names
-from januslm.shards import open_corpus
-from januslm.tokenizer import Tokenizer, train
+from januslm.data.shards import open_corpus
+from januslm.data.tokenizer import Tokenizer, train
+from januslm.registry import names
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "while", "seven", "dogs", "looked", "for", "balls"]

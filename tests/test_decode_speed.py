@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import decode_speed, natural_lengths, same_bart, timing
-from benchmarks.forced_lengths import ENOUGH, systems
-from benchmarks.product import Way
+from benchmarks import decode_speed, decode_trained, same_bart, timing
+from benchmarks.cli_runs import Way
+from benchmarks.decode_vs_others import ENOUGH, systems
 from benchmarks.timing import Ratio, Spent
-from januslm import folder as folder_of
+from januslm import registry as folder_of
 
 CPU = torch.device("cpu")
 SMALL = dict(
@@ -64,14 +64,14 @@ def test_every_system_is_forced_to_the_length(programs):
 
 
 def test_the_table_has_every_algorithm_with_options_that_it_knows():
-    for way in natural_lengths.WAYS:
+    for way in decode_trained.WAYS:
         algorithm = folder_of.find("januslm.decoding", way.algorithm)
         chosen = folder_of.options(algorithm.decode, way.options, way.name)
         assert way.options.items() <= chosen.items()
-    assert {way.algorithm for way in natural_lengths.WAYS} == set(
+    assert {way.algorithm for way in decode_trained.WAYS} == set(
         folder_of.names("januslm.decoding")
     )
-    names = [way.name for way in natural_lengths.WAYS]
+    names = [way.name for way in decode_trained.WAYS]
     assert len(set(names)) == len(names)
 
 
@@ -96,8 +96,8 @@ def test_latency_and_throughput_are_of_the_medians_of_rounds():
     times = {"w": {1: alone, 3: [[Spent(0.5, 1.0), Spent(1.5, 3.0)]]}}
     facts = {"file": "w.jsonl", "settings": {}, "passes": 4.0, "tokens": 24, "sentences": 3}
     quality = {"w.jsonl": {"bleu": (30.0, 1.5)}}
-    made = natural_lengths.Written([], [], [], facts)
-    row = natural_lengths.row(Way("w", "greedy"), made, quality, times, CPU)
+    made = decode_trained.Written([], [], [], facts)
+    row = decode_trained.row(Way("w", "greedy"), made, quality, times, CPU)
     each = [200.0, 200.0, 2000.0]
     for kind, factor in (("cpu", 1), ("wall", 2)):
         for q in (50, 95):
@@ -121,7 +121,7 @@ def test_latency_and_throughput_are_of_the_medians_of_rounds():
 def test_a_floor_that_is_missed_is_named(identical, fewer, nar, missed):
     rows = {"speculative": {"verified": {"identical": identical, "fewer_passes": fewer}}}
     ratios = {"AR beam 5 / NAR 4": Ratio(nar, nar, nar)}
-    found = natural_lengths.judged(rows, ratios, 100, CPU)
+    found = decode_trained.judged(rows, ratios, 100, CPU)
     assert len(found) == len(missed)
     assert all(part in line for part, line in zip(missed, found, strict=True))
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from januslm.config import Refused
+from januslm.data.tokenizer import Special
 from januslm.decoding import beam, greedy, mask_predict, sample, semi, speculative
-from januslm.decoding._board import Board, candidates, write
-from januslm.folder import find, names, options
+from januslm.decoding._templates import Board, candidates, write
+from januslm.inference.incremental import Reader
 from januslm.layout import NONE
 from januslm.objectives import janus
-from januslm.reading import Reader
-from januslm.tokenizer import Special
-from tests.test_reading import V, built, sentence
+from januslm.registry import find, names, options
+from tests.test_incremental import V, built, sentence
 
 SPECIAL = Special()
 WORDS = range(5, 9)  # a vocabulary of four
@@ -433,7 +433,7 @@ def test_a_source_the_model_has_no_positions_for_is_refused():
 
 
 def test_top_is_topk():
-    from januslm.decoding._rules import top
+    from januslm.decoding._constraints import top
 
     scores = torch.randn(7, 5003)
     for k in (1, 3, 10):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from januslm.dropout import dropout
+from januslm.model.dropout import dropout
 
 
 @pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.bfloat16], ids=str)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from januslm.config import Refused, build
-from januslm.spread import ALLOWED, OWNED, Optimizer, Values, merge, read
+from januslm.training.ds_config import ALLOWED, OWNED, Optimizer, Values, merge, read
 from tests.launching import finish, start
 
 CONFIGS = Path(__file__).parents[1] / "ds_configs"

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from finetune import evaluate, report
-from finetune.pairs import Pair
-from finetune.predictions import Run
+from finetune import evaluate
+from finetune.evaluation import scoring
+from finetune.evaluation.predictions import Run
 from finetune.tasks import docsum
-from januslm.folder import find
+from januslm.data.text_pairs import Pair
+from januslm.registry import find
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [
@@ -422,6 +423,6 @@ def test_lines_with_one_source_become_one_with_all_references_and_the_last_predi
         Path("x.jsonl"), {"task": name}, ["1", "2", "3"], sources,
         ["first - hand", "other", "second - hand"], [["a"], ["b"], ["c"]],
     )  # fmt: skip
-    ours, theirs = report.texts(run, task, "official")
+    ours, theirs = scoring.texts(run, task, "official")
     assert ours == ["second-hand" if name == "squadqg" else "second - hand", "other"]
     assert theirs == [["a", "c"], ["b"]]

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from finetune.__main__ import load, settle
-from januslm import tokenizer
 from januslm.config import Refused
-from januslm.engine import World
+from januslm.data import tokenizer
 from januslm.interop import native
-from januslm.model import Seq2Seq, configure
-from januslm.rundir import opened
+from januslm.model.transformer import Seq2Seq, configure
+from januslm.training.engine import World
+from januslm.training.run_dir import opened
 from tests.conftest import ROOT
 from tests.test_translation import ENGLISH, WHOLE, lay
 

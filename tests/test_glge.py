@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from finetune import glge, leaderboard, pairs
+from finetune.glge import leaderboard, prepare
 from finetune.tasks import _glge, cnndm, gigaword, squadqg, xsum
 from januslm.config import Refused
-from januslm.folder import find
+from januslm.data import text_pairs
+from januslm.registry import find
 
 FIXTURE = Path(__file__).parent / "fixtures" / "glge"
 ARCHIVE = FIXTURE / "data"
@@ -36,18 +37,18 @@ def packed(kind: str, folder: Path) -> Path:
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
 @pytest.mark.parametrize("name", leaderboard.COLUMNS)
 def test_a_prepared_archive_reads_as_the_official_layout_does(kind, name, tmp_path):
-    made = glge.prepare([packed(kind, tmp_path)], tmp_path / "out")
+    made = prepare.prepare([packed(kind, tmp_path)], tmp_path / "out")
     assert made.lines["easy", name] == {"dev": 2, "test": 3, "train": 3}
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["easy"]
     task = find("finetune.tasks", name)
-    for split in pairs.SPLITS:
+    for split in text_pairs.SPLITS:
         ready = list(task.read(tmp_path / "out" / "easy", split))
         assert ready == list(task.read(ARCHIVE / "easy", split))
         assert len(ready) == (2 if split == "valid" else 3)
 
 
 def test_a_version_must_be_named(tmp_path):
-    glge.prepare([ARCHIVE], tmp_path)
+    prepare.prepare([ARCHIVE], tmp_path)
     for root in (tmp_path, ARCHIVE):
         with pytest.raises(Refused, match=r"has easy; name one of them, .*easy"):
             list(xsum.read(root, "test"))
@@ -67,16 +68,16 @@ def halves(folder: Path) -> tuple[Path, Path]:
 def test_training_and_test_archives_may_come_apart(tmp_path):
     first, second = halves(tmp_path)
     with pytest.raises(Refused) as caught:
-        glge.prepare([first], tmp_path / "out")
+        prepare.prepare([first], tmp_path / "out")
     assert "missing easy/cnndm/test.src, easy/gigaword/test.src" in str(caught.value)
     assert "and 2 more; the test sets are a separate download, name it" in str(caught.value)
     assert not list(tmp_path.glob("out*"))
     with pytest.raises(Refused, match="training and validation data are a separate download"):
-        glge.prepare([second], tmp_path / "out")
-    alone = glge.prepare([first], tmp_path / "out", partial=True)
+        prepare.prepare([second], tmp_path / "out")
+    alone = prepare.prepare([first], tmp_path / "out", partial=True)
     assert all(splits == {"dev": 2, "train": 3} for splits in alone.lines.values())
-    both = glge.prepare([first, second], tmp_path / "whole")
-    assert both.lines == glge.prepare([ARCHIVE], tmp_path / "at once").lines
+    both = prepare.prepare([first, second], tmp_path / "whole")
+    assert both.lines == prepare.prepare([ARCHIVE], tmp_path / "at once").lines
 
 
 def bare(folder: Path, *parts: str) -> Path:
@@ -92,21 +93,21 @@ def bare(folder: Path, *parts: str) -> Path:
 
 @pytest.mark.parametrize("name", leaderboard.COLUMNS)
 def test_a_test_set_may_come_without_targets_and_is_read_line_by_line(name, tmp_path):
-    made = glge.prepare([bare(tmp_path / "a")], tmp_path / "out")
+    made = prepare.prepare([bare(tmp_path / "a")], tmp_path / "out")
     assert made.lines["easy", name] == {"dev": 2, "test": 3, "train": 3}
     assert (made.left_out, len(made.unanswered)) == ([], 8)
     task = find("finetune.tasks", name)
-    for split in pairs.SPLITS:
+    for split in text_pairs.SPLITS:
         wanted = list(task.read(ARCHIVE / "easy", split))
         if split == "test":
-            wanted = [pairs.Pair(one.id, one.source, ()) for one in wanted]
+            wanted = [text_pairs.Pair(one.id, one.source, ()) for one in wanted]
         assert list(task.read(tmp_path / "out" / "easy", split)) == wanted
 
 
 def test_test_sets_without_targets_are_named(tmp_path, capsys):
     archive = bare(tmp_path / "a", *(f"easy/{n}_data/org_data/test.tgt" for n in ("coqa", "xsum")))
     words = ["prepare", "--archive", str(archive), "--out", str(tmp_path / "out")]
-    assert glge.main(words) == 0
+    assert prepare.main(words) == 0
     said = capsys.readouterr().out
     assert "without targets, to be sent in and not scored here: easy/xsum, easy/coqa\n" in said
     assert "left out" not in said
@@ -117,10 +118,10 @@ def test_what_is_learnt_from_needs_its_targets(split, tmp_path):
     name = _glge.FILES[split]
     archive = bare(tmp_path / "a", f"easy/xsum_data/org_data/{name}.tgt")
     with pytest.raises(Refused, match=f"missing easy/xsum/{name}.tgt; training and validation"):
-        glge.prepare([archive], tmp_path / "out")
-    made = glge.prepare([archive], tmp_path / "out", partial=True)
+        prepare.prepare([archive], tmp_path / "out")
+    made = prepare.prepare([archive], tmp_path / "out", partial=True)
     assert (made.left_out, made.unanswered) == ([f"easy/xsum/{name}.src"], [])
-    assert f"left out, since their other side is missing: easy/xsum/{name}.src" in glge.summary(
+    assert f"left out, since their other side is missing: easy/xsum/{name}.src" in prepare.summary(
         made, tmp_path
     )
     with pytest.raises(Refused, match=rf"{name}\.tgt: no such file"):
@@ -128,23 +129,23 @@ def test_what_is_learnt_from_needs_its_targets(split, tmp_path):
 
 
 def test_targets_never_come_to_lie_beside_another_test_set(tmp_path):
-    glge.prepare([ARCHIVE], tmp_path / "out")
+    prepare.prepare([ARCHIVE], tmp_path / "out")
     archive = bare(tmp_path / "a")
-    assert glge.prepare([archive], tmp_path / "out").unanswered == []  # the same test sets
+    assert prepare.prepare([archive], tmp_path / "out").unanswered == []  # the same test sets
     source = archive / "easy" / "msqg_data" / "org_data" / "test.src"
     source.write_text("another\ntest\nset\n")
     with pytest.raises(Refused, match=r"easy/msqg/test.tgt: of another test.src than the archive"):
-        glge.prepare([archive], tmp_path / "out")
+        prepare.prepare([archive], tmp_path / "out")
     read = find("finetune.tasks", "msqg").read
     assert list(read(tmp_path / "out" / "easy", "test")) == list(read(ARCHIVE / "easy", "test"))
 
 
 def test_two_archives_may_share_a_file_but_not_disagree_on_it(tmp_path):
-    assert glge.prepare([ARCHIVE, ARCHIVE], tmp_path / "out").left_out == []
+    assert prepare.prepare([ARCHIVE, ARCHIVE], tmp_path / "out").left_out == []
     shutil.copytree(ARCHIVE, tmp_path / "b")
     (tmp_path / "b" / "easy" / "xsum_data" / "org_data" / "dev.src").write_text("x\ny\n")
     with pytest.raises(Refused, match=r"and .*b: have different easy/xsum/dev.src"):
-        glge.prepare([ARCHIVE, tmp_path / "b"], tmp_path / "new")
+        prepare.prepare([ARCHIVE, tmp_path / "b"], tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
@@ -152,12 +153,12 @@ def test_an_archive_of_something_else_is_refused_with_the_expected_layout(tmp_pa
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as box:
         box.writestr("easy/cnndm/train.src", "a")
     with pytest.raises(Refused, match=r"not a GLGE archive; no \{easy,medium,hard\}/TASK_data"):
-        glge.prepare([tmp_path / "x.zip"], tmp_path / "out")
+        prepare.prepare([tmp_path / "x.zip"], tmp_path / "out")
     with pytest.raises(Refused, match="nothing: no such file or folder"):
-        glge.prepare([tmp_path / "nothing"], tmp_path / "out")
+        prepare.prepare([tmp_path / "nothing"], tmp_path / "out")
     (tmp_path / "text").write_text("no archive")
     with pytest.raises(Refused, match="neither a folder nor a zip nor a tar file"):
-        glge.prepare([tmp_path / "text"], tmp_path / "out")
+        prepare.prepare([tmp_path / "text"], tmp_path / "out")
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
@@ -165,7 +166,7 @@ def test_an_archive_that_was_not_loaded_to_its_end_is_refused(kind, tmp_path):
     whole = packed(kind, tmp_path).read_bytes()
     (tmp_path / "half").write_bytes(whole[: len(whole) * 4 // 5])
     with pytest.raises(Refused, match=r"half: (cannot be read to its end|neither a folder)"):
-        glge.prepare([tmp_path / "half"], tmp_path / "out")
+        prepare.prepare([tmp_path / "half"], tmp_path / "out")
     assert not list(tmp_path.glob("out*"))
 
 
@@ -181,7 +182,7 @@ def test_a_zip_that_python_cannot_unpack_is_refused(place, value, message, tmp_p
     data[data.index(b"PK\x01\x02") + place] = value
     path.write_bytes(data)
     with pytest.raises(Refused, match=rf"archive.zip: .*{message}"):
-        glge.prepare([path], tmp_path / "out")
+        prepare.prepare([path], tmp_path / "out")
     assert not list(tmp_path.glob("out*"))
 
 
@@ -200,9 +201,9 @@ def test_a_hard_link_in_a_tar_is_the_file_it_names(named, tmp_path):
                 box.add(file, inside)
     if named == "rest.src":
         with pytest.raises(Refused, match=r"x.tar: cannot be read to its end .*rest.src' not fou"):
-            glge.prepare([path], tmp_path / "out")
+            prepare.prepare([path], tmp_path / "out")
         return
-    assert not glge.prepare([path], tmp_path / "out").left_out
+    assert not prepare.prepare([path], tmp_path / "out").left_out
     source, target = (tmp_path / "out" / "easy" / "xsum" / f"test.{x}" for x in ("src", "tgt"))
     assert source.read_text() == target.read_text() != ""
 
@@ -213,7 +214,7 @@ def test_what_cannot_be_written_is_refused_by_name(inside, tmp_path, capsys):
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("somebody's")
     words = ["prepare", "--archive", str(ARCHIVE), "--out", str(tmp_path / "out")]
-    assert glge.main(words) == 2
+    assert prepare.main(words) == 2
     assert capsys.readouterr().err.startswith(f"error: {file}")
     assert file.read_text() == "somebody's"
     assert len(list(tmp_path.rglob("*"))) == 1 + inside.count("/") + bool(inside)
@@ -223,13 +224,13 @@ def test_a_folder_is_not_replaced_by_a_file(tmp_path):
     taken = tmp_path / "easy" / "xsum" / "test.tgt"
     taken.mkdir(parents=True)
     with pytest.raises(Refused, match=r"xsum/test.tgt: is in the way of .*xsum/test.tgt"):
-        glge.prepare([ARCHIVE], tmp_path)
+        prepare.prepare([ARCHIVE], tmp_path)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_the_folder_may_be_the_one_that_one_is_in(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert glge.main(["prepare", "--archive", str(ARCHIVE), "--out", "."]) == 0
+    assert prepare.main(["prepare", "--archive", str(ARCHIVE), "--out", "."]) == 0
     assert (tmp_path / "easy" / "xsum" / "test.src").is_file()
 
 
@@ -238,7 +239,7 @@ def test_bytes_that_are_no_text_are_refused_with_archive_and_line(tmp_path):
     source = tmp_path / "a" / "easy" / "coqa_data" / "org_data" / "dev.src"
     source.write_bytes(b"one\n\xff\n")
     with pytest.raises(Refused) as caught:
-        glge.prepare([tmp_path / "a"], tmp_path / "out")
+        prepare.prepare([tmp_path / "a"], tmp_path / "out")
     assert str(caught.value).startswith(f"{tmp_path / 'a'}: easy/coqa/dev.src:2: not UTF-8 text")
 
 
@@ -247,11 +248,11 @@ def test_an_archive_whose_sides_disagree_is_refused(tmp_path):
     target = tmp_path / "a" / "easy" / "coqa_data" / "org_data" / "dev.tgt"
     target.write_text("only one\n")
     with pytest.raises(Refused, match=r"easy/coqa: dev.src has 2 lines, dev.tgt 1"):
-        glge.prepare([tmp_path / "a"], tmp_path / "out")
+        prepare.prepare([tmp_path / "a"], tmp_path / "out")
     for side in ("src", "tgt"):
         target.with_suffix(f".{side}").write_text("")
     with pytest.raises(Refused, match=r"easy/coqa: nothing in dev.src and dev.tgt"):
-        glge.prepare([tmp_path / "a"], tmp_path / "out")
+        prepare.prepare([tmp_path / "a"], tmp_path / "out")
 
 
 def test_a_name_that_leads_out_of_the_archive_leads_nowhere(tmp_path):
@@ -260,7 +261,7 @@ def test_a_name_that_leads_out_of_the_archive_leads_nowhere(tmp_path):
         entry = tarfile.TarInfo("../../easy/coqa_data/org_data/dev.src")
         entry.size = 2
         box.addfile(entry, io.BytesIO(b"a\n"))
-    made = glge.prepare([path], tmp_path / "out", partial=True)
+    made = prepare.prepare([path], tmp_path / "out", partial=True)
     assert made.left_out == ["easy/coqa/dev.src"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.tar"]
     assert not list(tmp_path.parent.glob("easy"))
@@ -268,40 +269,40 @@ def test_a_name_that_leads_out_of_the_archive_leads_nowhere(tmp_path):
 
 def test_the_command_prints_what_was_made_and_what_to_type_next(tmp_path, capsys):
     out = tmp_path / "out"
-    assert glge.main(["prepare", "--archive", str(ARCHIVE), "--out", str(out)]) == 0
+    assert prepare.main(["prepare", "--archive", str(ARCHIVE), "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "easy/personachat      3    2     3" in said
     assert said.splitlines()[-1] == (
         "next: ./launch.sh finetune finetune/runs/glge_janus.toml task=xsum "
         f"data.root={out / 'easy'}"
     )
-    assert glge.main(["prepare", "--archive", str(tmp_path / "x")]) == 2
+    assert prepare.main(["prepare", "--archive", str(tmp_path / "x")]) == 2
     assert capsys.readouterr().err == f"error: {tmp_path / 'x'}: no such file or folder\n"
     with pytest.raises(SystemExit):
-        glge.main(["prepare", "--help"])
+        prepare.main(["prepare", "--help"])
     assert "./launch.sh data glge --archive glge_public.tgz" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", leaderboard.COLUMNS)
 def test_a_task_reads_what_it_saves(name, tmp_path):
     task = find("finetune.tasks", name)
-    for split in pairs.SPLITS:
+    for split in text_pairs.SPLITS:
         wanted = list(task.read(ARCHIVE / "easy", split))
         assert task.save(tmp_path / name, split, wanted) == len(wanted)
         assert list(task.read(tmp_path, split)) == wanted
-    unanswered = [pairs.Pair(one.id, one.source, ()) for one in wanted]
+    unanswered = [text_pairs.Pair(one.id, one.source, ()) for one in wanted]
     task.save(tmp_path / name, "test", unanswered)
     assert list(task.read(tmp_path, "test")) == unanswered
 
 
 def test_what_a_teacher_of_another_task_wrote_is_refused(tmp_path):
     xsum.save(tmp_path, "train", xsum.read(ARCHIVE / "easy", "train"))
-    (tmp_path / pairs.MADE).write_text('{"about": {"task": "xsum"}}')
+    (tmp_path / text_pairs.MADE).write_text('{"about": {"task": "xsum"}}')
     assert len(list(xsum.read(tmp_path, "train"))) == 3
     with pytest.raises(Refused, match="a distillation of task 'xsum', not of 'gigaword'"):
         list(gigaword.read(tmp_path, "train"))
     for text, message in (("{", "not a JSON file"), ("[]", "must be one table"), ("{}", "None")):
-        (tmp_path / pairs.MADE).write_text(text)
+        (tmp_path / text_pairs.MADE).write_text(text)
         with pytest.raises(Refused, match=rf"distill.json: .*{message}"):
             list(xsum.read(tmp_path, "train"))
 

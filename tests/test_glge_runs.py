@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from finetune import evaluate, generate, glge, leaderboard
+from finetune import evaluate, generate
 from finetune.__main__ import Tuning, load, settle
-from januslm import tokenizer
+from finetune.glge import leaderboard, prepare
 from januslm.config import Refused
+from januslm.data import tokenizer
 from januslm.interop import native
-from januslm.model import Seq2Seq, configure
+from januslm.model.transformer import Seq2Seq, configure
 from tests.conftest import ROOT
 
 ARCHIVE = Path(__file__).parent / "fixtures" / "glge" / "data" / "easy"
@@ -128,7 +129,7 @@ def test_a_test_set_without_targets_is_prepared_decoded_and_sent_in(
     shutil.copytree(ARCHIVE, archive / "easy")
     for path in archive.rglob("test.tgt"):
         path.unlink()
-    assert glge.main(["prepare", "--archive", str(archive), "--out", str(root)]) == 0
+    assert prepare.main(["prepare", "--archive", str(archive), "--out", str(root)]) == 0
     for task in TASKS:
         out = runs / task / "predictions" / "test.greedy.jsonl"
         words = [start, "max_length=4", "min_length=0", "--out", out]

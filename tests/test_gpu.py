@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from januslm.folder import find, options
-from januslm.graphs import Graphed
-from januslm.learner import Learner
-from januslm.reading import Reader
+from januslm.inference.cuda_graphs import Graphed
+from januslm.inference.incremental import Reader
+from januslm.objective import Learner
+from januslm.registry import find, options
 from tests.samples import SPECIAL, coefficients, examples, model, packed, sentence, settled
 from tests.test_decoding import WAYS
 

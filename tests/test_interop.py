@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from januslm import learner, tokenizer
 from januslm.config import Refused
+from januslm.data import tokenizer
+from januslm.data.sampler import sample_rng
 from januslm.interop import bart, native
 from januslm.interop.__main__ import convert
-from januslm.learner import Loss
-from januslm.model import Seq2Seq, configure
-from januslm.noise import generator
-from januslm.packing import Packer
+from januslm.model.packing import Packer
+from januslm.model.transformer import Seq2Seq, configure
+from januslm.objective import Loss, settle
 
 transformers = pytest.importorskip("transformers", reason="transformers is a dev dependency")
 
@@ -60,10 +60,10 @@ def test_bart_gives_the_logits_of_transformers(tmp_path, words):
         == ours.encode(["the lazy fox"])[0].tolist()
     )
     table = {"name": saved.objective, **saved.options}
-    objective = learner.settle(table, {"name": "none"}, Loss(), "nmt", ours.special, "test")
+    objective = settle(table, {"name": "none"}, Loss(), "nmt", ours.special, "test")
     rng, order = np.random.default_rng(0), bart.from_bart(ours.size).numpy()
     source, target = (np.r_[0, rng.integers(4, ours.size, n), 2] for n in (9, 7))
-    batch = Packer(objective.loss.weights)([objective.example(source, target, generator(0, 0))])
+    batch = Packer(objective.loss.weights)([objective.example(source, target, sample_rng(0, 0))])
     with torch.inference_mode():
         hidden, _ = saved.model(batch)
         mine = hidden @ saved.model.vocabulary_weight().t()

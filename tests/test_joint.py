@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import gelu, layer_norm, relu
 
-from januslm.learner import Learner
+from januslm.objective import Learner
 from tests.samples import SPECIAL, coefficients, examples, model, packed, settled
 
 CLOSE = 1e-10

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from januslm import folder
+from januslm import registry
 from januslm.layout import NONE, Codes, Rule, Slots, stack, visible
 from januslm.objectives.__main__ import HIDDEN, TARGET, drawing, listing, main
 from tests.samples import OBJECTIVES, SPECIAL, every_layout, hide, sentence, spoken
@@ -35,7 +35,7 @@ def test_every_drawing_belongs_to_a_layout():
 def test_a_word_has_one_goal_per_stream_and_goals_are_words(case):
     rng = np.random.default_rng(0)
     name, given = case
-    plugin = folder.find("januslm.objectives", name)
+    plugin = registry.find("januslm.objectives", name)
     for size in (3, 4, 7, 12):
         slots = plugin.layout(sentence(rng, size), hide(rng, size), SPECIAL, **given).slots
         aims = [(s, g) for s, g in zip(slots.stream, slots.goal, strict=True) if g != NONE]
@@ -45,7 +45,7 @@ def test_a_word_has_one_goal_per_stream_and_goals_are_words(case):
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_streams_that_never_read_each_other_are_found_for_all_ranks(name):
-    rule = folder.find("januslm.objectives", name).RULE
+    rule = registry.find("januslm.objectives", name).RULE
     n, ranks = len(rule.streams), np.arange(-1, 40)
     stream, rank = (x.ravel() for x in np.meshgrid(np.arange(n), ranks, indexing="ij"))
     seen = visible(rule, Codes(stream, rank), Codes(stream, rank))
@@ -59,12 +59,12 @@ def test_streams_that_never_read_each_other_are_found_for_all_ranks(name):
 @CASES
 def test_no_reader_is_blind(case):
     name, given = case
-    plugin = folder.find("januslm.objectives", name)
+    plugin = registry.find("januslm.objectives", name)
     assert plugin.layout(TARGET, HIDDEN, SPECIAL, **given).visible().any(1).all()
 
 
 def test_janus_queries_and_next_slots_are_never_keys():
-    rule = folder.find("januslm.objectives", "janus").RULE
+    rule = registry.find("januslm.objectives", "janus").RULE
     unread = {s for s, read in zip(rule.streams, rule.readable, strict=True) if not read}
     assert unread == {"query", "next"}
     assert len(set(rule.block)) == 2
@@ -108,7 +108,7 @@ def by_the_table(slots: Slots) -> np.ndarray:
 
 def test_janus_sees_what_its_table_says():
     rng = np.random.default_rng(1)
-    janus = folder.find("januslm.objectives", "janus")
+    janus = registry.find("januslm.objectives", "janus")
     for size in rng.integers(3, 15, 20):
         layout = janus.layout(sentence(rng, size), hide(rng, size), SPECIAL)
         assert (layout.visible() == by_the_table(layout.slots)).all()

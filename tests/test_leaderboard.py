@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from finetune import glge, leaderboard
+from finetune.glge import leaderboard, prepare
 from januslm.config import Refused
-from januslm.folder import find
 from januslm.metrics import meteor
+from januslm.registry import find
 from tests.test_evaluate import refused, said, write
 
 ARCHIVE = Path(__file__).parent / "fixtures" / "glge" / "data" / "easy"
@@ -60,7 +60,7 @@ def test_the_table_has_both_modes_of_every_task_and_their_means(run, capsys):
 
 
 def test_every_leaderboard_row_has_the_tasks_that_archives_have():
-    assert tuple(leaderboard.COLUMNS) == glge.TASKS
+    assert tuple(leaderboard.COLUMNS) == prepare.TASKS
     assert leaderboard.LINES.keys() == leaderboard.COLUMNS.keys()
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from januslm.layout import Layout, Rule, leaks
-from januslm.packing import Example, Packer
+from januslm.model.packing import Example, Packer
 from tests.samples import SPECIAL, every_layout, model, sentence, settled, spoken
 
 CASES = every_layout()

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from januslm import losses
 from januslm.config import Refused
-from januslm.learner import Loss
-from januslm.losses import Sheet, fused
+from januslm.model import losses
+from januslm.model.losses import Sheet, fused
+from januslm.objective import Loss
 from tests.samples import settled
 
 STREAMS = ("past", "mask", "query")

@@ -7,12 +7,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from finetune.pairs import lines
 from finetune.tasks import multi30k
-from januslm import significance
 from januslm.config import Refused
-from januslm.folder import find, names
+from januslm.data.text_pairs import lines
 from januslm.metrics import (
+    _bootstrap,
     bleu,
     coqa_f1,
     distinct,
@@ -23,6 +22,7 @@ from januslm.metrics import (
     qg_rouge,
     rouge,
 )
+from januslm.registry import find, names
 
 METRICS = [name for name in names("januslm.metrics") if name != "meteor"]
 
@@ -251,7 +251,7 @@ def test_the_score_follows_from_what_each_line_has(name, captions):
     scores = metric.score(*captions)
     for key, values in metric.each(*captions).items():
         assert len(values) == 300
-        again = significance.resampled(metric, values, {}, 0, 0)
+        again = _bootstrap.resampled(metric, values, {}, 0, 0)
         assert again[0] == pytest.approx(scores[key])
 
 
@@ -297,8 +297,8 @@ def test_intervals_are_those_of_test_sets_that_are_drawn_and_scored(name, captio
     second = [damaged(text, 4) for text in first]
     ours, theirs = (plainly_drawn(metric, texts, references, 40, 5) for texts in (first, second))
     drawn = {"draws": 40, "seed": 5}
-    alone = significance.intervals(metric, first, references, **drawn)
-    both = significance.compare(metric, first, second, references, **drawn)
+    alone = _bootstrap.intervals(metric, first, references, **drawn)
+    both = _bootstrap.compare(metric, first, second, references, **drawn)
     for one, two in zip(alone, both, strict=True):
         a, b = (np.array([scores[one.name] for scores in found]) for found in (ours, theirs))
         assert (one.low, one.high) == pytest.approx(np.percentile(a, [2.5, 97.5]))
@@ -310,7 +310,7 @@ def test_intervals_are_those_of_test_sets_that_are_drawn_and_scored(name, captio
 def test_an_interval_of_a_mean_is_as_wide_as_the_normal_one():
     rng = np.random.default_rng(3)
     texts = ["yes" if right else "no" for right in rng.random(400) < 0.3]
-    (found,) = significance.intervals(exact_match, texts, [["yes"]] * 400)
+    (found,) = _bootstrap.intervals(exact_match, texts, [["yes"]] * 400)
     share = texts.count("yes") / 400
     assert found.half == pytest.approx(196 * math.sqrt(share * (1 - share) / 400), rel=0.08)
 
@@ -319,21 +319,21 @@ def test_an_interval_holds_the_score_of_all_sentences_about_19_times_in_20():
     rng, inside = np.random.default_rng(11), 0
     for seed in range(60):
         texts = ["yes" if right else "no" for right in rng.random(150) < 0.5]
-        (found,) = significance.intervals(exact_match, texts, [["yes"]] * 150, draws=300, seed=seed)
+        (found,) = _bootstrap.intervals(exact_match, texts, [["yes"]] * 150, draws=300, seed=seed)
         inside += found.low <= 50 <= found.high
     assert 52 <= inside < 60
 
 
 def test_a_system_does_not_differ_from_itself(captions):
     predictions, references = captions
-    (found,) = significance.compare(bleu, predictions, predictions, references, draws=50)
+    (found,) = _bootstrap.compare(bleu, predictions, predictions, references, draws=50)
     assert (found.low, found.high, found.real) == (0, 0, False)
 
 
 def test_a_clearly_worse_system_differs_and_the_report_says_so(captions):
     predictions, references = captions
     worse = [damaged(text, 3) for text in predictions]
-    (found,) = significance.compare(bleu, predictions, worse, references, draws=200)
+    (found,) = _bootstrap.compare(bleu, predictions, worse, references, draws=200)
     assert found.real
     assert found.low > 0
     assert str(found).endswith("a real difference")
@@ -344,11 +344,11 @@ def test_two_equally_good_systems_are_called_different_about_one_time_in_twenty(
     references = [["yes"]] * 200
     for seed in range(60):
         a, b = (["yes" if x else "no" for x in rng.random(200) < 0.6] for _ in "ab")
-        (found,) = significance.compare(exact_match, a, b, references, draws=200, seed=seed)
+        (found,) = _bootstrap.compare(exact_match, a, b, references, draws=200, seed=seed)
         wrong += found.real
     assert wrong <= 8
 
 
 def test_a_score_over_all_answers_together_has_no_interval():
     with pytest.raises(Refused, match="distinct: has no values per line to resample"):
-        significance.compare(distinct, ["a"], ["b"], [["a"]])
+        _bootstrap.compare(distinct, ["a"], ["b"], [["a"]])

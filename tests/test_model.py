@@ -9,9 +9,9 @@ import torch
 from torch.nn.functional import gelu, layer_norm, linear, relu
 from torch.utils.flop_counter import FlopCounterMode
 
-from januslm.learner import Learner
-from januslm.model import PRESETS, Seq2Seq, configure, flops, parameters
-from januslm.positions import rotate, waves
+from januslm.model.positions import rotate, waves
+from januslm.model.transformer import PRESETS, Seq2Seq, configure, flops, parameters
+from januslm.objective import Learner
 from tests.samples import (
     coefficients,
     every_layout,

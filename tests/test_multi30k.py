@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from benchmarks import multi30k
-from benchmarks.product import ROOT
+from benchmarks.cli_runs import ROOT
 from benchmarks.record import FOLDER
 from finetune.__main__ import load
 from januslm.config import Refused
-from januslm.learner import settle
+from januslm.data.tokenizer import Special
 from januslm.metrics import bleu
-from januslm.tokenizer import Special
+from januslm.objective import settle
 
 RECORDS = sorted(FOLDER.glob("multi30k_*.json"))
 

@@ -6,8 +6,10 @@ from math import ceil, exp, factorial
 import numpy as np
 import pytest
 
-from januslm import noise
 from januslm.config import Refused
+from januslm.data.sampler import sample_rng
+from januslm.noise import dual_spans, infill
+from januslm.registry import find
 from tests.samples import SPECIAL
 
 
@@ -18,9 +20,9 @@ def words(size: int) -> np.ndarray:
 def hidden(name: str, size: int, samples: int, seed: int = 0, **options) -> np.ndarray:
     """bool [samples, size]."""
     y = words(size)
-    hide = noise.find(name)
+    hide = find("januslm.noise", name).hide
     return np.array(
-        [hide(y, y, SPECIAL, noise.generator(seed, i), **options)[1] for i in range(samples)]
+        [hide(y, y, SPECIAL, sample_rng(seed, i), **options)[1] for i in range(samples)]
     )
 
 
@@ -89,7 +91,9 @@ def test_the_ends_are_never_hidden(name):
     for size in (2, 3, 5, 17):
         source = None if name in ("dual_spans", "infill") else words(size)
         for i in range(200):
-            seen, mask = noise.find(name)(source, words(size), SPECIAL, noise.generator(1, i))
+            seen, mask = find("januslm.noise", name).hide(
+                source, words(size), SPECIAL, sample_rng(1, i)
+            )
             assert not mask[0]
             assert not mask[-1]
             assert len(mask) == size
@@ -145,9 +149,7 @@ def test_dual_spans_follow_the_law_of_the_reference():
     options = {"ratio": 0.5, "mean": 1.5}
 
     def ours(i: int) -> tuple:
-        source, mask = noise.dual_spans(
-            None, words(size), SPECIAL, noise.generator(2, i), **options
-        )
+        source, mask = dual_spans.hide(None, words(size), SPECIAL, sample_rng(2, i), **options)
         return tuple(source.tolist()), tuple(mask.tolist())
 
     slow = law(slow_dual(size, 0.5, 1.5, rng) for _ in range(6000))
@@ -158,7 +160,7 @@ def test_dual_spans_follow_the_law_of_the_reference():
 def test_dual_spans_hide_the_published_shares():
     size, both, only, total, lengths = 512, 0, 0, 0, 0
     for i in range(120):
-        source, mask = noise.dual_spans(None, words(size), SPECIAL, noise.generator(0, i))
+        source, mask = dual_spans.hide(None, words(size), SPECIAL, sample_rng(0, i))
         told = np.isin(words(size), source)
         total, lengths = total + mask.sum(), lengths + len(source)
         only, both = only + (mask & told).sum(), both + (mask & ~told).sum()
@@ -173,7 +175,7 @@ def test_dual_spans_hide_the_published_shares():
 def test_decoder_only_spans_leave_the_source_alone():
     options = {"decoder_only": 1.0, "mean": 50.0}
     for i in range(50):
-        source, mask = noise.dual_spans(None, words(20), SPECIAL, noise.generator(0, i), **options)
+        source, mask = dual_spans.hide(None, words(20), SPECIAL, sample_rng(0, i), **options)
         assert (source == words(20)).all()
         assert mask.any()
 
@@ -181,8 +183,8 @@ def test_decoder_only_spans_leave_the_source_alone():
 def test_rotation_turns_the_source_between_its_ends():
     turned = 0
     for i in range(200):
-        plain, mask = noise.dual_spans(None, words(12), SPECIAL, noise.generator(0, i))
-        source, same = noise.dual_spans(None, words(12), SPECIAL, noise.generator(0, i), rotate=1.0)
+        plain, mask = dual_spans.hide(None, words(12), SPECIAL, sample_rng(0, i))
+        source, same = dual_spans.hide(None, words(12), SPECIAL, sample_rng(0, i), rotate=1.0)
         assert (mask == same).all()
         assert sorted(source) == sorted(plain)
         assert (source[[0, -1]] == plain[[0, -1]]).all()
@@ -195,7 +197,7 @@ def test_rotation_turns_the_source_between_its_ends():
 def test_infill_hides_words_from_the_encoder_alone():
     lengths = []
     for i in range(100):
-        source, mask = noise.infill(None, words(200), SPECIAL, noise.generator(0, i))
+        source, mask = infill.hide(None, words(200), SPECIAL, sample_rng(0, i))
         assert not mask.any()
         assert (source == SPECIAL.mask).any()
         lengths.append((~np.isin(words(200), source)).mean())
@@ -220,12 +222,12 @@ def test_noise_depends_on_seed_and_sample_alone():
 )  # fmt: skip
 def test_a_noise_for_other_data_is_refused(name, source, message):
     with pytest.raises(Refused) as error:
-        noise.find(name)(source, words(4), SPECIAL, noise.generator(0, 0))
+        find("januslm.noise", name).hide(source, words(4), SPECIAL, sample_rng(0, 0))
     assert str(error.value) == message
 
 
 def test_an_unknown_noise_gets_the_names_there_are():
     with pytest.raises(Refused) as error:
-        noise.find("span")
-    assert str(error.value).startswith("no noise 'span'; there are ")
+        find("januslm.noise", "span")
+    assert str(error.value).startswith("no 'span' in noise/; there are ")
     assert str(error.value).endswith("Did you mean 'spans'?")

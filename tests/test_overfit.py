@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from januslm.learner import Learner
+from januslm.objective import Learner
 from tests.samples import coefficients, every_layout, examples, model, packed, settled, spoken
 
 

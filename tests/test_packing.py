@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from januslm import attention, learner
 from januslm.config import Refused
 from januslm.layout import NONE
-from januslm.packing import Example, Packer
+from januslm.model import attention
+from januslm.model.packing import Example, Packer
+from januslm.objective import Learner, batch_of
 from tests.samples import (
     coefficients,
     every_layout,
@@ -28,7 +29,7 @@ SIZES = [3, 9, 5, 14, 4, 9]
 
 def step(net, objective, batch, scale: dict[str, float]):
     """Sums of terms and gradients of one batch under given coefficients."""
-    trained = learner.Learner(net, objective.loss)
+    trained = Learner(net, objective.loss)
     loss, sums = trained(batch, scale)
     return loss.item(), {k: v.item() for k, v in sums.items()}, gradients(trained, loss)
 
@@ -126,7 +127,7 @@ def test_rows_for_flex_give_the_terms_of_packing_without_rows(name, passes):
     assert rows.counts == loose.counts
     assert rows.sizes == loose.sizes
     scale = coefficients(objective.loss.weights, loose)
-    trained = learner.Learner(net, objective.loss)
+    trained = Learner(net, objective.loss)
     with torch.no_grad():
         wanted, found = trained(loose, scale)[1], trained(rows, scale)[1]
     for term in wanted:
@@ -170,7 +171,7 @@ def test_noise_of_a_batch_depends_on_sample_ids_alone():
     objective = settled("janus")
     rng = np.random.default_rng(8)
     pairs = [(sentence(rng, 8), sentence(rng, 12)) for _ in range(4)]
-    make = partial(learner.batch_of, Packer(objective.loss.weights), objective, seed=1)
+    make = partial(batch_of, Packer(objective.loss.weights), objective, seed=1)
     config = model().config
     one = make(pairs=pairs, ids=np.arange(4), model_config=config)
     turned = make(pairs=pairs[::-1], ids=np.arange(4)[::-1], model_config=config)

@@ -180,7 +180,7 @@ def test_the_exported_model_starts_where_the_pretrained_one_ended(trained):
         ("objective.name=janos", "no 'janos' in objectives/; there are ar, cmlm, janus"),
         ("objective.read=later", "objective: read must be one of next, past, got 'later'"),
         ("noise.ratio=1.5", "noise: ratio must be more than 0 and at most 1, got 1.5"),
-        ("noise.name=spams", "no noise 'spams'"),
+        ("noise.name=spams", "no 'spams' in noise/"),
         ("data.length=5000", "needs model.max_positions of at least 5001, got 1024"),
         ('loss.weights."ce/later"=1.0', "no loss term 'ce/later'"),
         ("model.preset=huge", "no model preset 'huge'; there are base, iwslt, large, tiny"),

@@ -8,10 +8,10 @@ import torch
 
 from januslm.config import Refused
 from januslm.decoding import beam, greedy, mask_predict
-from januslm.model import View
-from januslm.reading import Reader
+from januslm.inference.incremental import Reader
+from januslm.model.transformer import View
 from tests.test_decoding import SOURCES, SPECIAL, Table, log_p
-from tests.test_reading import V, built, sentence
+from tests.test_incremental import V, built, sentence
 
 
 class TwiceCached:

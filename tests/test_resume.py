@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from januslm.checkpoint import newest
+from januslm.training.checkpoint import newest
 from tests.launching import finish, start, wait_until
 
 pytestmark = pytest.mark.slow

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.pairs import lines
 from finetune.tasks import scitldr
 from januslm.config import Refused
+from januslm.data.text_pairs import lines
 from januslm.metrics import rouge
 from januslm.metrics._porter import stem
 

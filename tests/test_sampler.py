@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from januslm.config import Refused
-from januslm.sampler import BLOCK, Sampler, portions, schedule
+from januslm.data.sampler import BLOCK, Sampler, portions, schedule
 
 SEEDS = st.integers(0, 2**64 - 1)
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_tools.writer import Writer, dtype_for, write_manifest
 from januslm.config import Refused
-from januslm.shards import BLOCK, open_corpus
+from januslm.data.shard_writer import Writer, dtype_for, write_manifest
+from januslm.data.shards import BLOCK, open_corpus
 
 SHA = "ab" * 32
 EOS = 2
@@ -199,7 +199,7 @@ def test_a_foreign_tokenizer_is_refused(folder):
 
 def test_a_manifest_of_another_format_is_refused(folder, tmp_path):
     damaged = copied(folder, tmp_path / "corpus")
-    from januslm.shards import digest
+    from januslm.data.shards import digest
 
     body = json.loads((damaged / "manifest.json").read_text())
     del body["self"]

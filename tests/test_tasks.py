@@ -7,12 +7,12 @@ from collections import Counter
 
 import pytest
 
-from finetune import pairs
 from finetune.__main__ import Run
 from finetune.tasks import docsum, multi30k, scitldr, xsum
 from januslm import config
 from januslm.config import Refused
-from januslm.folder import find, names
+from januslm.data import text_pairs
+from januslm.registry import find, names
 
 TASKS = names("finetune.tasks")
 
@@ -57,7 +57,7 @@ def test_a_task_knows_three_splits_only(name, tmp_path):
     ("task", "counts"), [(scitldr, (1800, 192, 619)), (multi30k, (29000, 1014, 1000))]
 )
 def test_the_splits_of_real_data_have_their_published_sizes(task, counts, data):
-    assert tuple(sum(1 for _ in task.read(data, split)) for split in pairs.SPLITS) == counts
+    assert tuple(sum(1 for _ in task.read(data, split)) for split in text_pairs.SPLITS) == counts
 
 
 def test_no_paper_is_in_training_and_in_validation(data):
@@ -113,7 +113,7 @@ def test_source_and_target_of_different_length_are_refused_before_the_first_pair
     (tmp_path / "a").write_text("1\n2\n3\n")
     (tmp_path / "b").write_text("1\n2\n")
     with pytest.raises(Refused, match=r"a has 3 lines and .*b has 2"):
-        next(pairs.aligned(tmp_path / "a", tmp_path / "b"))
+        next(text_pairs.aligned(tmp_path / "a", tmp_path / "b"))
 
 
 def test_only_a_line_feed_ends_a_line(tmp_path):
@@ -122,7 +122,7 @@ def test_only_a_line_feed_ends_a_line(tmp_path):
     with gzip.open(tmp_path / "x.gz", "wb") as file:
         file.write(text.encode())
     for name in ("x", "x.gz"):
-        assert list(pairs.lines(tmp_path / name)) == ["a\u2028b\x0cc\x85d", "e"]
+        assert list(text_pairs.lines(tmp_path / name)) == ["a\u2028b\x0cc\x85d", "e"]
 
 
 @pytest.mark.parametrize(
@@ -137,13 +137,13 @@ def test_only_a_line_feed_ends_a_line(tmp_path):
 def test_a_broken_record_is_named_with_its_line(tmp_path, content, message):
     (tmp_path / "x.jsonl").write_bytes(content)
     with pytest.raises(Refused, match=message):
-        list(pairs.records(tmp_path / "x.jsonl", "id", "source"))
+        list(text_pairs.records(tmp_path / "x.jsonl", "id", "source"))
 
 
 def test_an_id_that_comes_twice_is_refused():
-    two = [pairs.Pair("a", "x", ("y",)), pairs.Pair("a", "z", ("y",))]
+    two = [text_pairs.Pair("a", "x", ("y",)), text_pairs.Pair("a", "z", ("y",))]
     with pytest.raises(Refused, match="f: id 'a' comes twice"):
-        list(pairs.distinct(two, "f"))
+        list(text_pairs.distinct(two, "f"))
 
 
 @pytest.mark.parametrize("task", [docsum, scitldr], ids=["docsum", "scitldr"])
@@ -168,10 +168,10 @@ def test_a_file_with_ids_of_its_own_may_not_have_one_twice(task, tmp_path):
 )
 def test_only_a_test_set_and_only_a_whole_one_may_have_no_targets(split, targets, message):
     """A target of "" here: none at all."""
-    some = [pairs.Pair(str(n), "x", (one,) if one else ()) for n, one in enumerate(targets)]
+    some = [text_pairs.Pair(str(n), "x", (one,) if one else ()) for n, one in enumerate(targets)]
     if message is None:
-        assert list(pairs.checked(some, "f", split)) == some
+        assert list(text_pairs.checked(some, "f", split)) == some
         return
     with pytest.raises(Refused) as caught:
-        list(pairs.checked(some, "f", split, Counter()))
+        list(text_pairs.checked(some, "f", split, Counter()))
     assert str(caught.value) == f"f: {message}"

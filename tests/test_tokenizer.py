@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from januslm.config import Refused
-from januslm.tokenizer import SPECIALS, Special, Tokenizer, train
+from januslm.data.tokenizer import SPECIALS, Special, Tokenizer, train
 
 TEXTS = ["the cat sat on the mat", "the dog sat on the log", "<mask> and </s> are words here"] * 20
 

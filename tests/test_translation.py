@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 
 from data_tools.recipe import read as recipe
-from data_tools.vocabulary import learn
-from finetune import pairs, report
+from data_tools.train_tokenizer import learn
 from finetune.__main__ import load
-from finetune.pairs import Pair
-from finetune.report import Run
+from finetune.evaluation import scoring
+from finetune.evaluation.scoring import Run
 from finetune.tasks import (
-    _prepared,
+    _bitext,
     iwslt14,
     iwslt14_en_de,
     multi30k,
@@ -25,8 +24,10 @@ from finetune.tasks import (
     wmt16_ro_en,
 )
 from januslm.config import Refused
+from januslm.data import text_pairs
+from januslm.data.text_pairs import Pair
+from januslm.data.tokenizer import Tokenizer
 from januslm.metrics import bleu
-from januslm.tokenizer import Tokenizer
 from tests.conftest import ROOT
 
 BPE = ("das ist ein ha@@ us .", "ein gro@@ ßes ha@@ us", "gu@@ t")
@@ -66,7 +67,7 @@ def test_a_stray_at_sign_pair_in_raw_text_stays(tmp_path):
 
 
 def test_bpe_at_the_end_of_a_line_is_undone_too():
-    assert _prepared.whole_words("ein ha@@ us ha@@") == "ein haus ha"
+    assert _bitext.whole_words("ein ha@@ us ha@@") == "ein haus ha"
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_an_empty_line_is_refused_or_counted_and_shifts_no_test_pair(tmp_path, s
 def test_what_a_task_saves_it_reads(tmp_path, task):
     wanted = {
         split: [Pair(f"{split}-{n}", f"{split} \u2028 {n}", (f"ziel\x0c {n}",)) for n in (1, 2)]
-        for split in pairs.SPLITS
+        for split in text_pairs.SPLITS
     }
     for split, some in wanted.items():
         assert task.save(tmp_path / "new", split, some) == 2
@@ -139,7 +140,7 @@ def test_a_line_feed_inside_a_text_is_not_saved(tmp_path):
 def test_scores_are_fairseqs_and_say_so():
     row = Run(Path("x"), {}, ["1"], ["q"], ["a b c d e"], [["a b c d e"]])
     for task in TASKS[:-1]:
-        scores = report.scores(row, task, report.metrics(task, []), "plain")
+        scores = scoring.scores(row, task, scoring.metrics(task, []), "plain")
         assert list(scores) == ["bleu fairseq"]
 
 

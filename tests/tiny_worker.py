@@ -15,11 +15,11 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from januslm import engine
 from januslm.config import Refused, build
-from januslm.engine import Optimizer
-from januslm.schedule import Schedule
-from januslm.train import Plan, Train, train
+from januslm.training import engine
+from januslm.training.engine import Optimizer
+from januslm.training.lr_schedule import Schedule
+from januslm.training.trainer import Plan, Train, train
 
 V, D, T = 48, 24, 7
 WEIGHTS = {"ce/next": 1.0, "ce/mask": 0.5}

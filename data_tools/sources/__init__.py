@@ -1,0 +1,1 @@
+"""One file per kind of corpus: `inputs(root, *, options) -> list[Input]`."""

@@ -15,8 +15,8 @@ from typing import Annotated
 
 from xxhash import xxh3_64_intdigest
 
+from data_tools.documents import Document, Dropped, Input, Invalid, document
 from data_tools.prose import paragraphs
-from data_tools.reading import Document, Dropped, Input, Invalid, document
 from januslm.config import Allowed, Refused, suggest
 
 STDLIB = "stdlib"

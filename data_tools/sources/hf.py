@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
 
-from data_tools.reading import Document, Dropped, Input, Invalid, document
+from data_tools.documents import Document, Dropped, Input, Invalid, document
 from januslm.config import Refused
 
 ROWS = 100_000  # per input; fixed, so that the shards do not depend on the number of processes

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from data_tools.reading import Document, Dropped, Input, Invalid, document, matching, opened
+from data_tools.documents import Document, Dropped, Input, Invalid, document, matching, opened
 from januslm.config import Refused
 
 

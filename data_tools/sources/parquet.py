@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from data_tools.reading import Document, Dropped, Input, Invalid, document, matching
+from data_tools.documents import Document, Dropped, Input, Invalid, document, matching
 from januslm.config import Refused
 
 ROWS = 1024  # per read, so that memory does not grow with the file

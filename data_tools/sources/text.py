@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from data_tools.reading import Document, Dropped, Input, Invalid, document, matching, opened
+from data_tools.documents import Document, Dropped, Input, Invalid, document, matching, opened
 from januslm.config import Allowed, Refused
 
 

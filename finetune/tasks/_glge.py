@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from finetune.pairs import Pair, aligned, checked, known, lines, made_for
-from finetune.tasks import _prepared
+from finetune.tasks import _bitext
 from januslm.config import Refused
+from januslm.data.text_pairs import Pair, aligned, checked, known, lines, made_for
 
 FILES = {"train": "train", "valid": "dev", "test": "test"}
 
@@ -87,7 +87,7 @@ def read(root: Path, task: str, split: str, skipped: Counter | None = None) -> I
 
 def save(folder: Path, split: str, pairs: Iterable[Pair]) -> int:
     """Write pairs as `read` reads them, into a root of this task's own; returns how many."""
-    return _prepared.save(folder, FILES[known(split)], ("src", "tgt"), pairs)
+    return _bitext.save(folder, FILES[known(split)], ("src", "tgt"), pairs)
 
 
 def pieces_joined(text: str) -> str:

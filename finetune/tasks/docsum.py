@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from finetune.pairs import Pair, checked, distinct, folder, known, leading, records
+from januslm.data.text_pairs import Pair, checked, distinct, folder, known, leading, records
 
 METRICS = ("rouge",)
 DECODE = {"beam": 5, "length_penalty": 1.0, "max_length": 40, "no_repeat_ngram": 3}

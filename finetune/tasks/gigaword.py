@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from finetune.pairs import Pair
 from finetune.tasks import _glge
+from januslm.data.text_pairs import Pair
 
 METRICS = ("rouge",)
 OPTIONS = {"rouge": {"stem": True}}

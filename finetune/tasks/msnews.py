@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from finetune.pairs import Pair, leading
 from finetune.tasks import _glge
+from januslm.data.text_pairs import Pair, leading
 
 METRICS = ("rouge",)
 OPTIONS = {"rouge": {"stem": True, "level": "summary"}}

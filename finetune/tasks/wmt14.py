@@ -4,14 +4,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from finetune.pairs import Pair
-from finetune.tasks import _prepared
+from finetune.tasks import _bitext
+from januslm.data.text_pairs import Pair
 
 METRICS = ("bleu",)
 OPTIONS = {"bleu": {"mode": "fairseq"}}  # of Moses tokens; raw files need mode "sacre"
 DECODE = {"beam": 5, "length_penalty": 1.0, "max_length": 200}
 
-CORPUS = _prepared.Corpus(
+CORPUS = _bitext.Corpus(
     (
         "wmt14", "wmt14.en-de", "wmt14_en_de", "wmt17_en_de", "wmt14_ende", "wmt16_en_de",
         "wmt16_en_de_bpe32k",
@@ -33,9 +33,9 @@ SIDES = ("en", "de")
 
 def read(root: Path, split: str, skipped: Counter | None = None) -> Iterator[Pair]:
     """Pairs of {train,valid,test}.{en,de}(.gz), or named as the archives have them."""
-    return _prepared.read(root, "wmt14", CORPUS, SIDES, split, skipped)
+    return _bitext.read(root, "wmt14", CORPUS, SIDES, split, skipped)
 
 
 def save(folder: Path, split: str, pairs: Iterable[Pair]) -> int:
     """Write pairs as `read` reads them."""
-    return _prepared.save(folder, split, SIDES, pairs)
+    return _bitext.save(folder, split, SIDES, pairs)

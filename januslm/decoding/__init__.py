@@ -1,6 +1,6 @@
 """One file per way to write: `decode(reader, sources, special, *, options) -> list[Output]`.
 
-`reader` is januslm.reading.Reader or anything that answers like it; docs/decoding.md has the list.
+`reader`: januslm.inference.incremental.Reader or what answers like it; see docs/decoding.md.
 """
 
 from dataclasses import dataclass

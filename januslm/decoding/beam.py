@@ -10,7 +10,7 @@ from torch import Tensor
 
 from januslm.config import Allowed, Refused
 from januslm.decoding import Output
-from januslm.decoding._rules import log_p, rules, top, worth_compacting
+from januslm.decoding._constraints import log_p, rules, top, worth_compacting
 from januslm.decoding.greedy import Count, Length, Ratio
 
 

@@ -8,7 +8,7 @@ import torch
 
 from januslm.config import Allowed
 from januslm.decoding import Output
-from januslm.decoding._rules import log_p, rules, top, worth_compacting
+from januslm.decoding._constraints import log_p, rules, top, worth_compacting
 
 MOST = 1 << 31  # of what is counted: beyond it, products would leave int64
 Count = Annotated[int, Allowed(low=0, high=MOST)]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from januslm.decoding import Output
-from januslm.decoding._board import Beam, Board, Choice, candidates, ranked, write
-from januslm.decoding._rules import log_p
+from januslm.decoding._constraints import log_p
+from januslm.decoding._templates import Beam, Board, Choice, candidates, ranked, write
 from januslm.decoding.greedy import Length
 
 RESCORED = 8  # sentences whose logits are in memory at a time

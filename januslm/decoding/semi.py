@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from januslm.decoding import Output
-from januslm.decoding._board import Beam, Choice, candidates, write
+from januslm.decoding._templates import Beam, Choice, candidates, write
 from januslm.decoding.greedy import Length
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from januslm.config import Allowed
 from januslm.decoding import Output, mask_predict
-from januslm.decoding._board import candidates, write
-from januslm.decoding._rules import bar_repeats, log_p, rules, top, worth_compacting
+from januslm.decoding._constraints import bar_repeats, log_p, rules, top, worth_compacting
+from januslm.decoding._templates import candidates, write
 from januslm.decoding.greedy import Count, Length, Ratio
 
 # Where the draft goes on after a wrong word: behind it, at it (the draft lacks a word), one

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from januslm.config import Refused, build, json_table
+from januslm.data.tokenizer import SPECIALS
 from januslm.interop import native
-from januslm.model import Config, Seq2Seq
-from januslm.tokenizer import SPECIALS
+from januslm.model.transformer import Config, Seq2Seq
 
 OPTIONS = {"read": "past", "query_position": "target"}
 OFFSET = 2  # BART's position tables begin with two rows that nothing reads

@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from januslm.config import Refused, build
-from januslm.model import Config, Seq2Seq
-from januslm.tokenizer import Tokenizer
+from januslm.data.tokenizer import Tokenizer
+from januslm.model.transformer import Config, Seq2Seq
 
 FILES = ("model.safetensors", "config.json", "tokenizer.json")
 

@@ -1,0 +1,1 @@
+"""One file per metric: `score(predictions, references, *, options) -> {name: value}`."""

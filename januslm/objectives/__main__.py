@@ -9,9 +9,9 @@ import tomllib
 
 import numpy as np
 
-from januslm import folder
+from januslm import registry
 from januslm.config import Refused
-from januslm.tokenizer import Special
+from januslm.data.tokenizer import Special
 
 PACKAGE = "januslm.objectives"
 TARGET = np.array([0, 11, 12, 13, 2])  # BOS, three words, EOS
@@ -20,17 +20,17 @@ HIDDEN = np.array([False, True, False, True, False])
 
 def drawing(name: str, given: dict) -> str:
     """The layout of the example sentence; raises Refused for an unknown name, option or value."""
-    plugin = folder.find(PACKAGE, name)
-    options = folder.options(plugin.layout, given, name)
+    plugin = registry.find(PACKAGE, name)
+    options = registry.options(plugin.layout, given, name)
     return plugin.layout(TARGET, HIDDEN, Special(), **options).draw()
 
 
 def listing() -> str:
     """One line per objective: its name and what it does."""
-    known = folder.names(PACKAGE)
+    known = registry.names(PACKAGE)
     width = max(map(len, known))
     return "\n".join(
-        f"{name:{width}}  {folder.find(PACKAGE, name).__doc__.splitlines()[0]}" for name in known
+        f"{name:{width}}  {registry.find(PACKAGE, name).__doc__.splitlines()[0]}" for name in known
     )
 
 

@@ -1,0 +1,142 @@
+"""The work of one process in a build: a bundle into a part, a part into its shards."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from xxhash import xxh3_64_intdigest, xxh3_128_intdigest
+
+from data_tools.counts import DROP, KEPT
+from data_tools.documents import Document
+from data_tools.recipe import Bundle, Recipe
+from januslm.data.shard_writer import Writer, dtype_for
+from januslm.data.shards import HEADER
+from januslm.data.tokenizer import Tokenizer
+
+BATCH = 256  # documents per call of the tokenizer
+COPIED = 8192  # documents copied at a time when a shard is sealed
+HASH = np.dtype([("high", "<u8"), ("low", "<u8")])
+
+
+def part_file(recipe: Recipe, number: int, suffix: str) -> Path:
+    """Where a file of a part lies until its shard is finished."""
+    return Path(recipe.out) / "parts" / f"part-{number:05d}.{suffix}"
+
+
+@cache
+def _tokenizer(path: str) -> Tokenizer:
+    return Tokenizer.load(path)  # once per process
+
+
+def passed(bundle: Bundle, recipe: Recipe, counts: Counter) -> Iterator[tuple[Document, bytes]]:
+    """The documents of a bundle that are neither empty nor too long; `counts` gets the others."""
+    for source_input in bundle.inputs:
+        for found in source_input.read():
+            counts["read"] += 1
+            if not isinstance(found, Document):
+                counts[DROP + found.reason] += 1
+                continue
+            counts["repaired"] += found.repaired
+            raw = found.text.encode()
+            if not found.text.strip():
+                counts[DROP + "empty"] += 1
+            elif len(raw) > recipe.max_document_bytes:
+                counts[f"{DROP}longer than {recipe.max_document_bytes} bytes"] += 1
+            else:
+                yield found, raw
+
+
+def split_of(document: Document, raw: bytes, recipe: Recipe) -> int:
+    """The place in KEPT of a document, by its group or by the hash of its text alone."""
+    by_hash = xxh3_64_intdigest(raw) < recipe.validation * 2**64
+    return int(by_hash or document.group in recipe.validation_groups)
+
+
+def tokenize(bundle: Bundle, recipe: Recipe, tokenizer_file: str) -> dict:
+    """Write the part of a bundle and the facts about its documents; the journal's line for it."""
+    tokenizer = _tokenizer(tokenizer_file)
+    stem = part_file(recipe, bundle.number, "bin").stem
+    writer = Writer(
+        Path(recipe.out) / "parts", stem, dtype_for(tokenizer.size), tokenizer.special.eos
+    )
+    counts: Counter = Counter()
+    hashes, splits = [], []
+    for batch in _batches(passed(bundle, recipe, counts), BATCH):
+        ids = tokenizer.encode([document.text for document, _ in batch])
+        kept = []
+        for (document, raw), tokens in zip(batch, ids, strict=True):
+            if 0 < recipe.max_document_tokens < len(tokens):
+                counts[f"{DROP}longer than {recipe.max_document_tokens} tokens"] += 1
+                continue
+            digest = xxh3_128_intdigest(raw)
+            kept.append(tokens)
+            hashes.append((digest >> 64, digest & (2**64 - 1)))
+            splits.append(split_of(document, raw, recipe))
+        writer.add(kept)
+    facts = {"hash": np.array(hashes, HASH), "split": np.array(splits, np.uint8)}
+    for suffix, values in facts.items():
+        with open(part_file(recipe, bundle.number, f"{suffix}.npy"), "wb") as file:
+            np.save(file, values)
+            os.fsync(file.fileno())
+    return {"part": bundle.number, "shard": writer.close().__dict__, "counts": dict(counts)}
+
+
+def _batches(items: Iterable, size: int) -> Iterator[list]:
+    batch: list = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def first_seen(hashes: list[np.ndarray]) -> list[np.ndarray]:
+    """Which documents of each part have a text that no document before them has: bool arrays."""
+    whole = np.concatenate(hashes)
+    order = np.lexsort((whole["low"], whole["high"]))  # stable: equal texts stay in order
+    ordered = whole[order]
+    first = np.ones(len(whole), dtype=bool)
+    first[order[1:]] = ordered[1:] != ordered[:-1]
+    return np.split(first, np.cumsum([len(one) for one in hashes])[:-1])
+
+
+def seal(
+    number: int, members: list[tuple[int, np.ndarray]], recipe: Recipe, dtype: str, eos: int
+) -> dict:
+    """Copy the kept documents of some parts into one shard per split; the journal's line for it.
+
+    members: the parts' numbers, and which of their documents to keep, bool [documents].
+    """
+    writers: dict[str, Writer] = {}
+    counts = []
+    for part, keep in members:
+        splits = np.load(part_file(recipe, part, "split.npy"))
+        one = {DROP + "duplicate": int((~keep).sum())}
+        for place, split in enumerate(KEPT):
+            mine = keep & (splits == place)
+            one[split] = int(mine.sum())
+            if not one[split]:
+                continue
+            if split not in writers:
+                folder = Path(recipe.out) / split
+                writers[split] = Writer(folder, f"shard-{number:05d}", dtype, eos)
+            _copy(recipe, part, mine, writers[split])
+        counts.append([part, one])
+    shards = {split: writer.close().__dict__ for split, writer in writers.items()}
+    return {"sealed": number, "shards": shards, "counts": counts}
+
+
+def _copy(recipe: Recipe, part: int, mine: np.ndarray, writer: Writer) -> None:
+    """Append the documents of a part that `mine` marks, 8192 at a time."""
+    lengths = np.fromfile(part_file(recipe, part, "idx"), "<i4", len(mine), offset=HEADER)
+    tokens = np.memmap(part_file(recipe, part, "bin"), writer.dtype, "r")
+    ends = np.cumsum(lengths, dtype=np.int64)
+    for start in range(0, len(mine), COPIED):
+        here = slice(start, start + COPIED)
+        span = slice(ends[start] - lengths[start], ends[here][-1])
+        writer.copy(tokens[span][np.repeat(mine[here], lengths[here])], lengths[here][mine[here]])

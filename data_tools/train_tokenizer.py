@@ -1,0 +1,64 @@
+"""Learns a tokenizer from the training documents of a corpus."""
+
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+from data_tools.recipe import Bundle, Recipe, bundles
+from data_tools.tokenize_parts import passed, split_of
+from data_tools.workers import finished, pool
+from januslm.cli.progress import Progress
+from januslm.config import Refused
+from januslm.data.tokenizer import Tokenizer, train
+
+Say = Callable[[str], None]
+
+
+def learn(recipe: Recipe, say: Say, fresh: bool = False) -> None:
+    """Write the recipe's tokenizer file, unless it is there; raises Refused without any text."""
+    path = recipe.tokenizer_file
+    if path.exists() and not fresh:
+        say(f"{path}: already there, {Tokenizer.load(path).size:,} tokens (--fresh learns it anew)")
+        return
+    with pool(recipe.processes) as executor:
+        learn_with(executor, recipe, bundles(recipe), say)
+
+
+def learn_with(executor: Executor, recipe: Recipe, work: list[Bundle], say: Say) -> None:
+    """Read the texts in the executor's processes, learn and write the tokenizer here."""
+    everything = max(1, sum(bundle.bytes for bundle in work))
+    tasks = [
+        (bundle, recipe, int(recipe.tokenizer_megabytes * 1e6 * bundle.bytes / everything))
+        for bundle in work
+    ]
+    progress = Progress("tokenizer")
+    found: dict[int, list[str]] = {}
+
+    def tick(done: int) -> None:
+        progress.show(f"read {done} of {len(work)} parts")
+
+    for place, texts in finished(executor, _texts, tasks, tick):
+        found[place] = texts
+    size = sum(len(text) for texts in found.values() for text in texts)
+    if not size:
+        raise Refused(f"{recipe.out}: the sources hold no text to learn a tokenizer from")
+    progress.show(f"learning from {size / 1e6:.1f} M letters")
+    texts = (text for _, texts in sorted(found.items()) for text in texts)
+    tokenizer = train(texts, recipe.vocabulary, recipe.tokenizer_file)
+    progress.end()
+    say(
+        f"{recipe.tokenizer_file}: {tokenizer.size:,} tokens from {size / 1e6:.1f} M letters "
+        f"in {progress.seconds:.0f} s"
+    )
+
+
+def _texts(bundle: Bundle, recipe: Recipe, most: int) -> list[str]:
+    """The first documents of a bundle, up to `most` bytes, without the held-out ones."""
+    texts, size = [], 0
+    for document, raw in passed(bundle, recipe, Counter()):
+        if size >= most:
+            break
+        if not split_of(document, raw, recipe):
+            texts.append(document.text)
+            size += len(raw)
+    return texts

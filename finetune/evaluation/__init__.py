@@ -1,0 +1,1 @@
+"""Predictions read, checked line by line and scored."""

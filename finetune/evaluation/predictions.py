@@ -1,0 +1,271 @@
+"""Predictions read from their files and checked line by line against the test set."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice, zip_longest
+from pathlib import Path
+from types import ModuleType
+
+from januslm.config import Refused, json_table
+from januslm.data.text_pairs import records
+
+NAMES = {
+    "greedy": "AR greedy",
+    "beam": "AR beam",
+    "sample": "AR sampling",
+    "mask_predict": "NAR",
+    "semi": "semi-NAR",
+    "speculative": "speculative",
+}
+# What settings are when they are there; tables of other keys may lie beside them.
+KINDS: dict[str, type | tuple] = {
+    "task": str, "algorithm": str, "label": str, "split": str, "data": str, "version": str,
+    "settings": dict, "sentences": int, "limit": int, "ms_per_sentence": (int, float),
+    "tokens": (int, float), "passes": (int, float), "truncated": int, "batch": int, "threads": int,
+    "precision": str,
+}  # fmt: skip
+TIMED = ("batch", "threads", "precision", "graphs")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One predictions file: what one algorithm wrote for one test set.
+
+    references: of each line one text or more; or of no line any, where the test set has none.
+    """
+
+    path: Path
+    settings: dict
+    ids: list[str]
+    sources: list[str]
+    predictions: list[str]
+    references: list[list[str]]
+
+    @property
+    def label(self) -> str:
+        """How a row of the table is called: AR beam 5, NAR 4 iterations, 3 lengths, ..."""
+        name = self.settings.get("algorithm", self.path.stem)
+        chosen = self.settings.get("settings", {})
+        if "label" in self.settings:
+            return self.settings["label"]
+        text = NAMES.get(name, name)
+        if name == "beam" and "beam" in chosen:
+            text += f" {chosen['beam']}"
+        if name == "mask_predict" and "iterations" in chosen:
+            text += f" {chosen['iterations']} iteration" + "s" * (chosen["iterations"] != 1)
+            if lengths := chosen.get("length_beam"):
+                text += f", {lengths} length" + "s" * (lengths != 1)
+        return text + ", AR chooses" * bool(chosen.get("rescore"))
+
+    @property
+    def empty(self) -> int:
+        """How many predictions have no words."""
+        return sum(not text.strip() for text in self.predictions)
+
+    @property
+    def blank(self) -> dict[str, int]:
+        """How many lines of the test set have a source, or a reference, without words."""
+        sides = {"source": [[text] for text in self.sources], "reference": self.references}
+        counts = {
+            f"empty {side}": sum(not all(text.strip() for text in several) for several in lines)
+            for side, lines in sides.items()
+        }
+        return {what: number for what, number in counts.items() if number}
+
+    @property
+    def answered(self) -> bool:
+        """Whether there are references to score by."""
+        return all(self.references)
+
+    @property
+    def milliseconds(self) -> float | None:
+        return self.settings.get("ms_per_sentence")
+
+    @property
+    def timed(self) -> tuple:
+        """What a time is of; two times with another of these are not to be compared."""
+        return tuple(self.settings.get(name) for name in TIMED)
+
+    @property
+    def tokens_per_pass(self) -> float | None:
+        tokens, passes = self.settings.get("tokens"), self.settings.get("passes")
+        return tokens / len(self.ids) / passes if tokens and passes else None  # passes per sentence
+
+
+def load(path: Path, task: str | None = None) -> Run:
+    """Read FILE.jsonl and FILE.json; the second may be missing where `task` is named."""
+    beside = path.with_suffix(".json")
+    settings = {"task": task} if task else {}
+    settings |= _settings(beside)
+    if not settings.get("task"):
+        raise Refused(f"{beside}: says no task; write it there, or name one with --task")
+    if task and settings["task"] != task:
+        raise Refused(f"{beside}: predictions of task {settings['task']!r}, not of {task!r}")
+    rows = list(records(path, "id", texts=("source", "prediction"), lists=("references",)))
+    if not rows:
+        raise Refused(f"{path}: has no predictions")
+    if (stated := settings.get("sentences", len(rows))) != len(rows):
+        raise Refused(f"{path}: has {len(rows)} predictions; {beside.name} says {stated}")
+    return Run(
+        path,
+        settings,
+        _distinct([str(row["id"]) for row in rows], path),
+        [row["source"] for row in rows],
+        [row["prediction"] for row in rows],
+        _all_or_none([row["references"] for row in rows], path),
+    )
+
+
+def put(path: Path, text: str) -> None:
+    """Write what was found, with line feeds; Refused where the file system does not let us."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise Refused(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def _settings(path: Path) -> dict:
+    """What lies beside predictions, {} if nothing does; Refused where it is not as we write it."""
+    if not path.is_file():
+        return {}
+    found = json_table(path)
+    for name, kinds in KINDS.items():
+        value = found.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
+            told = {str: "a text", dict: "a table", int: "a whole number"}.get(kinds, "a number")
+            raise Refused(f"{path}: {name!r} must be {told}, got {value!r:.40}")
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _distinct(ids: list[str], path: Path) -> list[str]:
+    seen: set[str] = set()
+    for number, name in enumerate(ids, 1):
+        if name in seen:
+            raise Refused(f"{path}:{number}: id {name!r} comes twice")
+        seen.add(name)
+    return ids
+
+
+def _all_or_none(references: list[list[str]], path: Path) -> list[list[str]]:
+    for number, several in enumerate(references, 1):
+        if not several and any(references):
+            raise Refused(f"{path}:{number}: 'references' is empty, and not so in every line")
+    return references
+
+
+def _spoken(path: Path) -> list:
+    """Names in the order people count: iterations-4 before iterations-10."""
+    parts = re.split(r"(\d+)", str(path))
+    return [int(part) if part.isdigit() else part for part in parts]
+
+
+def files(places: Iterable[str]) -> list[Path]:
+    """Every predictions file of the given files and folders, in the order of their names.
+
+    In a folder that has predictions/ below it, as runs do, only what lies there; a run has other
+    *.jsonl files too.
+    """
+    found: list[Path] = []
+    for place in map(Path, places):
+        if not place.exists():
+            raise Refused(f"{place}: no such file or folder")
+        inside = [place]
+        if place.is_dir():  # a hidden file is one that is still being written
+            there = sorted(place.rglob("*.jsonl"), key=_spoken)
+            there = [path for path in there if not path.name.startswith(".")]
+            inside = [path for path in there if path.parent.name == "predictions"] or there
+        if not inside:
+            raise Refused(f"{place}: no predictions (*.jsonl) in it")
+        found += [path for path in inside if path not in found]
+    return found
+
+
+def check(run: Run, wanted: Sequence[tuple[str, str]], against: str) -> None:
+    """Refuse predictions that are not line for line those of (id, source) in `wanted`."""
+    for number, (got, (name, source)) in enumerate(zip(run.ids, wanted, strict=False), 1):
+        if got != name:
+            known = {one for one, _ in wanted}
+            why = "the order differs" if got in known and name in run.ids else "a line is missing"
+            if got not in known:
+                why = "that id is not in it"
+            raise Refused(
+                f"{run.path}:{number}: id {got!r} where {against} has {name!r}: {why}; "
+                "nothing was scored"
+            )
+        if run.sources[number - 1] != source:
+            raise Refused(f"{run.path}:{number}: id {got!r} has another source than {against}")
+    if len(run.ids) != len(wanted):
+        limit = run.settings.get("limit")
+        why = f" (it was decoded with --limit {limit}: score it by itself)" if limit else ""
+        raise Refused(
+            f"{run.path}: {len(run.ids)} predictions, but {against} has {len(wanted)}{why}"
+        )
+
+
+def root(run: Run, given: Path | None) -> Path | None:
+    """Where the task's data lies: as given, or as the settings say if it is still there."""
+    stated = run.settings.get("data")
+    return given or (Path(stated) if stated and Path(stated).is_dir() else None)
+
+
+def against_task(run: Run, task: ModuleType, place: Path) -> Run:
+    """The run, after checking ids, sources and references against the task's own data.
+
+    References that were not there when it was decoded are taken from the data.
+    """
+    split = run.settings.get("split", "test")
+    pairs = task.read(place, split, skipped=Counter())
+    wanted = list(islice(pairs, run.settings.get("limit")))
+    against = f"{run.settings['task']}'s {split} split"
+    check(run, [(p.id, p.source) for p in wanted], against)
+    references = [list(p.targets) for p in wanted]
+    if not run.answered:
+        return replace(run, references=references)
+    same_references(run, references, against)
+    return run
+
+
+def scorable(run: Run) -> Run:
+    """The run itself; Refused where its test set came without references."""
+    if not run.answered:
+        raise Refused(
+            f"{run.path}: no references to score by; name the task's data with --data if it has "
+            "them by now, or let `evaluate glge` write what GLGE's leaderboard scores"
+        )
+    return run
+
+
+def same_references(run: Run, wanted: list[list[str]], against: str) -> None:
+    """Refuse predictions that are to be scored by other references than `wanted`."""
+    for number, (ours, theirs) in enumerate(zip(run.references, wanted, strict=True), 1):
+        if ours != theirs:
+            raise Refused(
+                f"{run.path}:{number}: id {run.ids[number - 1]!r} has other references than "
+                f"{against}"
+            )
+
+
+def told_apart(runs: Sequence[Run]) -> list[Run]:
+    """The same runs; labels that several have are followed by what differs in their paths."""
+    same = {label: [run for run in runs if run.label == label] for label in {r.label for r in runs}}
+    return [
+        run
+        if len(same[run.label]) == 1
+        else replace(run, settings=run.settings | {"label": _apart(run, same[run.label])})
+        for run in runs
+    ]
+
+
+def _apart(run: Run, others: Sequence[Run]) -> str:
+    """AR greedy (ar), for runs/ar/predictions/test.greedy.jsonl beside runs/janus/..."""
+    columns = list(zip_longest(*(reversed(_parts(one)) for one in others)))
+    parts = zip(reversed(_parts(run)), columns, strict=False)
+    differing = [part for part, column in parts if len(set(column)) > 1]
+    return f"{run.label} ({'/'.join(reversed(differing)) or run.path})"
+
+
+def _parts(run: Run) -> tuple[str, ...]:
+    return run.path.with_suffix("").parts

@@ -1,0 +1,159 @@
+"""Predictions scored: by a task's metrics, in its post-processing modes, beside its baseline."""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from types import ModuleType
+
+import numpy as np
+
+from finetune.evaluation.predictions import Run
+from januslm.config import Refused
+from januslm.metrics import _bootstrap
+from januslm.registry import find, options
+
+PLUS_MINUS = "\u00b1: half of the interval that holds 95 % of 2,000 resampled test sets"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of januslm/metrics with the options it is called with."""
+
+    name: str
+    module: ModuleType
+    options: dict = field(default_factory=dict)
+    asked: bool = False  # on the command line: a number then says all that it was called with
+
+    def score(self, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
+        """Its numbers by the names of its columns."""
+        scores = self.module.score(predictions, references, **self.options)
+        return {name + self.suffix: value for name, value in scores.items()}
+
+    @property
+    def suffix(self) -> str:
+        """What follows each name: the mode, and what else was asked for, unless it is usual."""
+        usual = inspect.signature(self.module.score).parameters
+        told = {
+            key: value for key, value in self.options.items()
+            if (self.asked or key == "mode") and value != usual[key].default
+        }  # fmt: skip
+        return "".join(
+            f" {key if value is True else value if isinstance(value, str) else f'{key}={value}'}"
+            for key, value in told.items()
+        )
+
+
+def metrics(task: ModuleType, asked: Sequence[str]) -> list[Metric]:
+    """The metrics a task names, or those of the command line: "bleu", "bleu:mode=compound"."""
+    if not asked:
+        given = getattr(task, "OPTIONS", {})
+        return [_metric(name, given.get(name, {})) for name in task.METRICS]
+    found = []
+    for text in asked:
+        name, _, rest = text.partition(":")
+        pairs = [part.partition("=") for part in rest.split(",") if part]
+        values = {key: {"true": True, "false": False}.get(value, value) for key, _, value in pairs}
+        found.append(replace(_metric(name, values), asked=True))
+    return found
+
+
+def able(chosen: Sequence[Metric]) -> tuple[list[Metric], list[str]]:
+    """The metrics whose optional programs are installed here, and a line on each of the others."""
+    lacking = {m.name: m.module.missing() for m in chosen if hasattr(m.module, "missing")}
+    lines = [f"left out: {why}" for why in lacking.values() if why]
+    return [m for m in chosen if not lacking.get(m.name)], lines
+
+
+def _metric(name: str, given: dict) -> Metric:
+    module = find("januslm.metrics", name)
+    known = inspect.signature(module.score).parameters
+    chosen = options(module.score, given, f"metric {name}")
+    return Metric(name, module, {key: chosen[key] for key in known if key in given})
+
+
+def modes(task: ModuleType) -> tuple[str, ...]:
+    """("official", "plain") where the benchmark rewrites predictions before it scores them."""
+    return ("official", "plain") if hasattr(task, "tidy") else ("plain",)
+
+
+def texts(run: Run, task: ModuleType, mode: str) -> tuple[list[str], list[list[str]]]:
+    """Predictions and references as the metrics are to see them.
+
+    A task may have tidy(prediction, mode), tidy_reference(reference, mode) and key(source): lines
+    with one key become one, with the references of all and, as in the official scripts, the
+    prediction of the last.
+    """
+    ours, theirs = run.predictions, run.references
+    if hasattr(task, "tidy"):
+        ours = [task.tidy(text, mode) for text in ours]
+    if hasattr(task, "tidy_reference"):
+        theirs = [[task.tidy_reference(text, mode) for text in several] for several in theirs]
+    if not hasattr(task, "key"):
+        return ours, theirs
+    grouped: dict[str, tuple[str, list[str]]] = {}
+    for source, prediction, several in zip(run.sources, ours, theirs, strict=True):
+        key = task.key(source)
+        grouped[key] = (prediction, grouped.get(key, ("", []))[1] + several)
+    return [one for one, _ in grouped.values()], [several for _, several in grouped.values()]
+
+
+def scores(run: Run, task: ModuleType, chosen: Sequence[Metric], mode: str) -> dict[str, float]:
+    """All numbers of one run in one mode; Refused where two of them have one name."""
+    ours, theirs = texts(run, task, mode)
+    found: dict[str, float] = {}
+    for metric in chosen:
+        made = metric.score(ours, theirs)
+        if twice := found.keys() & made.keys():
+            names = ", ".join(sorted(twice))
+            raise Refused(f"--metric: {metric.name} and one before it both give {names}; one only")
+        found |= made
+    return found
+
+
+def halves(run: Run, task: ModuleType, chosen: Sequence[Metric], mode: str) -> dict[str, float]:
+    """Half the 95 % interval of each score that is made of lines, of enough of them."""
+    ours = texts(run, task, mode)
+    if len(ours[0]) < _bootstrap.FEW:
+        return {}
+    return {
+        one.name + metric.suffix: one.half
+        for metric in chosen
+        if hasattr(metric.module, "each")
+        for one in _bootstrap.intervals(metric.module, *ours, options=metric.options)
+    }
+
+
+def draws(
+    run: Run, task: ModuleType, chosen: Sequence[Metric], mode: str, seed: int
+) -> dict[str, np.ndarray]:
+    """The same scores, float64 [1 + draws] each: of the test set itself, then of resampled ones."""
+    ours = texts(run, task, mode)
+    if len(ours[0]) < _bootstrap.FEW:
+        return {}
+    return {
+        name + metric.suffix: scores
+        for metric in chosen
+        if hasattr(metric.module, "each")
+        for name, scores in _bootstrap.drawn(
+            metric.module, *ours, options=metric.options, seed=seed
+        ).items()
+    }
+
+
+def signatures(run: Run, task: ModuleType, chosen: Sequence[Metric], mode: str) -> list[str]:
+    """A line for each metric that can say in full what it has computed."""
+    ours = texts(run, task, mode)
+    return [
+        f"{m.name}: {m.module.signature(*ours, **m.options)}"
+        for m in chosen
+        if hasattr(m.module, "signature")
+    ]
+
+
+def baseline(run: Run, task: ModuleType) -> Run | None:
+    """What a task's `lead` makes of the sources, as if an algorithm had written it."""
+    if not hasattr(task, "lead"):
+        return None
+    first = [task.lead(source) for source in run.sources]
+    settings = {"label": getattr(task, "LEAD", "lead-1"), "task": run.settings["task"]}
+    return replace(run, settings=settings, predictions=first)

@@ -1,0 +1,1 @@
+"""GLGE: its archives made ready, its leaderboard recomputed, its submission files."""

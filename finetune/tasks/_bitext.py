@@ -1,0 +1,118 @@
+"""Translation files as they are usually prepared: raw or tokenized, with BPE or not, .gz or not."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from januslm.config import Refused
+from januslm.data.text_pairs import SPLITS, Pair, aligned, checked, known, lines, made_for
+
+LOOKED_AT, SEGMENTED = 1000, 0.1  # lines, and the share of them with "@@ " that only BPE reaches
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Where a task's files may lie: FOLDER/STEM.LANGUAGE, for each split the stem of one form."""
+
+    folders: tuple[str, ...]  # below the root; the root itself is looked at last
+    forms: tuple[tuple[str, str, str], ...]  # stems of train, valid, test
+
+
+def read(
+    root: Path, task: str, corpus: Corpus, sides: tuple[str, str], split: str,
+    skipped: Counter | None = None,
+) -> Iterator[Pair]:  # fmt: skip
+    """Pairs of one split from sides[0] to sides[1], BPE undone.
+
+    Our tokenizer cuts words itself, and scores are of words.  Refused for a distillation of another
+    task: its files may have the same names and the languages swapped.
+    """
+    at = SPLITS.index(known(split))
+    place, form = _place(Path(root), task, corpus, sides)
+    made_for(task, place)
+    source, target = (_file(place / f"{form[at]}.{language}") for language in sides)
+    found = (
+        Pair(f"{split}-{number}", one, (other,))
+        for number, (one, other) in enumerate(_joined(source, target), 1)
+    )
+    return checked(found, str(source), split, skipped)
+
+
+def save(folder: Path, stem: str, sides: Sequence[str], pairs: Iterable[Pair]) -> int:
+    """Write pairs as FOLDER/STEM.LANGUAGE, a line each, so that `read` finds them; how many.
+
+    Pairs without targets leave no file of targets, since empty lines would be scored.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{stem}.{language}" for language in sides]
+    asides = [path.with_name(f".{path.name}.new") for path in paths]
+    count = answered = 0
+    with (
+        asides[0].open("w", encoding="utf-8", newline="\n") as source,
+        asides[1].open("w", encoding="utf-8", newline="\n") as target,
+    ):
+        for count, pair in enumerate(pairs, 1):  # noqa: B007
+            source.write(_line(pair.source, pair.id))
+            target.writelines(_line(text, pair.id) for text in pair.targets[:1])
+            answered += bool(pair.targets)
+    assert answered in (0, count), f"{paths[0]}: {answered} of {count} pairs have targets"
+    for aside, path in zip(asides, paths, strict=True):
+        os.replace(aside, path)
+    if answered < count:
+        paths[1].unlink()
+    return count
+
+
+def whole_words(text: str) -> str:
+    """BPE undone: Haus@@ tür -> Haustür."""
+    return re.sub(r"@@( |$)", "", text)
+
+
+def segmented(path: Path) -> bool:
+    """Whether a file is cut by BPE; "@@ " in a line or two of raw text is no sign of it."""
+    first = list(islice(lines(path), LOOKED_AT))
+    return sum("@@ " in line for line in first) > SEGMENTED * len(first)
+
+
+def _place(
+    root: Path, task: str, corpus: Corpus, sides: Sequence[str]
+) -> tuple[Path, tuple[str, str, str]]:
+    """The folder and the form of which most files are there."""
+
+    def there(choice: tuple[Path, tuple[str, str, str]]) -> int:
+        place, form = choice
+        paths = [place / f"{stem}.{language}" for stem in form for language in sides]
+        return sum(_file(path).is_file() for path in paths)
+
+    places = [*(root / name for name in corpus.folders), root]
+    choices = [(place, form) for place in places for form in corpus.forms]
+    best = max(choices, key=there)  # the first of equals
+    if there(best):
+        return best
+    ends = "{" + ",".join(sides) + "}(.gz)"
+    looked = ", ".join(f"{form[2]}.{ends}" for form in corpus.forms)
+    raise Refused(
+        f"{root}: no data of task {task!r} there; looked for {looked} in it and in "
+        f"{', '.join(corpus.folders)}"
+    )
+
+
+def _file(path: Path) -> Path:
+    packed = path.with_name(f"{path.name}.gz")
+    return packed if packed.is_file() and not path.is_file() else path
+
+
+def _joined(source: Path, target: Path) -> Iterator[tuple[str, str]]:
+    mend = [whole_words if segmented(path) else str for path in (source, target)]
+    for one, other in aligned(source, target):
+        yield mend[0](one), mend[1](other)
+
+
+def _line(text: str, name: str) -> str:
+    if "\n" in text:
+        raise Refused(f"{name}: a line feed inside its text; a line is one sentence")
+    return f"{text}\n"

@@ -1,0 +1,1 @@
+"""What every command shares: progress, tables, how a mistake ends it."""

@@ -1,0 +1,145 @@
+"""Writes token shards and manifests so that a crash leaves whole files or none."""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from xxhash import xxh3_64, xxh3_128
+
+from januslm.data.shards import BLOCK, FORMAT, MANIFEST, digest
+
+MAGIC = b"MMIDIDX\x00\x00"
+CODES = {"uint16": 8, "int32": 4}  # Megatron's numbers for the types
+
+
+def dtype_for(vocabulary: int) -> str:
+    """The smallest type of Megatron's that holds every id of the vocabulary."""
+    return "uint16" if vocabulary <= 1 << 16 else "int32"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One finished shard as the manifest lists it; bin, idx and xxh are xxh3_128 of those files."""
+
+    name: str
+    tokens: int
+    documents: int
+    bytes: int
+    bin: str
+    idx: str
+    xxh: str
+
+
+class Writer:
+    """Writes one shard; nothing has its final name before `close` returned.
+
+    Memory is 4 bytes per document, whatever the size.
+    """
+
+    def __init__(self, folder: str | Path, name: str, dtype: str, eos: int):
+        self.folder, self.name, self.dtype, self.eos = Path(folder), name, np.dtype(dtype), eos
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lengths: list[np.ndarray] = []
+        self._whole, self._block, self._blocks = xxh3_128(), xxh3_64(), []
+        self._room = BLOCK  # bytes until the block that is being hashed is full
+        self._bin = open(self._path("bin.tmp"), "wb")  # noqa: SIM115 - closed in `close`
+
+    def add(self, documents: Iterable[np.ndarray]) -> None:
+        """Append documents of int [T] ids without their eos, which is added here."""
+        eos = np.array([self.eos], dtype=self.dtype)
+        parts = [part for ids in documents for part in (ids.astype(self.dtype), eos)]
+        if parts:
+            lengths = np.array([len(ids) + 1 for ids in parts[::2]], dtype=np.int32)
+            self.copy(np.concatenate(parts), lengths)
+
+    def copy(self, tokens: np.ndarray, lengths: np.ndarray) -> None:
+        """Append documents that have their eos: their tokens end to end, and their lengths."""
+        self._lengths.append(lengths)
+        raw = memoryview(tokens.tobytes())
+        self._bin.write(raw)
+        self._whole.update(raw)
+        while len(raw) >= self._room:
+            self._end_block(raw[: self._room])
+            raw, self._room = raw[self._room :], BLOCK
+        self._block.update(raw)
+        self._room -= len(raw)
+
+    def _end_block(self, last: bytes | memoryview) -> None:
+        self._block.update(last)
+        self._blocks.append(self._block.intdigest())
+        self._block.reset()
+
+    def close(self) -> Shard:
+        """Finish the three files: write, fsync, rename."""
+        if self._room < BLOCK:
+            self._end_block(b"")
+        size = self._bin.tell()
+        _sync_and_close(self._bin)
+        lengths = np.concatenate([np.empty(0, np.int32), *self._lengths])
+        others = {
+            "idx": _index(lengths, self.dtype),
+            "xxh": np.array(self._blocks, "<u8").tobytes(),
+        }
+        for suffix, content in others.items():
+            file = open(self._path(f"{suffix}.tmp"), "wb")  # noqa: SIM115
+            file.write(content)
+            _sync_and_close(file)
+        for suffix in ("bin", *others):
+            os.replace(self._path(f"{suffix}.tmp"), self._path(suffix))
+        sync_folder(self.folder)
+        digests = {suffix: xxh3_128(content).hexdigest() for suffix, content in others.items()}
+        tokens = size // self.dtype.itemsize
+        return Shard(self.name, tokens, len(lengths), size, self._whole.hexdigest(), **digests)
+
+    def _path(self, suffix: str) -> Path:
+        return self.folder / f"{self.name}.{suffix}"
+
+
+def _sync_and_close(file) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside the folder durable; without it a power cut may undo them."""
+    handle = os.open(folder, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)
+
+
+def _index(lengths: np.ndarray, dtype: np.dtype) -> bytes:
+    """Megatron's .idx for documents of one sequence each."""
+    count = len(lengths)
+    pointers = np.zeros(count, np.int64)
+    np.cumsum(lengths[:-1].astype(np.int64) * dtype.itemsize, out=pointers[1:])
+    head = np.array([1], "<u8").tobytes() + bytes([CODES[dtype.name]])
+    head += np.array([count, count + 1], "<u8").tobytes()
+    return b"".join(
+        (MAGIC, head, lengths.tobytes(), pointers.tobytes(), np.arange(count + 1).tobytes())
+    )
+
+
+def write_manifest(folder: str | Path, shards: list[Shard], **about) -> None:
+    """Write manifest.json, last of all: dtype, vocabulary, tokenizer, eos and any other facts."""
+    body = {
+        "format": FORMAT,
+        **about,
+        "documents": sum(shard.documents for shard in shards),
+        "tokens": sum(shard.tokens for shard in shards),
+        "shards": [asdict(shard) for shard in shards],
+    }
+    write_text(Path(folder) / MANIFEST, json.dumps(body | {"self": digest(body)}, indent=1))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file so that a crash leaves the old one or the new one, nothing between."""
+    half = path.with_name(path.name + ".tmp")
+    file = open(half, "w", encoding="utf-8")  # noqa: SIM115
+    file.write(text)
+    _sync_and_close(file)
+    os.replace(half, path)
+    sync_folder(path.parent)

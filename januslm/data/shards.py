@@ -1,0 +1,251 @@
+"""Token shards on disk: Megatron's .bin/.idx byte for byte, plus hashes so that damage is found.
+
+A corpus is a folder: shard-00000.bin (the ids, every document ends with eos), shard-00000.idx
+(Megatron's index), shard-00000.xxh (one xxh3_64 per 4 MiB of the .bin) and manifest.json.
+This file reads; januslm/data/shard_writer.py writes.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from xxhash import xxh3_64, xxh3_128
+
+from januslm.config import Refused
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+BLOCK = 4 << 20  # bytes under one hash in .xxh
+HEADER = 34  # of .idx: magic 9, version 8, dtype code 1, sequences 8, documents + 1 8
+DTYPES = ("uint16", "int32")  # Megatron has no uint32, so vocabularies above 65,536 use int32
+VERIFY = ("size", "lazy", "full")
+
+
+def open_corpus(
+    folder: str | Path, tokenizer_sha256: str | None = None, verify: str = "size"
+) -> "Corpus":
+    """Open a finished corpus and check it; raises Refused naming the file and what is wrong.
+
+    `verify`: "size" checks every file's presence and size and the hashes of the small files;
+    "lazy" also hashes each 4 MiB of tokens when it is first read; "full" hashes all of it now.
+    """
+    if verify not in VERIFY:
+        raise Refused(f"verify must be one of {', '.join(VERIFY)}, got {verify!r}")
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    theirs = manifest["tokenizer"]
+    if tokenizer_sha256 not in (None, theirs):
+        raise Refused(
+            f"{folder / MANIFEST}: the shards were made with tokenizer {theirs[:12]}..., "
+            f"this one is {tokenizer_sha256[:12]}...: its ids mean other words"
+        )
+    dtype = np.dtype(manifest["dtype"])
+    shards = [_open(folder, about, dtype, verify != "size") for about in manifest["shards"]]
+    corpus = Corpus(folder, manifest, shards)
+    if verify == "full":
+        for number in range(len(shards)):
+            corpus.check(number)
+    return corpus
+
+
+def _open(folder: Path, about: dict, dtype: np.dtype, watch: bool) -> "_Open":
+    name, documents, size = about["name"], about["documents"], about["bytes"]
+    blocks = -(-size // BLOCK)
+    sizes = {"bin": size, "idx": HEADER + 12 * documents + 8 * (documents + 1), "xxh": 8 * blocks}
+    raw = {suffix: _mapped(folder / f"{name}.{suffix}", wanted) for suffix, wanted in sizes.items()}
+    for suffix in ("idx", "xxh"):
+        if xxh3_128(raw[suffix].data).hexdigest() != about[suffix]:
+            raise Refused(
+                f"{folder / name}.{suffix}: does not match its hash in {MANIFEST}; "
+                "the file was changed or damaged after it was written"
+            )
+    lengths = raw["idx"][HEADER : HEADER + 4 * documents].view("<i4")
+    pointers = raw["idx"][HEADER + 4 * documents : HEADER + 12 * documents].view("<i8")
+    return _Open(
+        folder / f"{name}.bin", raw["bin"].view(dtype), lengths, pointers, raw["xxh"].view("<u8"),
+        np.ones(blocks, dtype=bool) if watch else None,
+    )  # fmt: skip
+
+
+def _mapped(path: Path, wanted: int) -> np.ndarray:
+    """The bytes of a file as uint8 [wanted], not read yet."""
+    try:
+        size = path.stat().st_size
+        if size != wanted:
+            raise Refused(f"{path}: has {size} bytes, {MANIFEST} says {wanted}")
+        # a plain array over the map: slicing a np.memmap costs ten times as much
+        return np.asarray(np.memmap(path, np.uint8, "r")) if size else np.empty(0, np.uint8)
+    except FileNotFoundError:
+        raise Refused(f"{path}: missing, {MANIFEST} lists it") from None
+    except OSError as error:
+        raise Refused(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def digest(body: dict) -> str:
+    """The checksum a manifest carries under "self", over everything else in it."""
+    return xxh3_128(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def read_manifest(folder: str | Path) -> dict:
+    """The manifest of a corpus folder; raises Refused where it is missing or damaged."""
+    path = Path(folder) / MANIFEST
+    try:
+        body = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise Refused(
+            f"{path}: missing; {folder} is not a finished corpus "
+            "(python -m data_tools build makes one, and continues an interrupted one)"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise Refused(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(body, dict) or body.pop("self", None) != digest(body):
+        raise Refused(f"{path}: does not match its own checksum; it was edited or damaged")
+    if body["format"] != FORMAT:
+        raise Refused(f"{path}: format {body['format']}, this version reads {FORMAT}")
+    if body["dtype"] not in DTYPES:
+        raise Refused(f"{path}: dtype {body['dtype']!r}, possible are {', '.join(DTYPES)}")
+    return body
+
+
+@dataclass
+class _Open:
+    """The arrays of one opened shard; `unchecked` marks 4 MiB blocks not hashed yet (lazy)."""
+
+    path: Path
+    tokens: np.ndarray
+    lengths: np.ndarray
+    pointers: np.ndarray
+    hashes: np.ndarray
+    unchecked: np.ndarray | None
+
+    def touch(self, first: int, end: int) -> None:
+        """Hash the blocks that hold tokens first..end-1, each once; Refused if one is damaged."""
+        if self.unchecked is None:
+            return
+        size = self.tokens.itemsize
+        blocks = slice(first * size // BLOCK, -(-end * size // BLOCK))
+        if not self.unchecked[blocks].any():
+            return
+        raw = self.tokens.view(np.uint8)
+        for block in np.flatnonzero(self.unchecked[blocks]) + blocks.start:
+            content = raw[block * BLOCK : (block + 1) * BLOCK]
+            if xxh3_64(content.data).intdigest() != self.hashes[block]:
+                raise Refused(
+                    f"{self.path}: bytes {block * BLOCK} to {block * BLOCK + len(content) - 1} "
+                    "do not match their hash; the file was changed or damaged after it was written"
+                )
+            self.unchecked[block] = False
+
+
+class Corpus:
+    """The documents and windows of an opened corpus; make one with `open_corpus`.
+
+    Windows do not cross shards: the last few tokens of a shard (fewer than one window) are unused.
+    """
+
+    def __init__(self, folder: Path, manifest: dict, shards: list[_Open]):
+        self.folder, self.manifest, self._shards = folder, manifest, shards
+        self.documents: int = manifest["documents"]
+        self.tokens: int = manifest["tokens"]
+        self.eos: int = manifest["eos"]
+        self._first = _starts(len(shard.lengths) for shard in shards)
+        self._tables: dict[tuple[str, int], np.ndarray] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """A checksum of the manifest, and so of every shard: what a checkpoint remembers."""
+        return digest(self.manifest)
+
+    def check(self, number: int) -> None:
+        """Hash what is not hashed yet of one shard; raises Refused where it is damaged."""
+        self._shards[number].touch(0, len(self._shards[number].tokens))
+
+    def lengths(self) -> np.ndarray:
+        """Tokens of every document, its eos not counted: int32 [documents]."""
+        return np.concatenate([shard.lengths for shard in self._shards]) - 1
+
+    def document(self, i: int) -> np.ndarray:
+        """The ids of document i without its final eos: int64 [T]."""
+        shard, inside = self._document(i)
+        return self._span(shard, inside, 0, int(shard.lengths[inside]) - 1)
+
+    def windows(self, length: int) -> int:
+        """How many windows of `length` tokens there are."""
+        return int(self._window_starts(length)[-1])
+
+    def window(self, i: int, length: int) -> np.ndarray:
+        """Window i of the token stream, eos included: int64 [length]."""
+        return self.read_windows(np.array([i]), length)[0]
+
+    def read_windows(self, indices: np.ndarray, length: int) -> np.ndarray:
+        """Many windows in one read: int64 [B] -> int64 [B, length]."""
+        starts = self._window_starts(length)
+        indices = np.asarray(indices, dtype=np.int64)
+        if indices.size and not (
+            np.minimum.reduce(indices) >= 0 and np.maximum.reduce(indices) < starts[-1]
+        ):
+            raise IndexError(f"windows are 0 to {starts[-1] - 1}, asked for {indices}")
+        if len(self._shards) == 1:
+            return self._rows(0, indices, length).astype(np.int64)
+        place = np.searchsorted(starts, indices, "right") - 1
+        out = np.empty((len(indices), length), np.int64)
+        for number in set(place.tolist()):
+            mine = np.flatnonzero(place == number)
+            out[mine] = self._rows(number, indices[mine] - starts[number], length)
+        return out
+
+    def _rows(self, number: int, rows: np.ndarray, length: int) -> np.ndarray:
+        """Windows of one shard as they lie on disk: uint16 or int32 [B, length]."""
+        shard = self._shards[number]
+        if shard.unchecked is not None:
+            for row in rows.tolist():
+                shard.touch(row * length, (row + 1) * length)
+        whole = shard.tokens[: len(shard.tokens) // length * length].reshape(-1, length)
+        return whole[rows]
+
+    def pieces(self, length: int) -> int:
+        """How many pieces of at most `length` tokens the documents are cut into."""
+        return int(self._piece_starts(length)[-1])
+
+    def piece(self, i: int, length: int) -> np.ndarray:
+        """Piece i: a document, or one of the near-equal parts of a longer one: int64 [T]."""
+        starts = self._piece_starts(length)
+        if not 0 <= i < starts[-1]:
+            raise IndexError(f"pieces are 0 to {starts[-1] - 1}, asked for {i}")
+        document = int(np.searchsorted(starts, i, "right")) - 1
+        part, parts = i - starts[document], starts[document + 1] - starts[document]
+        shard, inside = self._document(document)
+        total = int(shard.lengths[inside]) - 1
+        return self._span(shard, inside, part * total // parts, (part + 1) * total // parts)
+
+    def _document(self, i: int) -> tuple[_Open, int]:
+        if not 0 <= i < self.documents:
+            raise IndexError(f"documents are 0 to {self.documents - 1}, asked for {i}")
+        number = int(np.searchsorted(self._first, i, "right")) - 1
+        return self._shards[number], i - int(self._first[number])
+
+    def _span(self, shard: _Open, i: int, low: int, high: int) -> np.ndarray:
+        start = int(shard.pointers[i]) // shard.tokens.itemsize
+        shard.touch(start + low, start + high)
+        return shard.tokens[start + low : start + high].astype(np.int64)
+
+    def _window_starts(self, length: int) -> np.ndarray:
+        key = ("window", length)
+        if key not in self._tables:
+            self._tables[key] = _starts(len(shard.tokens) // length for shard in self._shards)
+        return self._tables[key]
+
+    def _piece_starts(self, length: int) -> np.ndarray:
+        key = ("piece", length)
+        if key not in self._tables:
+            counts = [-(-(shard.lengths - 1) // length) for shard in self._shards]
+            self._tables[key] = _starts(np.concatenate([np.empty(0, np.int64), *counts]))
+        return self._tables[key]
+
+
+def _starts(counts: Iterable[int]) -> np.ndarray:
+    if not isinstance(counts, np.ndarray):
+        counts = np.array(list(counts), dtype=np.int64)
+    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])

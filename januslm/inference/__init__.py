@@ -1,0 +1,1 @@
+"""A trained model writing: caches, captured graphs, packed weights, the loop over many texts."""

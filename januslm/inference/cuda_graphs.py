@@ -1,0 +1,187 @@
+"""A reader for GPUs: its passes have fixed shapes and places, are captured once and replayed.
+
+In small batches a GPU waits for Python: a pass launches some twenty short kernels a layer.  A
+captured graph is one launch.  Its tensors never move, so caches lie in arenas of their own.
+
+B = sentences, S = slots of a sentence, P = places of a cache; N, H, d as in cache.py.
+"""
+
+import weakref
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+from januslm.inference.incremental import Reader, everywhere
+from januslm.inference.kv_cache import Batched, Pair, Shared, State
+
+ROUND = 16  # sources are filled up to a multiple of so many tokens, that fewer shapes occur
+MOST = 256  # graphs; shapes that come later run as they are
+WARM = 3  # runs before capture, in which libraries choose kernels and allocate
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """As kv_cache.Cached, with a shape that does not change: queries read all places."""
+
+    cache: Pair  # [B, H, P, d] each
+    at: Tensor  # int64 [K]: the places that the new keys go to
+    batch: int
+    mask: Tensor  # float [B or 1, 1, queries, P], -inf at places that are not filled
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+        q, k, v = (x.view(self.batch, -1, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
+        keys, values = self.cache
+        keys.index_copy_(2, self.at, k)
+        values.index_copy_(2, self.at, v)
+        out = scaled_dot_product_attention(q, keys, values, attn_mask=self.mask)
+        return out.transpose(1, 2).flatten(0, 1)
+
+
+class Recorded:
+    """A function of tensors at fixed addresses: a call copies its inputs there and replays."""
+
+    def __init__(self, function: Callable[..., Tensor], inputs: Sequence[Tensor], pool):
+        """pool: memory of all graphs, none of which is read after another ran; None: no capture."""
+        self.function, self.inputs = function, [x.clone() for x in inputs]
+        self.graph = None
+        if pool is None:
+            return
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM):
+                function(*self.inputs)
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph, pool=pool):
+            self.out = function(*self.inputs)
+
+    def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
+        torch._foreach_copy_(self.inputs, list(inputs))
+        if self.graph is None:
+            return self.function(*self.inputs)
+        self.graph.replay()
+        return self.out.clone()
+
+
+class _Arena:
+    """The caches of all graphs with one number of sentences and places; one state is in them."""
+
+    def __init__(self, like: list[Pair]):
+        # Zeros: what is masked still counts as 0 * value, and 0 * nan is nan.
+        self.cache = [tuple(torch.zeros_like(x) for x in pair) for pair in like]
+        self.guest = lambda: None
+
+    def holds(self, state: State) -> bool:
+        return state.cache[0][0] is self.cache[0][0]
+
+    def admit(self, state: State) -> None:
+        """Move the state's cache in; a state that is there takes its own with it."""
+        if self.holds(state):
+            return
+        former = self.guest()
+        if former is not None and self.holds(former):
+            former.cache = [tuple(x.clone() for x in pair) for pair in former.cache]
+        for mine, theirs in zip(self.cache, state.cache, strict=True):
+            for here, there in zip(mine, theirs, strict=True):
+                here[:, :, : state.used] = there[:, :, : state.used]
+        state.cache, self.guest = list(self.cache), weakref.ref(state)
+
+
+class Graphed(Reader):
+    """A Reader that captures its passes, shape by shape, and replays them.
+
+    patience: how often a shape runs as it is before it is worth a capture.  Answers are those of
+    Reader to rounding.  Without CUDA the same passes run uncaptured, for tests: slower than Reader.
+    """
+
+    def __init__(self, model, objective, patience: int = 1):
+        super().__init__(model, objective)
+        self.patience, self.came = patience, Counter()
+        cuda = model.embedding.weight.is_cuda
+        self.pool = torch.cuda.graph_pool_handle() if cuda else None
+        self.recorded: dict[tuple, Recorded] = {}
+        self.arenas: dict[tuple, _Arena] = {}
+
+    @torch.inference_mode()
+    def start(self, sources: Sequence[np.ndarray]) -> State:
+        """As Reader's, with the memory filled up to a multiple of ROUND tokens."""
+        state = super().start(sources)
+        size = state.memory[0][0].shape[2]
+        more = -size % ROUND
+        if state.heard is None:
+            state.heard = state.memory[0][0].new_zeros(len(state), 1, 1, size)
+        state.heard = pad(state.heard, (0, more), value=-torch.inf)
+        state.memory = [tuple(pad(x, (0, 0, 0, more)) for x in pair) for pair in state.memory]
+        return state
+
+    def _layers(self, state: State, tokens, place, keys, rows, masks) -> Tensor:
+        batch, each = tokens.shape
+        places, size = state.cache[0][0].shape[2], len(keys)
+        inner, last = (
+            self._looked(mask, asked, state.used + size, places)
+            for mask, asked in zip(masks, (each, len(rows)), strict=True)
+        )
+        at = state.used + torch.arange(size, device=tokens.device)
+        shape = ("write", batch, places, each, len(rows), inner.shape, last.shape)
+        key = (*shape, state.heard.shape, self.doubles)
+        if not self._ready(key):
+            return super()._layers(state, tokens, place, keys, rows, masks)
+        if (batch, places) not in self.arenas:
+            self.arenas[batch, places] = _Arena(state.cache)
+        arena = self.arenas[batch, places]
+        arena.admit(state)
+        keys = everywhere(keys, batch, each) if self.asks else None
+        rows = everywhere(rows, batch, each) if len(rows) < each else None
+
+        def run(tokens, place, at, inner, last, heard, *memory):
+            final = len(self.layers) - 1
+            plans = [
+                Fixed(pair, at, batch, last if i == final else inner)
+                for i, pair in enumerate(arena.cache)
+            ]
+            pairs = list(zip(memory[::2], memory[1::2], strict=True))
+            return self._through(tokens, place, plans, Shared(batch, heard), pairs, keys, rows)
+
+        return self._run(key, run, [tokens, place, at, inner, last], state)
+
+    def _looked(self, mask: Tensor | None, rows: int, used: int, places: int) -> Tensor:
+        """The mask of all places, those not yet filled barred."""
+        if mask is None:
+            mask = self.model.embedding.weight.new_zeros(1, 1, rows, used)
+        return pad(mask.expand(-1, -1, rows, -1), (0, places - used), value=-torch.inf)
+
+    def _canvases(self, state: State, tokens, place, mask, rows) -> Tensor:
+        given = [x for x in (mask, rows) if x is not None]
+        batch, masked, wanted = len(state), mask is not None, rows is not None
+        key = ("fill", batch, masked, wanted, tokens.shape, state.heard.shape)
+        key = (*key, *(x.shape for x in given))
+        if not self._ready(key):
+            return super()._canvases(state, tokens, place, mask, rows)
+
+        def run(tokens, place, *rest):
+            mask = rest[0] if masked else None
+            rows = rest[masked] if wanted else None
+            heard, *memory = rest[masked + wanted :]
+            plans = [Batched(len(tokens), mask)] * len(self.layers)
+            pairs = list(zip(memory[::2], memory[1::2], strict=True))
+            return self._through(tokens, place, plans, Shared(batch, heard), pairs, None, rows)
+
+        return self._run(key, run, [tokens, place, *given], state)
+
+    def _ready(self, key: tuple) -> bool:
+        """Whether this shape came often enough."""
+        self.came[key] += 1
+        full = len(self.recorded) == MOST
+        return key in self.recorded or (self.came[key] > self.patience and not full)
+
+    def _run(self, key: tuple, function: Callable, inputs: list[Tensor], state: State) -> Tensor:
+        inputs = [*inputs, state.heard, *(x for pair in state.memory for x in pair)]
+        if key not in self.recorded:
+            self.recorded[key] = Recorded(function, inputs, self.pool)
+        return self.recorded[key](inputs)

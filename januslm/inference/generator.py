@@ -1,0 +1,156 @@
+"""A trained model with its task, ready to write, and the loop that has many texts written."""
+
+import argparse
+import inspect
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+
+from januslm import config, registry
+from januslm.config import Refused
+from januslm.data.token_pairs import Limits
+from januslm.decoding import Output
+from januslm.inference.cuda_graphs import Graphed
+from januslm.inference.incremental import Reader
+from januslm.interop import native
+from januslm.objective import Loss, settle
+
+THREADS = 1024  # more than any machine has cores for
+SPOKEN = 3.0  # seconds between two lines of progress
+ALGORITHMS = "januslm.decoding"
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What an exported run can be asked for: its model, its task and where the task's data lies."""
+
+    saved: native.Saved
+    task: ModuleType
+    root: Path
+    reader: Reader
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class Written:
+    """What one way wrote, in the order of the texts, and what it took."""
+
+    outputs: list[Output]
+    seconds: float  # by the clock
+    cpu_seconds: float  # of this process: what a busy machine does not stretch
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(o.tokens) for o in self.outputs)
+
+    @property
+    def passes(self) -> float:
+        """Decoder passes a sentence."""
+        return sum(o.passes for o in self.outputs) / len(self.outputs)
+
+
+def load(
+    run: str | Path, task: str | None = None, data: str | None = None, threads: int | None = None,
+    graphs: bool = False, precision: str | None = None,
+) -> Trained:  # fmt: skip
+    """A run's model on the GPU where there is one, in bf16, else on some CPU threads, in fp32.
+
+    precision: one of PRECISIONS in place of that.
+    task, data: others than the run was trained with.  graphs: capture passes (cuda_graphs.py).
+    Refused for what is not an exported model, where the task or its data is not known, and for
+    graphs without a GPU.
+    """
+    gpu = torch.cuda.is_available()
+    if graphs and not gpu:
+        raise Refused("--graphs: there is no CUDA device to capture graphs on")
+    torch.set_num_threads(threads or torch.get_num_threads())
+    saved = native.read(run)
+    name = task or saved.about.get("task")
+    if not name:
+        raise Refused(f"{saved.folder}: was not trained on a task; name one with --task")
+    about = saved.about.get("data", {})
+    root = data or about.get("root")
+    if not root:
+        raise Refused(f"{saved.folder}: does not say where the data lies; name it with --data")
+    told, special = {"name": saved.objective, **saved.options}, saved.tokenizer.special
+    objective = settle(told, {}, Loss(), "nmt", special, str(saved.folder))
+    kind = PRECISIONS[precision or ("bf16" if gpu else "fp32")]  # bf16 is slower on the CPU
+    model = saved.model.to("cuda" if gpu else "cpu", kind)
+    most = saved.model.config.max_positions
+    limits = Limits(about.get("max_source", most), about.get("max_target", most), "cut")
+    packed = not gpu and kind == torch.float32
+    reader = Graphed(model, objective) if graphs else Reader(model, objective, packed=packed)
+    return Trained(saved, registry.find("finetune.tasks", name), Path(root), reader, limits)
+
+
+def check(options: argparse.Namespace, *counts: str) -> None:
+    """Refuse what is given and below 1, and more threads than can be started."""
+    for name in counts:
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise Refused(f"--{name} must be at least 1, got {value}")
+    if options.threads is not None and options.threads > THREADS:
+        raise Refused(f"--threads must be at most {THREADS:,}, got {options.threads:,}")
+
+
+def changes(given: Sequence[str]) -> dict:
+    """key=value texts as a table."""
+    tree: dict = {}
+    for change in given:
+        if "=" not in change:
+            names = ", ".join(registry.names(ALGORITHMS))
+            raise Refused(
+                f"{change!r} is not an option: write key=value, e.g. max_length=60; one of {names} "
+                "goes after --algorithm"
+            )
+        config.apply(tree, change)
+    return tree
+
+
+def settings(task: ModuleType, algorithm: ModuleType, given: Mapping) -> dict:
+    """All options of the algorithm: those given, else the task's own, else the defaults."""
+    known = inspect.signature(algorithm.decode).parameters
+    usual = {key: value for key, value in task.DECODE.items() if key in known}
+    name = algorithm.__name__.rpartition(".")[2]
+    return registry.options(algorithm.decode, usual | dict(given), name)
+
+
+def write(
+    reader, ways: Mapping[str, Callable], arrays: Sequence[np.ndarray], special, batch: int
+) -> dict[str, Written]:
+    """Have each way write the texts of int64 [N] sources, in batches of like length, longest first.
+
+    ways: name -> way(reader, sources, special); all of them write a batch before the next one, so
+    that a busy machine slows all alike.
+    """
+    order = np.argsort([-len(a) for a in arrays], kind="stable")
+    outputs: dict[str, list] = {name: [None] * len(arrays) for name in ways}
+    seconds, cpu_seconds = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0.0)
+    began = spoken = time.monotonic()
+    for start in range(0, len(order), batch):
+        mine = order[start : start + batch]
+        for name, way in ways.items():
+            before, cpu_before = time.perf_counter(), time.process_time()
+            answers = way(reader, [arrays[i] for i in mine], special)
+            seconds[name] += time.perf_counter() - before
+            cpu_seconds[name] += time.process_time() - cpu_before
+            for i, output in zip(mine, answers, strict=True):
+                outputs[name][i] = output
+        now, done = time.monotonic(), start + len(mine)
+        if now - spoken > SPOKEN or done == len(order):
+            left = (now - began) / done * (len(order) - done)
+            pace = f"{1000 * sum(seconds.values()) / done:.1f} ms per sentence"
+            print(f"decoded {done:,}/{len(order):,} | {pace} | eta {left:.0f} s", flush=True)
+            spoken = now
+    return {name: Written(outputs[name], seconds[name], cpu_seconds[name]) for name in ways}
+
+
+def text(tokenizer, output: Output) -> str:
+    """The words of an output on one line."""
+    return " ".join(tokenizer.decode(output.tokens).split())

@@ -1,0 +1,295 @@
+"""A trained model, asked for the next word or for all words at once, with everything cached.
+
+B = sentences, W = hypotheses of one sentence, R = words each of them adds, L = length of a canvas,
+N = source tokens, H = heads, d = width of a head, V = vocabulary.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from januslm.config import Refused
+from januslm.inference.kv_cache import Batched, Cached, Shared, State, barred, with_room
+from januslm.inference.onednn_linear import Packed, fits, packed_copy
+from januslm.layout import Slots, visible
+from januslm.model.attention import Side, dense
+from januslm.model.packing import Encoded
+from januslm.model.transformer import Seq2Seq, View
+
+
+class Reader:
+    """What decoding algorithms ask: `start` a batch, then `step`, `block` or `fill`.
+
+    objective: has `name`, `plugin`, `options` and `special` (januslm.objective.Objective).
+    packed: keep a second copy of the weights in oneDNN's layout (CPU, fp32 only): faster
+    for few rows, equal to rounding.  Weights that change later are not noticed.
+    """
+
+    def __init__(self, model: Seq2Seq, objective, packed: bool = False):
+        packed = packed and fits(model.vocabulary_weight())
+        self.model = packed_copy(model) if packed else model
+        self.special, self.name = objective.special, objective.name
+        streams, options = objective.plugin.STREAMS, objective.options
+        self.left_to_right = "past" in streams
+        self.asks = options.get("read", "past") == "next"
+        self.doubles = False
+        shifted = options.get("query_position", "input") == "target"
+        self.prefix = (self.special.eos,) * shifted + (self.special.bos,)
+        self.canvas_slots = objective.canvas
+        self.rule = objective.plugin.RULE
+        self.vocabulary = model.config.vocabulary
+        weight = model.vocabulary_weight()
+        self.layers = list(self.model.decoder.layers)
+        self.logits = Packed(weight) if packed else lambda x: linear(x, weight)
+
+    @property
+    def most_words(self) -> int:
+        """How many words there are positions for."""
+        return self.model.config.max_positions - len(self.prefix)
+
+    @property
+    def most_length(self) -> int:
+        """The greatest length, BOS and EOS counted, that the length head and the positions know."""
+        return min(self.model.config.max_positions, self.model.config.max_length - 1)
+
+    def must_write(self, way: str) -> None:
+        """Refuse what the checkpoint never learnt: way is "word by word" or "all at once"."""
+        if way == "word by word" and not self.left_to_right:
+            raise Refused(
+                f"a checkpoint of objective {self.name!r} cannot write or rescore word by word; "
+                "it can mask_predict and semi"
+            )
+        if way == "all at once" and self.canvas_slots is None:
+            raise Refused(
+                f"a checkpoint of objective {self.name!r} cannot write all at once; "
+                "it can greedy, beam and sample"
+            )
+
+    def doubled(self) -> "Reader":
+        """The same model, reading as JANUS' published code does while it writes word by word.
+
+        That code caches every past slot twice, so that one weighs each word before it two to one
+        against itself; `next` slots read everything twice, which changes nothing.
+        """
+        if not self.asks:
+            raise Refused(
+                "doubled_cache: only what is read from `next` slots caches twice in the published "
+                f"code; this checkpoint of {self.name!r} is read from `past`"
+            )
+        twin = copy.copy(self)
+        twin.doubles = True
+        return twin
+
+    def canvas(self, length: int) -> Slots:
+        """The slots mask-predict starts from, by position; `length` counts BOS and EOS."""
+        slots = self.canvas_slots(length)
+        assert visible(self.rule, slots, slots).all(), f"{self.name}: a canvas that hides slots"
+        return slots[np.argsort(slots.position)]
+
+    @torch.inference_mode()
+    def start(self, sources: Sequence[np.ndarray]) -> State:
+        """Encode int64 [N] each, BOS .. EOS; keys and values of each layer are made here, once."""
+        most = self.model.config.max_positions
+        for number, source in enumerate(sources):
+            if not 0 < len(source) <= most:
+                raise Refused(
+                    f"source {number} of the batch has {len(source)} tokens; possible: 1 to {most}"
+                )
+        assert not self.model.training, "decoding needs model.eval()"
+        sizes = np.array([len(s) for s in sources])
+        encoded = _encoded(sources, sizes, self.model.embedding.weight.device)
+        memory = self.model.encode(encoded)
+        lengths = self.model.length_logits(memory, encoded).float().log_softmax(-1)
+        step = np.arange(sizes.max())
+        first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        at = torch.from_numpy(first[:, None] + np.minimum(step, sizes[:, None] - 1))
+        at = at.to(memory.device)
+        pairs = [
+            tuple(x[at].transpose(1, 2) for x in layer.cross.keys(memory)) for layer in self.layers
+        ]
+        real = torch.from_numpy(step < sizes[:, None]).to(memory.device)
+        heard = None if real.all() else barred(real[:, None, None], memory.dtype)
+        return State(pairs, heard, lengths, torch.zeros_like(at[:, 0]))
+
+    @torch.inference_mode()
+    def step(
+        self, state: State, words: Tensor | None = None, parents: Tensor | None = None
+    ) -> Tensor:
+        """Logits of the next word [B, W, V] of each hypothesis, after `words` int64 [B, W].
+
+        words None: nothing is written yet, W = 1.  parents int64 [B, W]: which hypothesis of the
+        step before each one continues; None: its own.
+        """
+        if words is None:
+            prefix = torch.tensor(self.prefix, device=state.at.device).expand(len(state), 1, -1)
+            return self._write(state, prefix, None, ask_all=False)[:, :, -1]
+        return self._write(state, words[..., None], parents, ask_all=True)[:, :, 0]
+
+    @torch.inference_mode()
+    def block(self, state: State, words: Tensor) -> Tensor:
+        """One pass for R words in a row, int64 [B, W, R] -> logits [B, W, R, V] after each.
+
+        The prefix is `Reader.prefix`.  Where one hypothesis was, several may go on: `state.choose`
+        keeps one of them, and `state.take_back` undoes its words that turn out wrong.
+        """
+        return self._write(state, words, None, ask_all=True)
+
+    def _write(self, state: State, words: Tensor, parents, ask_all: bool) -> Tensor:
+        """words int64 [B, W, R] -> logits [B, W, R or 1, V]; the words join the cache.
+
+        Rows lie sentence by sentence: W * R past slots, then as many that ask for the next word.
+        """
+        (batch, width, run), device = words.shape, words.device
+        size, streams = width * run, 1 + self.asks
+        mask = self._look(state, width, run, parents)
+        tokens = words.flatten(1)
+        if self.asks:
+            tokens = torch.cat([tokens, torch.full_like(tokens, self.special.mask)], 1)
+        place = state.at[:, None] + torch.arange(run, device=device).repeat(streams * width)
+        # What is ended, and the filling of short blocks, may stand beyond the last position.
+        place = place.clamp(max=self.model.config.max_positions - 1)
+        state.at = state.at + run
+        self._make_room(state, size)
+        rows = torch.arange(streams * size, device=device).view(streams, width, run)
+        keys, rows = rows[0].flatten(), rows[-1, :, 0 if ask_all else -1 :].flatten()
+        masks = (None, None)
+        if mask is not None:
+            masks = mask.repeat(1, 1, streams, 1), mask[:, :, rows % size]
+        if self.doubles:
+            masks = _twice(masks[0], state.used, size, self.model.embedding.weight), masks[1]
+        x = self._layers(state, tokens, place, keys, rows, masks)
+        state.used += size
+        return self.logits(x).view(batch, width, -1, self.vocabulary)
+
+    def _look(self, state: State, width: int, run: int, parents) -> Tensor | None:
+        """Who reads which place, float [B, 1, W * R, used + W * R]; brings `seen` up to date."""
+        batch, device, old = len(state), state.at.device, state.seen
+        if width == 1 and old is None and run == 1:
+            return None
+        if old is None:
+            old = torch.ones(batch, 1, state.used, dtype=torch.bool, device=device)
+        elif parents is not None:
+            old = old.gather(1, parents[..., None].expand(-1, -1, state.used))
+        old = old.expand(batch, width, -1)
+        own = torch.eye(width, dtype=torch.bool, device=device).repeat_interleave(run, 1)
+        if width > 1 or state.seen is not None:
+            state.seen = torch.cat([old, own.expand(batch, -1, -1)], 2)
+        if run == 1:
+            return barred(state.seen[:, None], self.model.embedding.weight.dtype)
+        back = torch.ones(run, run, dtype=torch.bool, device=device).tril().repeat(width, width)
+        new = own.repeat_interleave(run, 0) & back
+        look = torch.cat([old.repeat_interleave(run, 1), new.expand(batch, -1, -1)], 2)
+        return barred(look[:, None], self.model.embedding.weight.dtype)
+
+    def _make_room(self, state: State, size: int) -> None:
+        places = state.cache[0][0].shape[2] if state.cache else 0
+        if state.used + size <= places:
+            return
+        places = max(2 * places, 32 * size)
+        state.cache = [
+            tuple(
+                with_room(x[:, :, : state.used], places)
+                for x in (state.cache[i] if state.cache else (k[:, :, :0], k[:, :, :0]))
+            )
+            for i, (k, _) in enumerate(state.memory)
+        ]
+
+    def _layers(self, state: State, tokens, place, keys, rows, masks) -> Tensor:
+        """tokens, place int64 [B, S]; keys, rows: which of the S can be read, which are wanted.
+
+        masks: for the inner layers and for the last -> [B * rows, D].
+        """
+        batch = len(tokens)
+        last = len(self.layers) - 1
+        plans = [
+            Cached(pair, state.used, batch, masks[i == last]) for i, pair in enumerate(state.cache)
+        ]
+        rows = rows if len(rows) < tokens.shape[1] else None
+        return self._through(
+            tokens, place, plans, Shared(batch, state.heard), state.memory,
+            everywhere(keys, *tokens.shape) if self.asks else None, everywhere(rows, *tokens.shape),
+        )  # fmt: skip
+
+    def _through(self, tokens, place, plans, cross, memory, keys, rows) -> Tensor:
+        """The decoder's layers, each reading by its own plan -> [wanted rows, D]."""
+        place = place.flatten()
+        turned = place if self.model.config.positions == "rotary" else None
+        x = self.model.decoder.start(self.model.embed(tokens.flatten()), place)
+        for i, (layer, plan) in enumerate(zip(self.layers, plans, strict=True)):
+            wanted = rows if i == len(self.layers) - 1 else None
+            x = layer(x, View(plan, cross, keys, wanted, turned), memory[i])
+        return self.model.decoder.exit(x)
+
+    @torch.inference_mode()
+    def fill(
+        self, state: State, tokens: Tensor, sizes: Tensor, first: int, asked: Tensor
+    ) -> Tensor:
+        """One pass over C canvases per sentence, all slots of which see each other.
+
+        tokens int64 [B, C, L] at the positions first, first + 1, ..; sizes int64 [B, C]; asked bool
+        [B, C, L] -> logits [A, V] in the order of asked.nonzero().
+        """
+        batch, canvases, length = tokens.shape
+        step = torch.arange(length, device=tokens.device)
+        place = (first + step).clamp(max=self.model.config.max_positions - 1)
+        real = step < sizes.view(-1, 1, 1, 1)
+        mask = None if real.all() else barred(real, self.model.embedding.weight.dtype)
+        rows, real = _rows(asked.view(batch * canvases, length))
+        x = self._canvases(
+            state, tokens.reshape(-1, length), place.repeat(batch * canvases), mask, rows
+        )
+        return self.logits(x if real is None else x.index_select(0, real))
+
+    def _canvases(self, state: State, tokens, place, mask, rows) -> Tensor:
+        """tokens int64 [B * C, L] -> [rows, D]."""
+        plans = [Batched(len(tokens), mask)] * len(self.layers)
+        cross = Shared(len(state), state.heard)
+        return self._through(tokens, place, plans, cross, state.memory, None, rows)
+
+
+def everywhere(index: Tensor | None, batch: int, each: int) -> Tensor | None:
+    """The same rows of every sentence: int64 [n], among `each` -> int64 [batch * n]."""
+    if index is None or batch == 1:
+        return index
+    return (torch.arange(batch, device=index.device)[:, None] * each + index).flatten()
+
+
+def _twice(mask: Tensor | None, used: int, size: int, like: Tensor) -> Tensor:
+    """The mask of `size` past rows and as many `next` rows, earlier places doubled for the former.
+
+    A key that is there twice weighs as if log 2 were added to its score.
+    """
+    extra = like.new_zeros(2 * size, used + size)
+    extra[:size] = math.log(2)
+    own = torch.arange(size, device=like.device)
+    extra[own, used + own] = 0
+    return extra[None, None] if mask is None else mask + extra
+
+
+def _rows(asked: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Flat places whose output is wanted, as many in each row (padding repeats); which are real."""
+    if asked.all():
+        return None, None
+    counts = asked.sum(1)
+    most = max(1, int(counts.max()))
+    order = (~asked).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
+    start = torch.arange(len(asked), device=asked.device)[:, None] * asked.shape[1]
+    real = torch.arange(most, device=asked.device) < counts[:, None]
+    return (start + order).flatten(), None if real.all() else real.flatten().nonzero()[:, 0]
+
+
+def _encoded(sources: Sequence[np.ndarray], sizes: np.ndarray, device) -> Encoded:
+    """The sources one after another, without padding."""
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    if (sizes == sizes[0]).all():
+        plan = Batched(len(sizes))
+    else:
+        plan = dense(Side(group), Side(group)).to(device)
+    columns = np.concatenate(sources), np.concatenate([np.arange(s) for s in sizes]), group, sizes
+    tensors = [torch.from_numpy(np.asarray(c, np.int64)).to(device) for c in columns]
+    return Encoded(*tensors, plan)

@@ -1,0 +1,1 @@
+"""The one backbone of all objectives: attention, positions, packing, losses."""

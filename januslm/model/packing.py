@@ -1,0 +1,273 @@
+"""Many examples in one batch without padding: rows of slots, document after document.
+
+An example's slots lie block by block (blocks never read each other) and, in a block, those that can
+be read come first.  So a group of slots that see each other is one run of places, its keys the head
+of it. On the CPU there is one row as long as need be; FlexAttention gets rows of equal length.
+E = examples, M = source tokens, N = slots, K = slots that are keys, G = slots with a goal.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from januslm.config import Refused
+from januslm.layout import NONE, Codes, Layout, Rule
+from januslm.model.attention import PADDING, Dense, Flex, Side, dense
+from januslm.model.losses import Sheet, counts
+
+Plan = Dense | Flex
+Columns = dict[str, np.ndarray]
+MULTIPLE = 128  # FlexAttention's block: rows are filled up to a multiple of it
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training example: source int64 [N], target int64 [T] (BOS .. EOS each), its slots."""
+
+    source: np.ndarray
+    target: np.ndarray
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The source side of a batch."""
+
+    token: Tensor  # int64 [M]
+    position: Tensor  # int64 [M]
+    example: Tensor  # int64 [M], E for padding and for second encoder passes
+    sizes: Tensor  # int64 [E]
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The target side: the slots, and how they read; in the last layer only goals are queries."""
+
+    token: Tensor  # int64 [N]
+    position: Tensor  # int64 [N]
+    keys: Tensor  # int64 [K]: which slots can be read
+    goals: Tensor  # int64 [G]: which slots predict
+    plan: Plan
+    cross: Plan
+    last_plan: Plan
+    last_cross: Plan
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one micro-step reads."""
+
+    source: Encoded
+    slots: Decoded
+    sheets: list[Sheet]
+    lengths: Tensor  # int64 [E]: target length with BOS and EOS
+    counts: dict[str, int]  # how many items each loss term sums over
+    sizes: dict[str, int]  # tokens, slots and (query, key) pairs: what the FLOP count needs
+    flops: float = 0.0  # forward and backward, filled in by who knows the model
+
+    @property
+    def tokens(self) -> int:
+        """Target tokens, BOS and EOS among them."""
+        return self.counts["tokens"]
+
+    def to(self, device) -> "Batch":
+        """The batch on a device; plans and index tensors with it."""
+        if torch.device(device).type == "cpu":
+            return self
+        return replace(
+            self,
+            source=_moved(self.source, device),
+            slots=_moved(self.slots, device),
+            sheets=[s.to(device) for s in self.sheets],
+            lengths=self.lengths.to(device),
+        )
+
+
+def _moved(part, device):
+    values = {f.name: getattr(part, f.name) for f in fields(part)}
+    return type(part)(**{k: v if isinstance(v, Flex) else v.to(device) for k, v in values.items()})
+
+
+@dataclass(frozen=True)
+class Packer:
+    """How examples become batches: `Packer(weights)(examples)`.
+
+    encoder_passes: 2 gives each block of streams an encoder pass of its own, as the reference has
+    it (its dropout then differs between AR and NAR, which works like R-Drop).
+    row: slots per row for FlexAttention; None packs without any padding, for dense plans.
+    """
+
+    weights: dict[str, float]
+    encoder_passes: int = 1
+    row: int | None = None
+
+    def __call__(self, examples: Sequence[Example]) -> Batch:
+        rule = examples[0].layout.rule
+        rows = self._rows(_parts(examples, rule, self.encoder_passes))
+        fill = 1 if self.row is None else MULTIPLE
+        source = _even([r[0] for r in rows], fill)
+        slots_by_row = _even([r[1] for r in rows], fill, split=True)
+        keys = _chosen(slots_by_row, lambda s: rule.readable[s["stream"]], fill)
+        goals = _chosen(slots_by_row, lambda s: s["goal"] != NONE, fill)
+        slots = _joined(slots_by_row)
+        plans = self._plans(rule, len(rows), source, slots, keys, goals)
+        sheets = _sheets(goals, examples, rule)
+        lengths = np.array([len(e.target) for e in examples])
+        return Batch(
+            Encoded(
+                _long(source["token"]), _long(source["position"]), _long(source["example"]),
+                _long(np.array([len(e.source) for e in examples])), plans[0],
+            ),
+            Decoded(
+                _long(slots["token"]), _long(slots["position"]),
+                _long(keys["at"]), _long(goals["at"]), *plans[1:],
+            ),
+            sheets,
+            _long(lengths),
+            counts(sheets, self.weights, len(examples)) | {"tokens": int(lengths.sum())},
+            _sizes(source, slots, keys, goals),
+        )  # fmt: skip
+
+    def _rows(self, parts: list[tuple[Columns, Columns]]) -> list[tuple[Columns, Columns]]:
+        """Next fit: parts fill a row in order while slots and source both fit."""
+        rows, used = [[]], [0, 0]
+        for part in parts:
+            size = [len(part[0]["token"]), len(part[1]["token"])]
+            if self.row is not None and max(size) > self.row:
+                raise Refused(
+                    f"packing.row is {self.row}, but an example has {size[0]} source tokens and "
+                    f"{size[1]} slots: raise packing.row or shorten the examples"
+                )
+            if self.row is not None and max(np.add(used, size)) > self.row:
+                rows, used = [*rows, []], [0, 0]
+            rows[-1].append(part)
+            used = np.add(used, size)
+        return [tuple(_joined(side) for side in zip(*row, strict=True)) for row in rows]
+
+    def _plans(self, rule: Rule, rows: int, source, slots, keys, goals) -> tuple[Plan, ...]:
+        def plan(queries: Columns, group: str, others: Columns, other: str, rule: Rule | None):
+            sides = (_side(queries, group, rule), _side(others, other, rule))
+            if self.row is None:
+                return dense(*sides, rule)
+            return Flex(*sides, rule, rows)
+
+        return (
+            plan(source, "memory", source, "memory", None),
+            plan(slots, "group", keys, "group", rule),
+            plan(slots, "memory", source, "memory", None),
+            plan(goals, "group", keys, "group", rule),
+            plan(goals, "memory", source, "memory", None),
+        )
+
+
+def _side(columns: Columns, group: str, rule: Rule | None) -> Side:
+    return Side(columns[group], Codes(columns["stream"], columns["rank"]) if rule else None)
+
+
+def _long(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, np.int64))
+
+
+def _parts(examples: Sequence[Example], rule: Rule, passes: int) -> list[tuple[Columns, Columns]]:
+    """Source and slots of each example, once per encoder pass; slots in block order, keys first."""
+    blocks = int(rule.block.max()) + 1
+    rank_of = 2 * rule.block + ~rule.readable  # the order within an example, by stream
+    parts = []
+    for number, example in enumerate(examples):
+        slots = example.layout.slots[
+            np.argsort(rank_of[example.layout.slots.stream], kind="stable")
+        ]
+        block = rule.block[slots.stream]
+        for turn in range(passes):
+            mine = slots if passes == 1 else slots[block == turn]
+            memory = number * passes + turn
+            if not len(mine):
+                continue
+            tokens = len(example.source)
+            source = {
+                "token": example.source, "position": np.arange(tokens),
+                "memory": np.full(tokens, memory),
+                "example": np.full(tokens, len(examples) if turn else number),
+            }  # fmt: skip
+            decoded = {f.name: getattr(mine, f.name) for f in fields(mine)} | {
+                "memory": np.full(len(mine), memory), "example": np.full(len(mine), number),
+                "group": number * blocks + rule.block[mine.stream],
+            }  # fmt: skip
+            parts.append((source, decoded))
+    return parts
+
+
+_FILL = {"group": PADDING, "memory": PADDING, "goal": NONE, "rank": NONE, "example": -1}
+
+
+def _joined(parts: Sequence[Columns]) -> Columns:
+    return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+
+def _even(rows: list[Columns], multiple: int, split: bool = False):
+    """Rows filled up to one length, a multiple of `multiple`; joined unless `split`."""
+    longest = max(len(r["memory"]) for r in rows)
+    longest = -(-longest // multiple) * multiple
+    rows = [
+        {
+            name: np.pad(x, (0, longest - len(x)), constant_values=_FILL.get(name, 0))
+            for name, x in r.items()
+        }
+        for r in rows
+    ]
+    return rows if split else _joined(rows)
+
+
+def _chosen(rows: list[Columns], which, multiple: int) -> Columns:
+    """The slots of each row that `which` says, filled up evenly; `at` is their place among all."""
+    picked = []
+    for number, row in enumerate(rows):
+        at = np.flatnonzero(which(row) & (row["memory"] != PADDING))
+        start = number * len(row["memory"])
+        picked.append({name: x[at] for name, x in row.items()} | {"at": start + at})
+    return _even(picked, multiple)
+
+
+def _sheets(goals: Columns, examples: Sequence[Example], rule: Rule) -> list[Sheet]:
+    """Goals by the set of streams that share them: rows of a sheet go through the loss together."""
+    first = np.concatenate([[0], np.cumsum([len(e.target) for e in examples])])
+    target = np.concatenate([e.target for e in examples])
+    real = np.flatnonzero(goals["memory"] != PADDING)
+    word = first[goals["example"][real]] + goals["goal"][real]
+    stream = goals["stream"][real]
+    order = np.lexsort((stream, word))
+    words, start, size = np.unique(word[order], return_index=True, return_counts=True)
+    bits = np.add.reduceat(1 << stream[order], start) if len(start) else start
+    sheets = []
+    for sign in np.unique(bits):
+        mine = bits == sign
+        streams = np.flatnonzero(int(sign) >> np.arange(len(rule.streams)) & 1)
+        assert (size[mine] == len(streams)).all(), "two slots of one stream share a goal"
+        rows = real[order[start[mine][None, :] + np.arange(len(streams))[:, None]]]
+        names = tuple(rule.streams[i] for i in streams)
+        sheets.append(Sheet(names, _long(rows), _long(target[words[mine]])))
+    return sheets
+
+
+def _sizes(source: Columns, slots: Columns, keys: Columns, goals: Columns) -> dict[str, int]:
+    def pairs(one: np.ndarray, other: np.ndarray) -> int:
+        most = int(max(one.max(initial=0), other.max(initial=0))) + 1
+        return int(np.bincount(one[one >= 0], minlength=most) @ np.bincount(
+            other[other >= 0], minlength=most
+        ))  # fmt: skip
+
+    def real(columns: Columns) -> int:
+        return int((columns["memory"] != PADDING).sum())
+
+    return {
+        "source": real(source), "slots": real(slots), "keys": real(keys), "goals": real(goals),
+        "encoder_pairs": pairs(source["memory"], source["memory"]),
+        "self_pairs": pairs(slots["group"], keys["group"]),
+        "cross_pairs": pairs(slots["memory"], source["memory"]),
+        "last_self_pairs": pairs(goals["group"], keys["group"]),
+        "last_cross_pairs": pairs(goals["memory"], source["memory"]),
+    }  # fmt: skip

@@ -1,0 +1,290 @@
+"""The one backbone of all objectives: an encoder, a decoder that runs any layout, a length head.
+
+D = width, H = heads, V = vocabulary; M, N, K, G as in packing.py.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, relu
+from torch.utils.checkpoint import checkpoint
+
+from januslm.config import Refused, build, one, suggest
+from januslm.model.dropout import dropout
+from januslm.model.packing import Batch, Decoded, Encoded
+from januslm.model.positions import KINDS, Positions, rotate
+
+Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes and style of a model; `januslm.model.transformer.PRESETS` has named ones."""
+
+    vocabulary: int = one(low=8)
+    width: int = one(256, low=8)
+    ffn: int = one(1024, low=8)
+    heads: int = one(4, low=1)
+    encoder_layers: int = one(3, low=1)
+    decoder_layers: int = one(3, low=1)
+    dropout: float = one(0.1, low=0, below=1)
+    attention_dropout: float = one(0.0, low=0, below=1)
+    activation: str = one("gelu", choices=("gelu", "relu"))
+    norm: str = one("post", choices=("post", "pre"))
+    positions: str = one("learned", choices=KINDS)
+    embedding_norm: bool = True
+    embedding_scale: bool = False
+    tied: bool = True
+    max_positions: int = one(1024, low=4)
+    max_length: int = one(256, low=4)
+    init: str = one("bert", choices=("bert", "xavier"))  # xavier suits widths under 512
+    extra_vectors: int = one(0, low=0)  # learned inputs that are no words, after the vocabulary
+    activation_checkpointing: bool = False
+
+    def __post_init__(self):
+        if self.width % self.heads:
+            raise Refused(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.positions == "rotary" and self.width // self.heads % 2:
+            raise Refused(
+                f"rotary positions need an even head width, got {self.width // self.heads}"
+            )
+
+
+_BART = {"activation": "gelu", "embedding_norm": True, "embedding_scale": False}
+_FAIRSEQ = {"activation": "relu", "embedding_norm": False, "embedding_scale": True}
+
+# What a narrow model learns fastest with (docs/log.md).
+_MODERN = _BART | {"norm": "pre", "positions": "rotary", "init": "xavier", "dropout": 0.0}
+
+PRESETS = {
+    "tiny": _MODERN | dict(width=128, ffn=512, heads=4, encoder_layers=2, decoder_layers=2),
+    "iwslt": _FAIRSEQ | dict(
+        width=512, ffn=1024, heads=4, encoder_layers=6, decoder_layers=6, dropout=0.3
+    ),
+    "base": _BART | dict(
+        width=768, ffn=3072, heads=12, encoder_layers=6, decoder_layers=6, max_length=1024
+    ),
+    "large": _BART | dict(
+        width=1024, ffn=4096, heads=16, encoder_layers=12, decoder_layers=12, max_length=1024
+    ),
+}  # fmt: skip
+
+
+def configure(table: dict, vocabulary: int, where: str) -> Config:
+    """A Config from a run file's [model] table: `preset` and what differs from it.
+
+    Raises Refused for an unknown preset, key or value.
+    """
+    table = dict(table)
+    name = table.pop("preset", "tiny")
+    if name not in PRESETS:
+        raise Refused(f"{where}: no model preset {name!r}{suggest(str(name), PRESETS)}")
+    if "vocabulary" in table:
+        raise Refused(f"{where}: vocabulary comes from the tokenizer, take it out of [model]")
+    return build(Config, PRESETS[name] | table | {"vocabulary": vocabulary}, where)
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose reading is a plan: (q, k, v, dropout) -> values."""
+
+    def __init__(self, width: int, heads: int, drop: float):
+        super().__init__()
+        self.heads, self.drop = heads, drop
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def keys(self, x: Tensor, position: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x: [..., D] -> keys and values [..., H, d]; `position` turns rotary keys."""
+        k, v = self.key_value(x).unflatten(-1, (2, self.heads, -1)).unbind(-3)
+        return (k if position is None else rotate(k, position)), v
+
+    def forward(
+        self, x: Tensor, keys: tuple[Tensor, Tensor], attend: Attend, position: Tensor | None = None
+    ) -> Tensor:
+        """x: [..., D] -> [..., D]."""
+        q = self.query(x).unflatten(-1, (self.heads, -1))
+        q = q if position is None else rotate(q, position)
+        return self.out(attend(q, *keys, self.drop if self.training else 0.0).flatten(-2))
+
+
+@dataclass(frozen=True)
+class View:
+    """How one pass reads: by which plans, which inputs are keys, and which go on."""
+
+    attend: Attend
+    cross: Attend | None = None
+    keys: Tensor | None = None  # int64 [K]: inputs that can be read; None: all
+    rows: Tensor | None = None  # int64 [G]: inputs whose output is wanted; None: all
+    position: Tensor | None = None  # int64 [N], for rotary positions
+
+
+class Layer(nn.Module):
+    """Self-attention, cross-attention if there is a memory, feed-forward; post- or pre-norm."""
+
+    def __init__(self, config: Config, crosses: bool):
+        super().__init__()
+        width = config.width
+        self.pre, self.drop = config.norm == "pre", config.dropout
+        self.act = gelu if config.activation == "gelu" else relu
+        self.reading = Attention(width, config.heads, config.attention_dropout)
+        self.reading_norm = nn.LayerNorm(width)
+        if crosses:
+            self.cross = Attention(width, config.heads, config.attention_dropout)
+            self.cross_norm = nn.LayerNorm(width)
+        self.inner = nn.Linear(width, config.ffn)
+        self.outer = nn.Linear(config.ffn, width)
+        self.outer_norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, view: View, memory=None) -> Tensor:
+        """x: [N, D]; memory: [M, D], or its keys and values if they are known -> [N or G, D]."""
+        h = self.reading_norm(x) if self.pre else x
+        keys, place = (h, view.position) if view.keys is None else _pick(h, view, view.keys)
+        keys = self.reading.keys(keys, place)
+        (q, place) = (h, view.position) if view.rows is None else _pick(h, view, view.rows)
+        x = x if view.rows is None else x.index_select(0, view.rows)
+        x = self._add(self.reading_norm, x, self.reading(q, keys, view.attend, place))
+        if memory is not None:
+            h = self.cross_norm(x) if self.pre else x
+            known = memory if isinstance(memory, tuple) else self.cross.keys(memory)
+            x = self._add(self.cross_norm, x, self.cross(h, known, view.cross))
+        h = self.outer_norm(x) if self.pre else x
+        return self._add(self.outer_norm, x, self.outer(self.act(self.inner(h))))
+
+    def _add(self, norm: nn.LayerNorm, x: Tensor, change: Tensor) -> Tensor:
+        x = x + (dropout(change, self.drop) if self.training and self.drop else change)
+        return x if self.pre else norm(x)
+
+
+def _pick(h: Tensor, view: View, index: Tensor) -> tuple[Tensor, Tensor | None]:
+    place = None if view.position is None else view.position.index_select(0, index)
+    return h.index_select(0, index), place
+
+
+class Stack(nn.Module):
+    """Positions, embedding norm and layers: the encoder, or the decoder."""
+
+    def __init__(self, config: Config, layers: int, crosses: bool):
+        super().__init__()
+        self.config = config
+        self.positions = Positions(config.positions, config.max_positions, config.width)
+        self.entry = nn.LayerNorm(config.width) if config.embedding_norm else nn.Identity()
+        self.layers = nn.ModuleList(Layer(config, crosses) for _ in range(layers))
+        self.exit = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
+
+    def start(self, embedded: Tensor, position: Tensor) -> Tensor:
+        """Embedded tokens [..., D] with their positions, as the first layer reads them."""
+        x = self.entry(self.positions(embedded, position))
+        return dropout(x, self.config.dropout) if self.training and self.config.dropout else x
+
+    def forward(self, x: Tensor, position: Tensor, view: View, last: View, memory=None) -> Tensor:
+        """Embedded [N, D] -> [N, D], or [G, D] if `last` has rows."""
+        x = self.start(x, position)
+        for i, layer in enumerate(self.layers):
+            run = layer
+            if self.config.activation_checkpointing and self.training:
+                run = partial(checkpoint, layer, use_reentrant=False)
+            x = run(x, last if i == len(self.layers) - 1 else view, memory)
+        return self.exit(x)
+
+
+class Seq2Seq(nn.Module):
+    """Encoder, decoder and length head over one embedding table."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocabulary + config.extra_vectors, config.width)
+        self.encoder = Stack(config, config.encoder_layers, crosses=False)
+        self.decoder = Stack(config, config.decoder_layers, crosses=True)
+        self.length = nn.Linear(config.width, config.max_length, bias=False)
+        if not config.tied:
+            self.output = nn.Linear(config.width, config.vocabulary, bias=False)
+        self.apply(partial(_initialise, glorot=config.init == "xavier"))
+
+    def embed(self, token: Tensor) -> Tensor:
+        """int64 [...] -> [..., D]."""
+        x = self.embedding(token)
+        return x * math.sqrt(self.config.width) if self.config.embedding_scale else x
+
+    def vocabulary_weight(self) -> Tensor:
+        """[V, D]: what hidden states are multiplied with to give logits."""
+        if not self.config.tied:
+            return self.output.weight
+        weight = self.embedding.weight
+        return weight[: self.config.vocabulary] if self.config.extra_vectors else weight
+
+    def encode(self, source: Encoded) -> Tensor:
+        """-> memory [M, D]."""
+        view = View(source.plan, position=self._turned(source.position))
+        return self.encoder(self.embed(source.token), source.position, view, view)
+
+    def decode(self, slots: Decoded, memory: Tensor) -> Tensor:
+        """-> [G, D], one row per slot with a goal, in the order of `slots.goals`."""
+        place = self._turned(slots.position)
+        view = View(slots.plan, slots.cross, slots.keys, None, place)
+        last = View(slots.last_plan, slots.last_cross, slots.keys, slots.goals, place)
+        return self.decoder(self.embed(slots.token), slots.position, view, last, memory)
+
+    def _turned(self, position: Tensor) -> Tensor | None:
+        return position if self.config.positions == "rotary" else None
+
+    def length_logits(self, memory: Tensor, source: Encoded) -> Tensor:
+        """Mean over each source, times one vector per length (JANUS): [E, max_length]."""
+        sums = memory.new_zeros(len(source.sizes) + 1, memory.shape[-1])
+        # Row E takes what belongs to no example (filling, second passes) and is left out.
+        at = torch.where(source.example < 0, len(source.sizes), source.example)
+        sums = sums.index_add(0, at, memory)[:-1]
+        return self.length(sums / source.sizes[:, None].to(sums.dtype))
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """-> hidden states [G, D] at the goals, length logits [E, max_length]."""
+        memory = self.encode(batch.source)
+        return self.decode(batch.slots, memory), self.length_logits(memory, batch.source)
+
+
+def _initialise(module: nn.Module, glorot: bool) -> None:
+    """N(0, 0.02), zero biases (BERT, the reference's --apply-bert-init); or Glorot's for matrices.
+
+    0.02 is BERT's for a width of 768: narrow models start with flat attention, and stay there long.
+    """
+    if not isinstance(module, nn.Linear | nn.Embedding):
+        return
+    if glorot and isinstance(module, nn.Linear):
+        nn.init.xavier_normal_(module.weight)
+    else:
+        nn.init.normal_(module.weight, std=0.02)
+    if getattr(module, "bias", None) is not None:
+        nn.init.zeros_(module.bias)
+
+
+def flops(config: Config, sizes: dict[str, int]) -> float:
+    """Multiply-adds times 2 of forward and backward on a batch: what the exact semantics need.
+
+    Encoder once; keys and values once per readable slot; last layer and vocabulary for goals only;
+    attention counted over whole groups.  The vocabulary is counted with its gradient once, as run.
+    """
+    d, ffn = config.width, config.ffn
+    row = 2 * d * d + 2 * d * ffn  # query, output and feed-forward of one slot
+    encoder = config.encoder_layers * (
+        sizes["source"] * (row + 2 * d * d) + 2 * d * sizes["encoder_pairs"]
+    )
+    inner = sizes["slots"] * (row + 2 * d * d) + 2 * d * (
+        sizes["self_pairs"] + sizes["cross_pairs"]
+    )
+    last = sizes["goals"] * (row + 2 * d * d) + 2 * d * (
+        sizes["last_self_pairs"] + sizes["last_cross_pairs"]
+    )
+    keys = config.decoder_layers * 2 * d * d * (sizes["keys"] + sizes["source"])
+    decoder = (config.decoder_layers - 1) * inner + last + keys
+    vocabulary = sizes["goals"] * d * config.vocabulary
+    return 6.0 * (encoder + decoder + vocabulary)
+
+
+def parameters(module: nn.Module) -> int:
+    """How many numbers are learnt."""
+    return sum(p.numel() for p in module.parameters())

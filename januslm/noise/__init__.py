@@ -1,0 +1,1 @@
+"""One file per noise: `hide(source, target, special, rng, *, options) -> (source, hidden)`."""

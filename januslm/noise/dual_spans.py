@@ -1,0 +1,44 @@
+"""Runs hidden from the decoder alone, or from both sides: JANUS for pretraining."""
+
+from math import ceil
+
+import numpy as np
+
+from januslm.config import Refused
+from januslm.noise._runs import Chance, Mean, Ratio, cover, insert, run_lengths
+
+
+def hide(
+    source,
+    target,
+    special,
+    rng,
+    *,
+    ratio: Ratio = 0.3,
+    mean: Mean = 3.0,
+    decoder_only: Chance = 0.5,
+    rotate: Chance = 0.0,
+):
+    """JANUS for pretraining: a fair coin per run; heads hides it in the decoder, tails in both.
+
+    In the source a hidden run becomes one <mask>, an empty run one <mask> more at a random place
+    (BART infilling).  The reference leaves fairseq's rotate at 0.5; here it is 0 unless asked for.
+    Without a given source the source is the corrupted target.
+    """
+    if source is not None:
+        raise Refused("noise 'dual_spans' makes its own source from plain text; pairs need 'spans'")
+    inner = len(target) - 2
+    lengths = run_lengths(ceil(ratio * inner), mean, rng)
+    inserts, lengths = int((lengths == 0).sum()), lengths[lengths > 0]
+    starts = 1 + rng.permutation(inner)[: len(lengths)]
+    lengths = lengths[: len(starts)]
+    ends = np.minimum(starts + lengths, len(target) - 1)
+    both = rng.random(len(starts)) >= decoder_only
+    hidden = cover(starts, ends, len(target))
+    source = target.copy()
+    source[starts[both]] = special.mask
+    dropped = cover(starts[both] + 1, np.maximum(ends[both], starts[both] + 1), len(target))
+    source = insert(source[~dropped], inserts, special.mask, rng)
+    if rotate and rng.random() < rotate and len(source) > 2:
+        source[1:-1] = np.roll(source[1:-1], -int(rng.integers(len(source) - 2)))
+    return source, hidden

@@ -1,0 +1,14 @@
+"""Runs of the source become one mask each: BART."""
+
+import numpy as np
+
+from januslm.noise import dual_spans
+from januslm.noise._runs import Mean, Ratio
+
+
+def hide(source, target, special, rng, *, ratio: Ratio = 0.3, mean: Mean = 3.0):
+    """BART (Lewis 2020): runs of the source become a <mask> each; the decoder writes all words."""
+    source, _ = dual_spans.hide(
+        source, target, special, rng, ratio=ratio, mean=mean, decoder_only=0.0
+    )
+    return source, np.zeros(len(target), bool)

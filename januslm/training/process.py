@@ -1,0 +1,60 @@
+"""One process of a training run, from its first import to its exit code."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from januslm.config import Refused
+from januslm.training.engine import World, connect, leave
+from januslm.training.job import Training
+from januslm.training.trainer import RESUME, Plan, train
+
+REFUSED = 2  # exit code: the user's mistake, told in one line
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def spread(asked: str, world: World) -> Path:
+    """The file of ds_configs/ that was asked for, else the usual one for this machine."""
+    if asked:
+        return Path(asked)
+    usual = "zero1_bf16.json" if world.device.type == "cuda" else "cpu_fp32.json"
+    return ROOT / "ds_configs" / usual
+
+
+def run(
+    prepare: Callable[[], Callable[[World], tuple[Plan, Training]]],
+    tell: Callable[[str], None],
+    report: Path | None,
+) -> int:
+    """Join the ranks, train, and return the exit code: 0 done, 85 resume me, 2 refused.
+
+    prepare() reads the run file before the ranks meet, and gives back what makes the rest.
+    report: a folder for launch.sh, where a file started says that the ranks have met, and a file
+    done, resume or refused how it ended.
+    """
+    world, code = None, REFUSED
+    try:
+        make = prepare()
+        world = connect()
+        plan, work = make(world)
+        if report and world.first:
+            (report / "started").touch()
+        code = train(plan, work, world).code
+        if report and world.first:
+            (report / ("resume" if code == RESUME else "done")).write_text(f"{plan.folder}\n")
+    except Refused as error:
+        if _first_to_say(report, "refused"):
+            tell(str(error))
+    if world:
+        leave(code)
+    return code
+
+
+def _first_to_say(report: Path | None, what: str) -> bool:
+    """True in one process: all ranks meet the same mistake, but it may also be one rank's alone."""
+    if not report:
+        return True
+    try:
+        (report / what).open("x").close()
+    except FileExistsError:
+        return False
+    return True

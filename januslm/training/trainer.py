@@ -1,0 +1,300 @@
+"""The one training loop, for pretraining and fine-tuning: step, log, validate, save, go on."""
+
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Protocol
+
+import torch
+from numpy import ndarray
+from torch import nn
+
+from januslm.config import Refused, one
+from januslm.data.prefetch import ahead
+from januslm.data.sampler import portions
+from januslm.training.checkpoint import chance, decided, newest, set_chance
+from januslm.training.engine import RESUME, Engine, Optimizer, Values, World, read
+from januslm.training.log import Log, duration
+from januslm.training.lr_schedule import Schedule, check, rate
+from januslm.training.machine import asked_to_stop, memory, peak_flops
+from januslm.training.run_dir import exported, mark, opened
+from januslm.training.tensorboard import Board
+
+SPOKEN = 5.0  # seconds between two lines for people
+
+
+@dataclass(frozen=True)
+class Train:
+    """How long, in which portions, and how often to look and to save; steps are updates."""
+
+    steps: int = one(low=1)
+    batch: int = one(256, low=1)  # examples per update, over all processes
+    accumulate: int = one(1, low=1)  # micro batches per update and process
+    clip: float = one(1.0, low=0)  # largest norm of the gradient; 0 does not clip
+    seed: int = one(1, low=0)
+    log_every: int = one(10, low=1)
+    validate_every: int = one(1000, low=1)
+    save_every: int = one(1000, low=1)
+    keep: int = one(2, low=1)  # checkpoints that stay on the disk
+    export: str = one("end", choices=("end", "save"))  # when to write export/model.safetensors
+    exports: int = one(0, low=0)  # more than 0: at each save, and so many stay, for averaging
+    workers: int | None = one(None, low=0)  # processes that pack, per rank; 0: a thread; GPUs: 1
+    bad_steps: int = one(10, low=1)  # updates in a row that may be skipped as not finite
+    peak_flops: float | None = one(None, above=0)  # per process, for the utilisation; else measured
+
+
+class Batch(Protocol):
+    """What module(batch, coefficients) reads; counts: how many items each term sums over."""
+
+    counts: Mapping[str, int]
+    tokens: int
+    flops: float
+
+    def to(self, device: torch.device) -> "Batch": ...
+
+
+class Work(Protocol):
+    """What is trained, and on what.
+
+    module(batch, coefficients) -> (loss, sums), loss = sum of coefficients[name] * sums[name].
+    validation: batches or functions that return one; the same list on every rank.
+    """
+
+    module: nn.Module
+    weights: dict[str, float]
+    normalize: str
+    validation: Sequence[Batch | Callable[[], Batch]]
+
+    def weights_at(self, step: int) -> dict[str, float]: ...  # an update; the first is 1
+
+    def batches(self, ids: ndarray) -> Batch:
+        """One micro batch of samples (int64), in a thread or a process: no global generator."""
+
+    def samples(self, module: nn.Module) -> str | None:
+        """Decoded validation text as markdown; rank 0 only."""
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        """Write model.safetensors and what is needed to use it; rank 0 only."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run: its folder, its settings, and the tables of `config` that may never change in it."""
+
+    folder: Path
+    train: Train
+    optimizer: Optimizer
+    schedule: Schedule
+    ds: Path
+    config: dict
+    identity: tuple[str, ...] = ("model", "objective", "data")
+
+
+@dataclass
+class Outcome:
+    """How it ended: `code` is the process' exit code, 0 or RESUME."""
+
+    code: int = 0
+    step: int = 0
+    loss: float = math.nan
+    validation: dict[str, float] = field(default_factory=dict)
+
+
+def train(plan: Plan, work: Work, world: World) -> Outcome:
+    """Train until plan.train.steps, from the newest complete checkpoint if there is one."""
+    log, settings = Log(plan.folder, world.first), plan.train
+    check(plan.schedule, settings.steps)
+    whose = (plan.folder, plan.config, plan.identity, settings.steps)
+    if finished := decided(lambda: opened(*whose)):
+        log.say(f"{plan.folder} is done: step {finished['step']:,}, loss {finished['loss']:.4f}")
+        return Outcome(0, finished["step"], finished["loss"], finished["validation"])
+    found, skipped = newest(plan.folder / "checkpoints")
+    for line in skipped:
+        log.say(f"skipped: {line}")
+    step = found.step if found else 0
+    # Dropout differs by rank; after a checkpoint of as many ranks, Engine restores the states.
+    torch.manual_seed(((settings.seed << 20) + step) * 4096 + world.rank)
+    values = Values(settings.batch, settings.accumulate, settings.clip, plan.optimizer)
+    engine = Engine(work.module, values, read(plan.ds), world, str(plan.ds), found)
+    for file in ("train", "valid"):
+        decided(lambda file=file: log.rewind(file, step))
+    board = Board(plan.folder / "board", world.first, step)
+    board.text(step, "config", f"```json\n{json.dumps(plan.config, indent=1)}\n```")
+    if found:
+        log.say(f"going on from {found.folder.name}, after {found.manifest['samples']:,} samples")
+        if found.manifest["world"] != world.size:
+            log.say(f"it was written by {found.manifest['world']} processes, now: {world.size}")
+    try:
+        return _Run(plan, work, engine, log, board, found.manifest if found else {}).go()
+    finally:
+        board.close()
+
+
+class _Run:
+    """The state of a run between two updates."""
+
+    def __init__(self, plan, work, engine, log, board, manifest: dict):
+        self.plan, self.work, self.engine, self.log, self.board = plan, work, engine, log, board
+        self.settings, self.world = plan.train, engine.world
+        self.step = manifest.get("step", 0)
+        self.samples = manifest.get("samples", 0)
+        self.skipped, self.bad = manifest.get("skipped", 0), 0  # in all, in a row
+        self.result: dict[str, Any] = {"loss": math.nan, "terms": {}}
+        self.validation: dict[str, float] = manifest.get("validation", {})
+        self.saved = self.step if manifest else None
+        self.peak = plan.train.peak_flops or peak_flops(engine.device, engine.precision)
+        self.since: list[dict] = []  # results since the last record
+        self.recorded = self.began = time.monotonic()
+        self.spoken = 0.0
+        self.first_step, self.tokens = self.step, 0  # of this process
+
+    def go(self) -> Outcome:
+        steps = self.settings.steps
+        if not self.step:
+            self.validate()
+        with asked_to_stop() as asked, self.batches() as batches:
+            while self.step < steps:
+                self.update(batches)
+                stop = self.engine.reduce({"stop": len(asked)}, largest=True)["stop"] > 0
+                last = self.step == steps
+                if last or self.step % self.settings.validate_every == 0:
+                    self.validate()
+                if last or stop or self.step % self.settings.save_every == 0:
+                    self.save()
+                if stop and not last:
+                    why = signal.Signals(asked[0]).name if asked else "a signal to another rank"
+                    self.log.say(f"stopped by {why} and saved; start the same command to go on")
+                    return self.outcome(RESUME)
+        if self.saved != steps:  # the last checkpoint was there, the mark that it is done was not
+            self.save()
+        self.export()
+        outcome = self.outcome(0)
+        decided(lambda: mark(self.plan.folder, asdict(outcome)))
+        self.log.say(f"done: step {steps:,}, loss {outcome.loss:.4f}")
+        return outcome
+
+    def outcome(self, code: int) -> Outcome:
+        return Outcome(code, self.step, self.result["loss"], self.validation)
+
+    def batches(self) -> AbstractContextManager[Iterator[list[Batch]]]:
+        """The micro batches of this rank for each update to come, packed while others train."""
+        workers = self.settings.workers
+        if workers is None:  # a GPU waits for each kernel this interpreter launches
+            workers = int(self.engine.device.type == "cuda")
+        s, world = self.settings, self.world
+        left = s.steps - self.step
+        mine = portions(self.samples, left, s.batch, s.accumulate, world.rank, world.size)
+        return ahead(lambda ids: [self.work.batches(part) for part in ids], mine, workers)
+
+    def update(self, batches: Iterator[list[Batch]]) -> None:
+        began = time.monotonic()
+        batch = next(batches)
+        waited = time.monotonic() - began
+        self.step += 1
+        lr = rate(self.plan.schedule, self.plan.optimizer.lr, self.step, self.settings.steps)
+        result = self.engine.step(batch, self.work.weights_at(self.step), self.work.normalize, lr)
+        self.result = result | {"lr": lr, "wait": waited}
+        self.since.append(self.result)
+        self.samples += self.settings.batch
+        self.tokens += self.result["tokens"]
+        self.skipped += self.result["skipped"]
+        self.bad = self.bad + 1 if self.result["skipped"] else 0
+        last = self.step == self.settings.steps
+        if self.step % self.settings.log_every == 0 or last or self.bad == self.settings.bad_steps:
+            self.record()
+        if last or self.step == self.first_step + 1 or time.monotonic() - self.spoken > SPOKEN:
+            self.speak()
+        if self.bad == self.settings.bad_steps:
+            raise Refused(
+                f"{self.plan.folder}: the loss or its gradient was not finite {self.bad} times in "
+                f"a row, up to step {self.step}: lower optimizer.lr, lengthen schedule.warmup or "
+                "lower train.clip; the checkpoints before it are untouched"
+            )
+
+    def record(self) -> None:
+        """One line in train.jsonl and one point on each curve: means since the last record."""
+        now, good = time.monotonic(), [r for r in self.since if not r["skipped"]]
+        seconds = max(now - self.recorded, 1e-9)
+        flops = sum(r["flops"] for r in self.since)
+        numbers = {"loss": fmean([r["loss"] for r in good] or [math.nan])}
+        for name in self.work.weights:
+            if values := [r["terms"][name] for r in good if name in r["terms"]]:
+                numbers[name] = fmean(values)
+        numbers |= {
+            "grad_norm": fmean([r["grad_norm"] for r in good] or [math.nan]),
+            "lr": self.result["lr"],
+            "tokens_per_second": sum(r["tokens"] for r in self.since) / seconds,
+            "mfu": flops / seconds / (self.peak * self.world.size),
+            "data_wait": sum(r["wait"] for r in self.since) / seconds,
+            "seconds_per_step": seconds / len(self.since),
+            "memory_gb": memory(self.engine.device), "skipped": self.skipped,
+        }  # fmt: skip
+        self.log.record("train", step=self.step, samples=self.samples, **numbers)
+        self.board.numbers(self.step, **{k: v for k, v in numbers.items() if math.isfinite(v)})
+        self.since, self.recorded = [], now
+
+    def speak(self) -> None:
+        self.spoken = now = time.monotonic()
+        made = self.step - self.first_step
+        left = (now - self.began) / made * (self.settings.steps - self.step)
+        r = self.result
+        terms = " ".join(f"{name} {value:.3f}" for name, value in r["terms"].items())
+        self.log.say(
+            f"step {self.step:,}/{self.settings.steps:,} | loss {r['loss']:.4f} | {terms} | "
+            f"lr {r['lr']:.2e} | {self.tokens / (now - self.began):,.0f} tok/s | "
+            f"{f'{self.skipped} skipped | ' if self.skipped else ''}eta {duration(left)}"
+        )
+
+    def validate(self) -> None:
+        """Every term on the same batches each time; training's random state is left alone."""
+        before, paused, work = chance(), time.monotonic(), self.work
+        torch.manual_seed(self.settings.seed)
+        items, size, rank = list(work.validation), self.world.size, self.world.rank
+        if items:
+            mine = items[rank::size]
+            company = [items[0]] * (-(-len(items) // size) - len(mine))
+            made = [item() if callable(item) else item for item in mine + company]
+            self.validation = self.engine.evaluate(made, work.weights, work.normalize, len(mine))
+            self.log.record("valid", step=self.step, **self.validation)
+            self.board.numbers(self.step, **{f"valid/{k}": v for k, v in self.validation.items()})
+            told = " | ".join(f"{name} {value:.4f}" for name, value in self.validation.items())
+            self.log.say(f"validation at step {self.step:,} | {told}")
+        with self.engine.whole() as module:
+            decided(lambda: self._samples(module))
+        set_chance(before)
+        self._pause(time.monotonic() - paused)
+
+    def _samples(self, module: nn.Module) -> None:
+        if text := self.work.samples(module):
+            self.board.text(self.step, "samples", text)
+            self.board.flush()
+
+    def save(self) -> None:
+        began = time.monotonic()
+        facts = {
+            "samples": self.samples, "skipped": self.skipped, "validation": self.validation,
+            "config": self.plan.config, "torch": torch.__version__,
+        }  # fmt: skip
+        root = self.plan.folder / "checkpoints"
+        folder = self.engine.save(root, self.step, facts, self.settings.keep)
+        self.saved = self.step
+        self.log.say(f"saved {folder}")
+        if self.settings.export == "save" or self.settings.exports:
+            self.export()
+        self._pause(time.monotonic() - began)
+
+    def export(self) -> None:
+        where = (self.plan.folder, self.step, self.settings.exports)
+        with self.engine.whole() as module:
+            decided(lambda: exported(*where, module, self.work.export))
+
+    def _pause(self, seconds: float) -> None:
+        """Keep time that was not training out of the speeds."""
+        self.recorded += seconds
+        self.began += seconds

@@ -1,0 +1,73 @@
+"""Fixed shapes and places give what growing ones give; capture itself is tests/test_gpu.py."""
+
+import numpy as np
+import pytest
+import torch
+
+from januslm.decoding import greedy
+from januslm.inference.cuda_graphs import ROUND, Graphed
+from januslm.inference.incremental import Reader
+from januslm.registry import find, options
+from tests.test_decoding import SPECIAL, WAYS
+from tests.test_incremental import V, built, sentence
+
+
+@pytest.mark.parametrize("patience", [0, 1])
+@pytest.mark.parametrize("read", ["next", "past"])
+@pytest.mark.parametrize("name", WAYS)
+def test_every_way_writes_the_same_on_fixed_places(name, read, patience):
+    model, objective = built(read=read, positions="rotary" if read == "past" else "learned")
+    rng = np.random.default_rng(4)
+    sources = [sentence(rng, n) for n in rng.integers(1, 25, 12)]
+    decode = find("januslm.decoding", name).decode
+    limit = {} if name in ("mask_predict", "semi") else {"max_length": 36}  # past the first room
+    given = options(decode, WAYS[name] | limit, "decode")
+    reader = Graphed(model, objective, patience)
+    want = decode(Reader(model, objective), sources, SPECIAL, **given)
+    for _ in range(2):
+        for a, b in zip(decode(reader, sources, SPECIAL, **given), want, strict=True):
+            assert a.tokens.tolist() == b.tokens.tolist()
+            assert [o.tokens.tolist() for o in a.others] == [o.tokens.tolist() for o in b.others]
+            assert a.score == pytest.approx(b.score, abs=1e-6)
+    assert reader.recorded
+    assert len(reader.recorded) == len(reader.came) or patience
+
+
+def test_sources_of_many_lengths_are_few_shapes():
+    model, objective = built()
+    reader = Graphed(model, objective)
+    rng = np.random.default_rng(4)
+    for n in range(1, 30):
+        greedy.decode(reader, [sentence(rng, n)], SPECIAL, min_length=5, max_length=5)
+    assert len(reader.recorded) == len(reader.came) == 2
+    assert {key[-2][-1] for key in reader.recorded} == {ROUND, 2 * ROUND}
+
+
+def test_two_states_of_one_shape_do_not_disturb_each_other():
+    model, objective = built()
+    rng = np.random.default_rng(6)
+    sources = [[sentence(rng, 4)], [sentence(rng, 4)]]
+    words = torch.from_numpy(rng.integers(5, V, (2, 30, 1, 1)))
+    plain, fixed = Reader(model, objective), Graphed(model, objective, patience=0)
+    want = []
+    for source, row in zip(sources, words, strict=True):
+        state = plain.start(source)
+        want.append([plain.step(state), *(plain.step(state, word) for word in row)])
+    states = [fixed.start(source) for source in sources]
+    got = [[fixed.step(state)] for state in states]
+    for t in range(30):  # in turns
+        for state, row, made in zip(states, words, got, strict=True):
+            made.append(fixed.step(state, row[t]))
+    for a, b in zip(got, want, strict=True):
+        assert torch.allclose(torch.cat(a), torch.cat(b), atol=1e-10)
+
+
+def test_a_doubled_cache_has_graphs_of_its_own():
+    model, objective = built()
+    source = [sentence(np.random.default_rng(7), 6)]
+    fixed = Graphed(model, objective)
+    for doubled in (True, False, True, False):
+        given = dict(max_length=12, doubled_cache=doubled)
+        want = greedy.decode(Reader(model, objective), source, SPECIAL, **given)[0]
+        got = greedy.decode(fixed, source, SPECIAL, **given)[0]
+        assert got.score == pytest.approx(want.score, abs=1e-9)

@@ -1,0 +1,122 @@
+"""Plug-ins have the signature that their folder asks for; typos are told the choices."""
+
+import inspect
+from typing import Annotated
+
+import numpy as np
+import pytest
+
+from januslm import registry
+from januslm.config import Allowed, Refused
+from januslm.model import losses
+from januslm.objective import Loss, settle
+from tests.samples import OBJECTIVES, SPECIAL, settled
+
+EVERY = pytest.mark.parametrize("name", OBJECTIVES)
+
+
+def test_the_folder_is_the_registry(tmp_path, monkeypatch):
+    package = tmp_path / "plugs_of_a_test"
+    package.mkdir()
+    for name in ("__init__", "one", "other", "_hidden"):
+        (package / f"{name}.py").write_text(f"NAME = {name!r}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert registry.names("plugs_of_a_test") == ["one", "other"]
+    assert registry.find("plugs_of_a_test", "one").NAME == "one"
+    with pytest.raises(Refused) as error:
+        registry.find("plugs_of_a_test", "othr")
+    wanted = "no 'othr' in plugs_of_a_test/; there are one, other. Did you mean 'other'?"
+    assert str(error.value) == wanted
+
+
+def test_an_unknown_objective_is_told_which_there_are():
+    with pytest.raises(Refused) as error:
+        settled("jannus")
+    known = ", ".join(OBJECTIVES)
+    assert str(error.value) == (
+        f"no 'jannus' in objectives/; there are {known}. Did you mean 'janus'?"
+    )
+
+
+@EVERY
+def test_an_objective_has_streams_rule_noise_and_weights(name):
+    plugin = registry.find("januslm.objectives", name)
+    assert plugin.RULE.streams == plugin.STREAMS
+    assert list(inspect.signature(plugin.layout).parameters)[:3] == ["target", "hidden", "special"]
+    assert set(plugin.NOISE) == set(plugin.SMOOTHING) == set(plugin.NORMALIZE)
+    for preset in plugin.NOISE:
+        objective = settled(name, preset)
+        losses.check(objective.loss.weights, plugin.STREAMS, name)
+        assert 0 <= objective.loss.smoothing < 1
+        assert objective.loss.normalize in ("term", "tokens", "microbatch")
+        assert sum(objective.loss.weights.values()) > 0
+
+
+@EVERY
+def test_every_weighted_term_is_fed_by_some_layout(name):
+    objective = settled(name)
+    target = np.array([0, 9, 8, 7, 2])
+    slots = objective.layout(target, np.array([0, 1, 0, 1, 0], bool)).slots
+    goals = {
+        stream: set(slots.goal[(slots.stream == i) & (slots.goal >= 0)].tolist())
+        for i, stream in enumerate(objective.plugin.STREAMS)
+    }
+    for term in set(objective.loss.weights) - {"ce/length"}:
+        streams = term.partition("/")[2].split("~")
+        assert set.intersection(*(goals[s] for s in streams)), f"{term} has no goals"
+
+
+@EVERY
+def test_an_objective_says_in_a_sentence_what_it_is(name):
+    plugin = registry.find("januslm.objectives", name)
+    assert plugin.__doc__.splitlines()[0].endswith((".", ","))
+
+
+def options_of(*, size: Annotated[int, Allowed(low=1)] = 3, kind: str = "a", rate: float):
+    """A plug-in as folders have them."""
+
+
+def test_options_are_the_keyword_arguments_with_their_defaults():
+    assert registry.options(options_of, {"rate": 1}, "x") == {"size": 3, "kind": "a", "rate": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "x: rate is missing"),
+        ({"rate": 1.0, "size": 0}, "x: size must be at least 1, got 0"),
+        ({"rate": "much"}, "x: rate must be a number, got 'much'"),
+        ({"rat": 1}, "x: unknown key 'rat'; there are kind, rate, size. Did you mean 'rate'?"),
+    ],
+)
+def test_a_wrong_option_is_named(given, message):
+    with pytest.raises(Refused) as error:
+        registry.options(options_of, given, "x")
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("table", "noise", "loss", "message"),
+    [
+        ({}, {}, {}, "r: objective.name is missing"),
+        ({"name": "janus", "preset": "mnt"}, {}, {},
+         "r: objective.preset must be one of nmt, pretrain"),
+        ({"name": "janus", "read": "query"}, {}, {},
+         "r: objective: read must be one of next, past, got 'query'"),
+        ({"name": "janus"}, {"ratio": 1.5}, {},
+         "r: noise: ratio must be more than 0 and at most 1, got 1.5"),
+        ({"name": "janus"}, {"name": "uniform", "ratio": 0.5}, {}, "r: noise: unknown key 'ratio'"),
+        ({"name": "janus"}, {}, {"weights": {"kl/next~qurey": 1.0}},
+         "r: loss.weights: no loss term 'kl/next~qurey'"),
+    ],
+)  # fmt: skip
+def test_tables_of_a_run_file_are_checked(table, noise, loss, message):
+    with pytest.raises(Refused) as error:
+        settle(table, noise, Loss(**loss), "nmt", SPECIAL, "r")
+    assert str(error.value).startswith(message)
+
+
+def test_a_weight_of_zero_leaves_its_term_out():
+    weights = {"ce/next": 1.0, "ce/mask": 0.0}
+    objective = settled("janus", loss=Loss(weights=weights))
+    assert objective.loss.weights == {"ce/next": 1.0}

@@ -20,10 +20,10 @@ from benchmarks.timing import Ratio, Spent, ratio, turns
 from januslm import registry
 from januslm.config import Refused
 from januslm.data.tokenizer import Tokenizer
-from januslm.inference.cuda_graphs import Graphed
-from januslm.inference.incremental import Reader
+from januslm.inference.cuda_graphs import GraphedDecoder
+from januslm.inference.incremental import IncrementalDecoder
 from januslm.interop import native
-from januslm.objective import Loss, settle
+from januslm.objective import LossSettings, resolve_objective
 
 GREEDY, BEAM = "AR greedy", "AR beam 5"
 SPECULATIVE = ("speculative", "speculative, one reading")
@@ -63,7 +63,7 @@ FEWER_PASSES = 1.8
 class Trained:
     """A run's model, ready to write, as `generate` prepares it."""
 
-    reader: Reader
+    decoder: IncrementalDecoder
     tokenizer: Tokenizer
     longest: int  # source tokens
 
@@ -71,14 +71,18 @@ class Trained:
     def load(cls, run: str, device: torch.device, graphs: bool) -> "Trained":
         """From a run's folder or its export/; in bf16 on a GPU, with captured passes if asked."""
         saved = native.read(run)
-        told = {"name": saved.objective, **saved.options}
+        table = {"name": saved.objective, **saved.options}
         special = saved.tokenizer.special
-        objective = settle(told, {}, Loss(), "nmt", special, str(saved.folder))
+        objective = resolve_objective(table, {}, LossSettings(), "nmt", special, str(saved.folder))
         gpu = device.type == "cuda"
         model = saved.model.to(device).bfloat16() if gpu else saved.model
         most = saved.about.get("data", {}).get("max_source", model.config.max_positions)
-        reader = Graphed(model, objective) if graphs else Reader(model, objective, packed=not gpu)
-        return cls(reader, saved.tokenizer, most)
+        decoder = (
+            GraphedDecoder(model, objective)
+            if graphs
+            else IncrementalDecoder(model, objective, packed=not gpu)
+        )
+        return cls(decoder, saved.tokenizer, most)
 
     def arrays(self, sources: list[str]) -> list[np.ndarray]:
         """int64 [N] each, BOS .. EOS, cut as in training."""
@@ -89,7 +93,7 @@ class Trained:
     def decode(self, way: Way, arrays: Sequence[np.ndarray], settings: Mapping) -> list:
         """Outputs of one batch."""
         algorithm = registry.find("januslm.decoding", way.algorithm)
-        return algorithm.decode(self.reader, arrays, self.tokenizer.special, **settings)
+        return algorithm.decode(self.decoder, arrays, self.tokenizer.special, **settings)
 
     def text(self, output) -> str:
         return " ".join(self.tokenizer.decode(output.tokens).split())

@@ -18,7 +18,7 @@ from benchmarks import same_bart
 from benchmarks.same_bart import SPECIAL, VOCABULARY, Programs, batch, spelt
 from benchmarks.timing import Spent, measure, ratio, turns
 from januslm.decoding import beam, greedy, mask_predict
-from januslm.inference.incremental import Reader, State
+from januslm.inference.incremental import IncrementalDecoder, State
 from januslm.model.transformer import parameters
 
 SETTINGS = ((1, 14), (1, 40), (32, 14))  # sentences at once, tokens
@@ -42,16 +42,16 @@ COMPARED: dict[tuple[str, str], dict[tuple[int, int], float]] = {
 
 
 class Forced:
-    """A reader whose length head is sure of one length, BOS and EOS counted."""
+    """A decoder whose length head is sure of one length, BOS and EOS counted."""
 
-    def __init__(self, reader: Reader, length: int):
-        self.reader, self.length = reader, length
+    def __init__(self, decoder: IncrementalDecoder, length: int):
+        self.decoder, self.length = decoder, length
 
     def __getattr__(self, name: str):
-        return getattr(self.reader, name)
+        return getattr(self.decoder, name)
 
     def start(self, sources: Sequence[np.ndarray]) -> State:
-        state = self.reader.start(sources)
+        state = self.decoder.start(sources)
         steps = torch.arange(state.length_scores.shape[-1], device=state.at.device)
         state.length_scores = -(steps - self.length).abs().float().expand_as(state.length_scores)
         return state
@@ -111,14 +111,14 @@ def checked(programs: Programs, sources: list[np.ndarray], tokens: int) -> dict:
 def systems(programs: Programs, sources: list[np.ndarray], tokens: int) -> dict[str, Callable]:
     """Name -> a call that decodes all sources, and fails where an output has another length."""
     # The length head counts BOS too.
-    readers = {read: Forced(programs.reader(read), tokens + 1) for read in ("next", "past")}
+    decoders = {read: Forced(programs.decoder(read), tokens + 1) for read in ("next", "past")}
 
     def ours(way, read: str, spread: int = 0, **options) -> Callable:
         if way is not mask_predict:
             options |= dict(min_length=tokens - 1, max_length=tokens - 1)
 
         def call() -> None:
-            found = way.decode(readers[read], sources, SPECIAL, **options)
+            found = way.decode(decoders[read], sources, SPECIAL, **options)
             assert all(abs(len(o.tokens) + 1 - tokens) <= spread for o in found), way.__name__
 
         return call
@@ -199,7 +199,7 @@ def report(
 
 def _sizes(programs: Programs) -> dict[str, int]:
     """Parameters; our length head is not needed to write word by word."""
-    ours = parameters(programs.model) - parameters(programs.model.length)
+    ours = parameters(programs.model) - parameters(programs.model.length_head)
     sizes = {"ours": ours, "BART": parameters(programs.hf)}
     shown = ", ".join(f"{name} {size / 1e6:.1f} M" for name, size in sizes.items())
     print(f"parameters: {shown} (without our length head)")

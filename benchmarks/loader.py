@@ -74,9 +74,9 @@ def seconds(batch: Callable[[int], torch.Tensor], first: int) -> float:
 
 
 def compare(corpus: Corpus, length: int, rounds: int) -> dict:
-    """Samples per CPU second of each reader and our median paired ratio to each.
+    """Samples per CPU second of each decoder and our median paired ratio to each.
 
-    Raises ValueError where a reader's tokens differ from ours.
+    Raises ValueError where a decoder's tokens differ from ours.
     """
     mine = ours(corpus, length)
     ratios: dict[str, list[float]] = {kind: [] for kind in FORMATS}

@@ -30,13 +30,13 @@ from januslm.metrics._bootstrap import resampled
 
 def _weights(**kl: float) -> str:
     """A change of the run file: the published cross-entropies, and these KL terms alone."""
-    terms = {"ce/past": 1.0, "ce/mask": 0.5, "ce/query": 0.5, "ce/length": 0.1}
+    terms = {"ce/ar": 1.0, "ce/nar": 0.5, "ce/aux": 0.5, "ce/length": 0.1}
     terms |= {f"kl/{pair.replace('_', '~')}": weight for pair, weight in kl.items()}
     inside = ",".join(f'"{name}"={weight}' for name, weight in terms.items())
     return f"loss.weights={{{inside}}}"
 
 
-PUBLISHED = _weights(past_mask=1.0, past_query=3.0, mask_query=1.0)
+PUBLISHED = _weights(ar_nar=1.0, ar_aux=3.0, nar_aux=1.0)
 AS_AR = "model.dropout=0.3"  # as AR alone and CMLM alone have it
 # Run file of finetune/runs/ and what differs from it.  The first three are the claim, the others
 # what moves it.  "detached": the stream named first teaches the other.
@@ -46,11 +46,11 @@ ROWS = {
     "janus": ("multi30k_janus", ()),
     "ar_less_dropout": ("multi30k_ar", ("model.dropout=0.2",)),
     "janus_more_dropout": ("multi30k_janus", ("model.dropout=0.25",)),
-    "janus_more_kl": ("multi30k_janus", (_weights(past_query=2.0, mask_query=1.0),)),
+    "janus_more_kl": ("multi30k_janus", (_weights(ar_aux=2.0, nar_aux=1.0),)),
     "janus_two_passes": ("multi30k_janus", ("packing.encoder_passes=2",)),
     "janus_late_kl": (
         "multi30k_janus",
-        (AS_AR, "loss.rise=[2700,4000]", _weights(past_query=3.0, mask_query=1.0)),
+        (AS_AR, "loss.rise=[2700,4000]", _weights(ar_aux=3.0, nar_aux=1.0)),
     ),
     "janus_no_kl": ("multi30k_janus", (AS_AR, _weights())),
     "janus_published": ("multi30k_janus", (AS_AR, PUBLISHED)),
@@ -61,7 +61,7 @@ ROWS = {
     ),
     "janus_published_detached": (
         "multi30k_janus",
-        (AS_AR, "loss.detach=first", _weights(query_past=3.0, past_mask=1.0, query_mask=1.0)),
+        (AS_AR, "loss.detach=first", _weights(aux_ar=3.0, ar_nar=1.0, aux_nar=1.0)),
     ),
     "janus_uniform_masks": ("multi30k_janus", ("noise.name=uniform",)),
 }  # fmt: skip
@@ -202,15 +202,15 @@ def _claims(found: dict) -> list[str]:
             pair = found[row, seed]["lines"][way], found[base, seed]["lines"][other]
             one, two = (resampled(bleu, x.astype(float), {}, 2000, 0) for x in pair)
             gaps.append(one - two)
-            lines.append(f"{row} {way} - {base} {other}, seed {seed}: {_told(gaps[-1])}")
+            lines.append(f"{row} {way} - {base} {other}, seed {seed}: {_summary(gaps[-1])}")
         if len(gaps) > 1:
             spread = statistics.stdev(float(gap[0]) for gap in gaps)
-            mean = _told(np.mean(gaps, axis=0))
+            mean = _summary(np.mean(gaps, axis=0))
             lines.append(f"  mean of {len(gaps)} seeds {mean}; standard deviation {spread:.2f}")
     return lines
 
 
-def _told(gap: np.ndarray) -> str:
+def _summary(gap: np.ndarray) -> str:
     """A difference, float64 [1 + draws]: of the test set, and of the resampled ones."""
     low, high = np.percentile(gap[1:], [2.5, 97.5])
     return f"{gap[0]:+.2f} BLEU, 95 % of paired resampled test sets {low:+.2f} to {high:+.2f}"

@@ -88,7 +88,7 @@ def loss(model: Seq2Seq, batch: Padded, smoothing: float = 0.1) -> Tensor:
     _, asked = _decode(model, batch, memory, batch.past, batch.next, drop, left_to_right=True)
     ar = F.linear(asked, model.vocabulary_weight())
     memory = _encode(model, batch, drop)
-    length = F.linear(_mean(memory, batch.real), model.length.weight)
+    length = F.linear(_mean(memory, batch.real), model.length_head.weight)
     content, query = _decode(
         model, batch, memory, batch.content, batch.query, drop, left_to_right=False
     )
@@ -138,7 +138,7 @@ def _encode(model: Seq2Seq, batch: Padded, drop: float) -> Tensor:
     x = _embed(model, model.encoder, batch.source, position, drop)
     blind = _blind(batch.real[:, None, :].expand(-1, x.shape[1], -1))
     for layer in model.encoder.layers:
-        x = _after(layer.reading_norm, x, _quick(layer.reading, x, x, blind), drop)
+        x = _after(layer.self_attn_layer_norm, x, _quick(layer.self_attn, x, x, blind), drop)
         x = _feed_forward(layer, x, drop)
     return x
 
@@ -165,16 +165,20 @@ def _decode(
     source = batch.real[:, None, :]
     for layer in model.decoder.layers:
         if left_to_right:
-            read_x = _quick(layer.reading, x, x, seen_x)
-            read_y = _quick(layer.reading, y, x, seen_y)
+            read_x = _quick(layer.self_attn, x, x, seen_x)
+            read_y = _quick(layer.self_attn, y, x, seen_y)
         else:
-            read_x = _plain(layer.reading, x, x, seen_x.bool())
-            read_y = _plain(layer.reading, y, x, seen_y.bool())
-        x, y = _after(layer.reading_norm, x, read_x, drop), _after(
-            layer.reading_norm, y, read_y, drop
+            read_x = _plain(layer.self_attn, x, x, seen_x.bool())
+            read_y = _plain(layer.self_attn, y, x, seen_y.bool())
+        x, y = _after(layer.self_attn_layer_norm, x, read_x, drop), _after(
+            layer.self_attn_layer_norm, y, read_y, drop
         )  # fmt: skip
-        x = _after(layer.cross_norm, x, _plain(layer.cross, x, memory, source), drop)
-        y = _after(layer.cross_norm, y, _plain(layer.cross, y, memory, source), drop)
+        x = _after(
+            layer.encoder_attn_layer_norm, x, _plain(layer.encoder_attn, x, memory, source), drop
+        )
+        y = _after(
+            layer.encoder_attn_layer_norm, y, _plain(layer.encoder_attn, y, memory, source), drop
+        )
         x, y = _feed_forward(layer, x, drop), _feed_forward(layer, y, drop)
     return x, y
 
@@ -190,15 +194,15 @@ def _holes(batch: Padded, content: int, query: int) -> tuple[Tensor, Tensor]:
     asked = torch.zeros(len(batch.holes), query, content)
     for row, (b, total) in enumerate(zip(batch.holes, batch.content.real.sum(1), strict=True)):
         size = int(total.item())
-        masks, told = size - 2 * b, size - b  # where mask and told slots begin
+        masks, revealed = size - 2 * b, size - b  # where mask and revealed slots begin
         lower, upper = torch.ones(b, b).tril(), torch.ones(b, b).triu()
-        seen[row, :told, :told] = 1
-        seen[row, told:size, :masks] = 1
-        seen[row, told:size, masks:told] = upper - torch.eye(b)
-        seen[row, told:size, told:size] = lower
+        seen[row, :revealed, :revealed] = 1
+        seen[row, revealed:size, :masks] = 1
+        seen[row, revealed:size, masks:revealed] = upper - torch.eye(b)
+        seen[row, revealed:size, revealed:size] = lower
         asked[row, :b, :masks] = 1
-        asked[row, :b, masks:told] = upper
-        asked[row, :b, told:size] = lower - torch.eye(b)
+        asked[row, :b, masks:revealed] = upper
+        asked[row, :b, revealed:size] = lower - torch.eye(b)
         seen[row, size:, 0] = 1
         asked[row, b:, 0] = 1
     return seen, asked
@@ -211,19 +215,21 @@ def _after(norm, x: Tensor, change: Tensor, drop: float) -> Tensor:
 
 
 def _feed_forward(layer: Layer, x: Tensor, drop: float) -> Tensor:
-    h = F.relu(F.linear(x, layer.inner.weight, layer.inner.bias))
-    return _after(layer.outer_norm, x, F.linear(h, layer.outer.weight, layer.outer.bias), drop)
+    h = F.relu(F.linear(x, layer.fc1.weight, layer.fc1.bias))
+    return _after(layer.final_layer_norm, x, F.linear(h, layer.fc2.weight, layer.fc2.bias), drop)
 
 
 def _heads(attention: Attention, x: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """[B, H, A, d]: queries of x, keys and values of `keys`, projected at every call."""
-    q = F.linear(x, attention.query.weight, attention.query.bias)
-    k, v = F.linear(keys, attention.key_value.weight, attention.key_value.bias).chunk(2, -1)
+    q = F.linear(x, attention.q_proj.weight, attention.q_proj.bias)
+    k, v = F.linear(keys, attention.kv_proj.weight, attention.kv_proj.bias).chunk(2, -1)
     return tuple(h.unflatten(-1, (attention.heads, -1)).transpose(1, 2) for h in (q, k, v))
 
 
 def _out(attention: Attention, x: Tensor) -> Tensor:
-    return F.linear(x.transpose(1, 2).flatten(-2), attention.out.weight, attention.out.bias)
+    return F.linear(
+        x.transpose(1, 2).flatten(-2), attention.out_proj.weight, attention.out_proj.bias
+    )
 
 
 def _quick(attention: Attention, x: Tensor, keys: Tensor, blind: Tensor) -> Tensor:

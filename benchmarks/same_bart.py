@@ -17,12 +17,12 @@ from torch import Tensor
 from januslm.config import Refused
 from januslm.data.tokenizer import SPECIALS, Special
 from januslm.decoding import greedy
-from januslm.inference.cuda_graphs import Graphed
-from januslm.inference.incremental import Reader
+from januslm.inference.cuda_graphs import GraphedDecoder
+from januslm.inference.incremental import IncrementalDecoder
 from januslm.interop import bart
 from januslm.model.packing import Example, Packer
 from januslm.model.transformer import Seq2Seq
-from januslm.objective import Loss, Objective, settle
+from januslm.objective import LossSettings, Objective, resolve_objective
 
 VOCABULARY = 32000
 SPECIAL = Special()
@@ -33,7 +33,12 @@ SIZES = dict(
 # BART's ids in our order, and the words by BART's ids: only <mask> stands elsewhere.
 THEIRS = bart.from_bart(VOCABULARY).numpy()
 WORDS = [*SPECIALS[:-1], *map(str, range(5, VOCABULARY)), SPECIALS[-1]]
-NO_WORDS = [0, 1, 3, VOCABULARY - 1]  # what we never write; EOS is barred by the least length
+NO_WORDS = [
+    0,
+    1,
+    3,
+    VOCABULARY - 1,
+]  # what we never write; EOS is additive_mask by the least length
 OURS = np.argsort(THEIRS)
 
 
@@ -48,16 +53,18 @@ class Programs:
     device: torch.device
     graphs: bool = False  # ours captures its passes (CUDA)
 
-    def reader(self, read: str) -> Reader:
+    def decoder(self, read: str) -> IncrementalDecoder:
         """Ours: AR read from `next` slots (two rows a word, JANUS) or from `past` ones (BART)."""
         if self.graphs:
-            return Graphed(self.model, objective(read))
-        return Reader(self.model, objective(read), packed=self.device.type == "cpu")
+            return GraphedDecoder(self.model, objective(read))
+        return IncrementalDecoder(self.model, objective(read), packed=self.device.type == "cpu")
 
 
 def objective(read: str) -> Objective:
     """JANUS' objective with that read-out."""
-    return settle({"name": "janus", "read": read}, {}, Loss(), "nmt", SPECIAL, "benchmark")
+    return resolve_objective(
+        {"name": "janus", "read": read}, {}, LossSettings(), "nmt", SPECIAL, "benchmark"
+    )
 
 
 def write(folder: Path, sizes: Mapping[str, int] = SIZES) -> None:
@@ -129,10 +136,10 @@ def apart(programs: Programs, sources: list[np.ndarray], words: int) -> dict[str
     with torch.inference_mode():
         truth = _forced(programs, sources, targets).cpu()
         found = {
-            "past": _largest(truth, _stepped(programs.reader("past"), sources, targets)),
+            "past": _largest(truth, _stepped(programs.decoder("past"), sources, targets)),
             "next": _largest(
                 _packed(programs, sources, targets),
-                _stepped(programs.reader("next"), sources, targets),
+                _stepped(programs.decoder("next"), sources, targets),
             ),
         }
         if programs.translator:
@@ -147,9 +154,9 @@ def apart(programs: Programs, sources: list[np.ndarray], words: int) -> dict[str
 
 def same_words(programs: Programs, sources: list[np.ndarray], words: int) -> dict[str, int]:
     """How many sentences each program writes greedily as ours does, special tokens barred."""
-    reader = programs.reader("past")
+    decoder = programs.decoder("past")
     limits = dict(min_length=words, max_length=words)
-    ours = [o.tokens.tolist() for o in greedy.decode(reader, sources, SPECIAL, **limits)]
+    ours = [o.tokens.tolist() for o in greedy.decode(decoder, sources, SPECIAL, **limits)]
     theirs = programs.hf.generate(
         **batch(sources, programs.device), num_beams=1, do_sample=False, min_new_tokens=words,
         max_new_tokens=words, suppress_tokens=NO_WORDS,
@@ -183,12 +190,12 @@ def _forced(programs: Programs, sources, targets) -> Tensor:
     return _log_p(logits[..., THEIRS])
 
 
-def _stepped(reader: Reader, sources, targets) -> Tensor:
+def _stepped(decoder: IncrementalDecoder, sources, targets) -> Tensor:
     """Ours, word by word out of the cache."""
-    state = reader.start(sources)
-    told = torch.from_numpy(np.stack(targets)).to(state.at.device)
-    steps = [reader.step(state)]
-    steps += [reader.step(state, told[:, at, None]) for at in range(1, told.shape[1] - 1)]
+    state = decoder.start(sources)
+    targets_ = torch.from_numpy(np.stack(targets)).to(state.at.device)
+    steps = [decoder.step(state)]
+    steps += [decoder.step(state, targets_[:, at, None]) for at in range(1, targets_.shape[1] - 1)]
     return _log_p(torch.cat(steps, 1))
 
 
@@ -200,7 +207,7 @@ def _packed(programs: Programs, sources, targets) -> Tensor:
         for s, t in zip(sources, targets, strict=True)
     ]
     made = Packer(kind.loss.weights)(examples).to(programs.device)
-    rows = torch.cat([sheet.rows[0] for sheet in made.sheets])
+    rows = torch.cat([loss_group.rows[0] for loss_group in made.loss_groups])
     hidden = programs.model(made)[0][rows.sort()[0]]
     logits = hidden @ programs.model.vocabulary_weight().T
     return _log_p(logits.view(len(sources), -1, VOCABULARY))

@@ -25,8 +25,8 @@ from benchmarks.record import record
 from januslm.data import tokenizer
 from januslm.data.sampler import sample_rng
 from januslm.model.packing import Batch, Example, Packer
-from januslm.model.transformer import Config, Seq2Seq, configure, flops, parameters
-from januslm.objective import Learner, Loss, settle
+from januslm.model.transformer import ModelConfig, Seq2Seq, configure, flops, parameters
+from januslm.objective import LossSettings, ModelWithLoss, resolve_objective
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_TOKENS = 1024  # fairseq's --max-tokens: sentences times the longest of them
@@ -82,7 +82,7 @@ def examples(sizes: list[tuple[int, int]], objective, vocabulary: int) -> list[E
     ]
 
 
-def ours(trained: Learner, batch: Batch) -> Tensor:
+def ours(trained: ModelWithLoss, batch: Batch) -> Tensor:
     """Loss of one step in our way."""
     weights = trained.loss.weights
     return trained(batch, {k: w / max(batch.counts[k], 1) for k, w in weights.items()})[0]
@@ -115,9 +115,9 @@ def counted(loss: Callable[[], Tensor]) -> float:
     return float(counter.get_total_flops())
 
 
-def missed(batch: Batch, config: Config) -> float:
+def missed(batch: Batch, config: ModelConfig) -> float:
     """The products that go through addmm_: the vocabulary's gradient in the fused loss."""
-    return 2.0 * sum(s.rows.numel() for s in batch.sheets) * config.width * config.vocabulary
+    return 2.0 * sum(s.rows.numel() for s in batch.loss_groups) * config.width * config.vocabulary
 
 
 def peak(model: Seq2Seq, loss: Callable[[], Tensor]) -> float:
@@ -165,7 +165,7 @@ def paired(model: Seq2Seq, steps: dict[str, Callable[[], Tensor]], rounds: int) 
     return seconds
 
 
-def setting(quick: bool, order: str) -> tuple[Learner, list[Example], Batch]:
+def setting(quick: bool, order: str) -> tuple[ModelWithLoss, list[Example], Batch]:
     """The model of the fairseq IWSLT scripts (or a small one), and one batch."""
     table = {"preset": "iwslt", "dropout": 0.0}
     vocabulary, wanted = 32000, SENTENCES
@@ -173,14 +173,16 @@ def setting(quick: bool, order: str) -> tuple[Learner, list[Example], Batch]:
         table |= {"width": 128, "ffn": 256, "encoder_layers": 2, "decoder_layers": 2}
         vocabulary = 8000
     config = configure(table, vocabulary, "step_time")
-    objective = settle({"name": "janus"}, {}, Loss(), "nmt", tokenizer.Special(), "step_time")
+    objective = resolve_objective(
+        {"name": "janus"}, {}, LossSettings(), "nmt", tokenizer.Special(), "step_time"
+    )
     torch.manual_seed(0)
-    trained = Learner(Seq2Seq(config), objective.loss)
+    trained = ModelWithLoss(Seq2Seq(config), objective.loss)
     made = examples(batch_lengths(lengths(), order, wanted), objective, vocabulary)
     return trained, made, Packer(objective.loss.weights)(made)
 
 
-def both(trained: Learner, padded: reference.Padded, batch: Batch) -> dict:
+def both(trained: ModelWithLoss, padded: reference.Padded, batch: Batch) -> dict:
     """The two steps to compare, by name: each gives the loss of its way."""
     return {
         "reference": lambda: reference.loss(trained.model, padded),

@@ -44,7 +44,7 @@ def _failed(message: object, given: argparse.Namespace, code: int) -> int:
     return code
 
 
-def _say(text: str) -> None:
+def _report(text: str) -> None:
     print(text, flush=True)
 
 
@@ -52,26 +52,26 @@ def _build(given: argparse.Namespace) -> None:
     from data_tools.build import build
     from data_tools.recipe import read
 
-    build(read(given.corpus, given.changes), _say, given.fresh, given.mpi)
+    build(read(given.corpus, given.changes), _report, given.fresh, given.mpi)
 
 
 def _tokenizer(given: argparse.Namespace) -> None:
     from data_tools.recipe import read
     from data_tools.train_tokenizer import learn
 
-    learn(read(given.corpus, given.changes), _say, given.fresh)
+    learn(read(given.corpus, given.changes), _report, given.fresh)
 
 
 def _verify(given: argparse.Namespace) -> None:
     from data_tools.inspect_corpus import verify
 
-    verify(given.folder, given.tokenizer, _say)
+    verify(given.folder, given.tokenizer, _report)
 
 
 def _inspect(given: argparse.Namespace) -> None:
     from data_tools.inspect_corpus import inspect
 
-    inspect(given.folder, given.amount, given.tokenizer, _say)
+    inspect(given.folder, given.amount, given.tokenizer, _report)
 
 
 def _summaries(given: argparse.Namespace) -> None:
@@ -81,7 +81,7 @@ def _summaries(given: argparse.Namespace) -> None:
         if (value := getattr(given, name)) < low:
             raise Refused(f"--{name} must be at least {low}, got {value}")
     packages = {split: getattr(given, split).split(",") for split in ("train", "valid", "test")}
-    write(given.out, packages, _say, given.processes, given.most)
+    write(given.out, packages, _report, given.processes, given.most)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -19,7 +19,7 @@ from data_tools.counts import KEPT, table, total
 from data_tools.journal import Journal
 from data_tools.recipe import Bundle, Recipe, bundles, identity
 from data_tools.tokenize_parts import first_seen, part_file, seal, tokenize
-from data_tools.train_tokenizer import Say, learn_with
+from data_tools.train_tokenizer import Report, learn_with
 from data_tools.workers import finished, pool
 from januslm.cli.progress import Progress
 from januslm.config import Refused
@@ -29,14 +29,14 @@ from januslm.data.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class Job:
+class Build:
     """One build: what is to do, what is done, and whom to tell."""
 
     recipe: Recipe
     work: list[Bundle]
     tokenizer: Tokenizer
     journal: Journal
-    say: Say
+    report: Report
 
     @property
     def out(self) -> Path:
@@ -54,70 +54,70 @@ class Job:
         return KEPT if self.recipe.holds_out else KEPT[:1]
 
 
-def build(recipe: Recipe, say: Say, fresh: bool = False, mpi: bool = False) -> None:
+def build(recipe: Recipe, report: Report, fresh: bool = False, mpi: bool = False) -> None:
     """Make OUT/train and OUT/valid, or go on with them; raises Refused for a user's mistake."""
     with pool(recipe.processes, mpi) as executor:
         if executor is None:
             return  # a rank that only serves
         work = bundles(recipe)
         if not recipe.tokenizer and not recipe.tokenizer_file.exists():
-            learn_with(executor, recipe, work, say)
+            learn_with(executor, recipe, work, report)
         tokenizer = Tokenizer.load(recipe.tokenizer_file)
         journal = Journal(Path(recipe.out), identity(recipe, work, tokenizer.sha256), fresh)
-        job = Job(recipe, work, tokenizer, journal, say)
+        it = Build(recipe, work, tokenizer, journal, report)
         try:
-            if not _done(job):
-                _run(job, executor)
+            if not _done(it):
+                _run(it, executor)
         finally:
             journal.close()
 
 
-def _done(job: Job) -> bool:
+def _done(it: Build) -> bool:
     """Whether an earlier build has finished; it is checked and told."""
-    folders = [job.out / split for split in job.splits]
+    folders = [it.out / split for split in it.splits]
     if not all((folder / MANIFEST).exists() for folder in folders):
         return False
     for folder in folders:
-        job.say(_told(job, folder, "already built, "))
+        it.report(_summary(it, folder, "already built, "))
     return True
 
 
-def _told(job: Job, folder: Path, how: str) -> str:
-    corpus = open_corpus(folder, job.tokenizer.sha256)
+def _summary(it: Build, folder: Path, how: str) -> str:
+    corpus = open_corpus(folder, it.tokenizer.sha256)
     return f"{folder}: {how}{corpus.documents:,} documents, {corpus.tokens:,} tokens"
 
 
-def _run(job: Job, executor: Executor) -> None:
+def _run(it: Build, executor: Executor) -> None:
     progress = Progress("build")
-    _tokenize_all(job, executor, progress)
-    _seal_all(job, executor, progress)
+    _tokenize_all(it, executor, progress)
+    _seal_all(it, executor, progress)
     progress.end()
-    counters = _counters(job)
-    _publish(job, counters)
-    job.say(table(counters))
-    for split in job.splits:
-        job.say(_told(job, job.out / split, ""))
-    shutil.rmtree(job.out / "parts", ignore_errors=True)
-    job.say(f"built in {progress.seconds:.0f} s")
+    counters = _counters(it)
+    _publish(it, counters)
+    it.report(table(counters))
+    for split in it.splits:
+        it.report(_summary(it, it.out / split, ""))
+    shutil.rmtree(it.out / "parts", ignore_errors=True)
+    it.report(f"built in {progress.seconds:.0f} s")
 
 
-def _tokenize_all(job: Job, executor: Executor, progress: Progress) -> None:
-    left = [bundle for bundle in job.work if not _there(job, bundle)]
-    before = len(job.work) - len(left)
+def _tokenize_all(it: Build, executor: Executor, progress: Progress) -> None:
+    left = [bundle for bundle in it.work if not _there(it, bundle)]
+    before = len(it.work) - len(left)
     if before:
-        job.say(f"{job.out}: {before} of {len(job.work)} parts are there already")
+        it.report(f"{it.out}: {before} of {len(it.work)} parts are there already")
     left.sort(key=lambda bundle: -bundle.bytes)  # the longest first, so that all end together
-    tasks = [(bundle, job.recipe, str(job.recipe.tokenizer_file)) for bundle in left]
+    tasks = [(bundle, it.recipe, str(it.recipe.tokenizer_file)) for bundle in left]
 
     def tick(done: int) -> None:
-        size = sum(_size(path) for path in job.out.glob("parts/*.bin*"))
+        size = sum(_size(path) for path in it.out.glob("parts/*.bin*"))
         progress.show(
-            f"tokenized {before + done} of {len(job.work)} parts, "
-            f"{size / np.dtype(job.dtype).itemsize / 1e6:.1f} M tokens"
+            f"tokenized {before + done} of {len(it.work)} parts, "
+            f"{size / np.dtype(it.dtype).itemsize / 1e6:.1f} M tokens"
         )
 
     for _, line in finished(executor, tokenize, tasks, tick):
-        job.journal.append(line)
+        it.journal.append(line)
 
 
 def _size(path: Path) -> int:
@@ -127,31 +127,31 @@ def _size(path: Path) -> int:
         return 0  # renamed a moment ago
 
 
-def _there(job: Job, bundle: Bundle) -> bool:
+def _there(it: Build, bundle: Bundle) -> bool:
     """Whether a part is finished and still there."""
-    line = job.journal.parts.get(bundle.number)
-    if not line or not part_file(job.recipe, bundle.number, "split.npy").exists():
+    line = it.journal.parts.get(bundle.number)
+    if not line or not part_file(it.recipe, bundle.number, "split.npy").exists():
         return False
-    return _size(part_file(job.recipe, bundle.number, "bin")) == line["shard"]["bytes"]
+    return _size(part_file(it.recipe, bundle.number, "bin")) == line["shard"]["bytes"]
 
 
-def _seal_all(job: Job, executor: Executor, progress: Progress) -> None:
-    hashes = [np.load(part_file(job.recipe, bundle.number, "hash.npy")) for bundle in job.work]
-    if job.recipe.deduplicate:
+def _seal_all(it: Build, executor: Executor, progress: Progress) -> None:
+    hashes = [np.load(part_file(it.recipe, bundle.number, "hash.npy")) for bundle in it.work]
+    if it.recipe.deduplicate:
         keep = first_seen(hashes)
     else:
         keep = [np.ones(len(one), dtype=bool) for one in hashes]
-    groups = _groups(job)
+    groups = _groups(it)
     tasks = [
         (
             number,
             [(part, keep[part]) for part in group],
-            job.recipe,
-            job.dtype,
-            job.tokenizer.special.eos,
+            it.recipe,
+            it.dtype,
+            it.tokenizer.special.eos,
         )
         for number, group in enumerate(groups)
-        if number not in job.journal.sealed
+        if number not in it.journal.sealed
     ]
     before = len(groups) - len(tasks)
 
@@ -159,51 +159,51 @@ def _seal_all(job: Job, executor: Executor, progress: Progress) -> None:
         progress.show(f"sealed {before + done} of {len(groups)} shards")
 
     for _, line in finished(executor, seal, tasks, tick):
-        job.journal.append(line)
+        it.journal.append(line)
 
 
-def _groups(job: Job) -> list[list[int]]:
+def _groups(it: Build) -> list[list[int]]:
     """The parts of each shard: neighbours, up to shard_megabytes."""
     groups: list[list[int]] = []
     room = -1.0
-    for part, line in sorted(job.journal.parts.items()):
+    for part, line in sorted(it.journal.parts.items()):
         size = line["shard"]["bytes"]
         if size > room:
             groups.append([])
-            room = job.recipe.shard_megabytes * 1e6
+            room = it.recipe.shard_megabytes * 1e6
         groups[-1].append(part)
         room -= size
     return groups
 
 
-def _counters(job: Job) -> dict[str, dict]:
-    counts: dict[str, Counter] = {bundle.source: Counter() for bundle in job.work}
-    for bundle in job.work:
-        counts[bundle.source].update(job.journal.parts[bundle.number]["counts"])
-    for line in job.journal.sealed.values():
+def _counters(it: Build) -> dict[str, dict]:
+    counts: dict[str, Counter] = {bundle.source: Counter() for bundle in it.work}
+    for bundle in it.work:
+        counts[bundle.source].update(it.journal.parts[bundle.number]["counts"])
+    for line in it.journal.sealed.values():
         for part, one in line["counts"]:
-            counts[job.work[part].source].update(one)
+            counts[it.work[part].source].update(one)
     return {source: total(one) for source, one in counts.items()}
 
 
-def _publish(job: Job, counters: dict) -> None:
+def _publish(it: Build, counters: dict) -> None:
     """Write the manifests, unless there is nothing to write one for."""
-    versions = {one.name: one.version for b in job.work for one in b.inputs if one.version}
-    sealed = [line["shards"] for _, line in sorted(job.journal.sealed.items())]
-    shards = {split: [Shard(**s[split]) for s in sealed if split in s] for split in job.splits}
-    for split in job.splits:
+    versions = {one.name: one.version for b in it.work for one in b.inputs if one.version}
+    sealed = [line["shards"] for _, line in sorted(it.journal.sealed.items())]
+    shards = {split: [Shard(**s[split]) for s in sealed if split in s] for split in it.splits}
+    for split in it.splits:
         if not shards[split]:
-            raise Refused(f"{job.out / split} would be empty\n{table(counters)}")
-    for split in job.splits:
+            raise Refused(f"{it.out / split} would be empty\n{table(counters)}")
+    for split in it.splits:
         write_manifest(
-            job.out / split,
+            it.out / split,
             shards[split],
             split=split,
-            dtype=job.dtype,
-            vocabulary=job.tokenizer.size,
-            tokenizer=job.tokenizer.sha256,
-            eos=job.tokenizer.special.eos,
-            recipe=job.journal.identity,
+            dtype=it.dtype,
+            vocabulary=it.tokenizer.size,
+            tokenizer=it.tokenizer.sha256,
+            eos=it.tokenizer.special.eos,
+            recipe=it.journal.identity,
             packages=versions,
             counters=counters,
         )

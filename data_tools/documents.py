@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import BinaryIO, Literal
 
 import zstandard
 
-from januslm.config import Allowed, Refused
+from januslm.config import Refused
 
 # What to do with bytes that are not UTF-8 (or a lone surrogate in a JSON escape).
-Invalid = Annotated[str, Allowed(choices=("replace", "drop", "refuse"))]
+Invalid = Literal["replace", "drop", "refuse"]
 
 
 CHUNK = 1 << 20  # bytes of a packed file read at a time

@@ -25,7 +25,7 @@ def folders(path: str) -> list[Path]:
     return there
 
 
-def verify(path: str, tokenizer_file: str, say: Callable[[str], None]) -> None:
+def verify(path: str, tokenizer_file: str, report: Callable[[str], None]) -> None:
     """Hash every byte of the corpora in a folder; raises Refused at the first that is damaged."""
     wanted = Tokenizer.load(tokenizer_file).sha256 if tokenizer_file else None
     for folder in folders(path):
@@ -36,31 +36,31 @@ def verify(path: str, tokenizer_file: str, say: Callable[[str], None]) -> None:
             progress.show(f"{folder}: {name}, {number} of {len(names)}")
             corpus.check(number)
         progress.end()
-        say(
+        report(
             f"{folder}: sound, {len(names)} shards, {corpus.documents:,} documents, "
             f"{corpus.tokens:,} tokens, every byte as it was written"
         )
 
 
-def inspect(path: str, amount: int, tokenizer_file: str, say: Callable[[str], None]) -> None:
+def inspect(path: str, amount: int, tokenizer_file: str, report: Callable[[str], None]) -> None:
     """Counts, lengths and some documents as text, if a tokenizer is found."""
     for folder in folders(path):
         corpus = open_corpus(folder)
         about = corpus.manifest
         size = f"{corpus.documents:,} documents, {corpus.tokens:,} tokens"
-        say(f"{folder}: {size} of {about['dtype']}")
+        report(f"{folder}: {size} of {about['dtype']}")
         if "counters" in about:
-            say(table(about["counters"]))
+            report(table(about["counters"]))
         lengths = np.sort(corpus.lengths())
         marks = [int(lengths[int(q * (len(lengths) - 1))]) for q in (0, 0.05, 0.5, 0.95, 1)]
-        say("tokens in a document, least/5 %/median/95 %/most: " + " / ".join(map(str, marks)))
+        report("tokens in a document, least/5 %/median/95 %/most: " + " / ".join(map(str, marks)))
         file = Path(tokenizer_file) if tokenizer_file else folder.parent / "tokenizer.json"
         if not tokenizer_file and not file.exists():
-            say(f"no text shown: {file} is not there; --tokenizer FILE names another")
+            report(f"no text shown: {file} is not there; --tokenizer FILE names another")
             continue
         tokenizer = Tokenizer.load(file)
         if tokenizer.sha256 != about["tokenizer"]:
             raise Refused(f"{file}: not the tokenizer of {folder}, whose is {about['tokenizer']}")
         order = Sampler([corpus.documents], [1], seed=0)
         for i in order.locate(np.arange(min(amount, corpus.documents)))[1]:
-            say(f"--- document {i}\n{tokenizer.decode(corpus.document(int(i)))[:600]}")
+            report(f"--- document {i}\n{tokenizer.decode(corpus.document(int(i)))[:600]}")

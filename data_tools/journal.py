@@ -82,12 +82,12 @@ class Journal:
 
 
 def _difference(changed: list[str], old: dict, new: dict) -> str:
-    told = []
+    differences = []
     for key in sorted(changed):
         then, now = str(old.get(key)), str(new.get(key))
         short = len(then) + len(now) < 60
-        told.append(f"{key} ({then} then, {now} now)" if short else key)
-    return ", ".join(told)
+        differences.append(f"{key} ({then} then, {now} now)" if short else key)
+    return ", ".join(differences)
 
 
 def _clear(out: Path) -> None:

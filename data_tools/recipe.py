@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from data_tools.documents import Input
-from januslm.config import Refused, load, one
+from januslm.config import Refused, load, setting
 from januslm.data.shards import FORMAT
 from januslm.registry import find, options
 
@@ -22,15 +22,17 @@ class Recipe:
     sources: dict[str, dict]
     root: str = "."  # where the sources' relative file patterns start
     tokenizer: str = ""  # tokenizer file; empty: OUT/tokenizer.json
-    vocabulary: int = one(16384, low=261)  # for `tokenizer`: how many tokens to learn
-    tokenizer_megabytes: float = one(64.0, above=0)  # for `tokenizer`: text to learn them from
-    processes: int = one(2, low=1, high=1024)  # the shards do not depend on it
-    part_megabytes: float = one(64.0, above=0)  # inputs one process works on at a time
-    shard_megabytes: float = one(512.0, above=0)  # tokens of several parts share a shard up to this
-    max_document_bytes: int = one(10_000_000, low=1)  # longer documents are dropped and counted
-    max_document_tokens: int = one(0, low=0)  # the same in tokens; 0: no limit
+    vocabulary: int = setting(16384, low=261)  # for `tokenizer`: how many tokens to learn
+    tokenizer_megabytes: float = setting(64.0, above=0)  # for `tokenizer`: text to learn them from
+    processes: int = setting(2, low=1, high=1024)  # the shards do not depend on it
+    part_megabytes: float = setting(64.0, above=0)  # inputs one process works on at a time
+    shard_megabytes: float = setting(
+        512.0, above=0
+    )  # tokens of several parts share a shard up to this
+    max_document_bytes: int = setting(10_000_000, low=1)  # longer documents are dropped and counted
+    max_document_tokens: int = setting(0, low=0)  # the same in tokens; 0: no limit
     deduplicate: bool = True  # drop documents whose text came before, in any source
-    validation: float = one(0.0, low=0, below=1)  # share of documents held out, by their hash
+    validation: float = setting(0.0, low=0, below=1)  # share of documents held out, by their hash
     validation_groups: tuple[str, ...] = ()  # packages (docstrings) or files held out as a whole
 
     def __post_init__(self):

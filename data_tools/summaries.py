@@ -46,7 +46,7 @@ class Pair:
 def write(
     out: str,
     packages: dict[str, list[str]],
-    say: Callable[[str], None],
+    report: Callable[[str], None],
     processes: int = 2,
     most: int = 0,
 ) -> None:
@@ -60,7 +60,7 @@ def write(
     made = Path(out) / "made.json"
     mark = json.dumps({"packages": packages, "most": most, "files": _fingerprint(tasks)})
     if made.is_file() and made.read_text(encoding="utf-8") == mark:
-        say(f"reused: {out}, made from the same files")
+        report(f"reused: {out}, made from the same files")
         return
     made.unlink(missing_ok=True)
     progress = Progress("summaries")
@@ -87,7 +87,7 @@ def write(
         lines = "".join(json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in kept)
         write_text(Path(out) / f"{split}.jsonl", lines)
     write_text(made, mark)
-    say(_told(out, packages, counts, progress.seconds))
+    report(_summary(out, packages, counts, progress.seconds))
 
 
 def _fingerprint(tasks: list[tuple[str, Package]]) -> str:
@@ -169,13 +169,13 @@ def _pair(package: str, where: str, text: str) -> Pair | str:
             value.encode()
         except UnicodeEncodeError:
             return "invalid UTF-8"
-    asked, told = set(words(target)), set(words(source))
-    if len(asked & told) < COVERAGE * len(asked):
+    asked, given = set(words(target)), set(words(source))
+    if len(asked & given) < COVERAGE * len(asked):
         return f"source has less than {COVERAGE:.0%} of the target's words"
     return Pair(where, package, source, target)
 
 
-def _told(out: str, packages: dict, counts: dict[str, Counter], seconds: float) -> str:
+def _summary(out: str, packages: dict, counts: dict[str, Counter], seconds: float) -> str:
     lines = []
     for split in reversed(SPLITS):
         one = counts[split]

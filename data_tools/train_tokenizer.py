@@ -11,20 +11,22 @@ from januslm.cli.progress import Progress
 from januslm.config import Refused
 from januslm.data.tokenizer import Tokenizer, train
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
-def learn(recipe: Recipe, say: Say, fresh: bool = False) -> None:
+def learn(recipe: Recipe, report: Report, fresh: bool = False) -> None:
     """Write the recipe's tokenizer file, unless it is there; raises Refused without any text."""
     path = recipe.tokenizer_file
     if path.exists() and not fresh:
-        say(f"{path}: already there, {Tokenizer.load(path).size:,} tokens (--fresh learns it anew)")
+        report(
+            f"{path}: already there, {Tokenizer.load(path).size:,} tokens (--fresh learns it anew)"
+        )
         return
     with pool(recipe.processes) as executor:
-        learn_with(executor, recipe, bundles(recipe), say)
+        learn_with(executor, recipe, bundles(recipe), report)
 
 
-def learn_with(executor: Executor, recipe: Recipe, work: list[Bundle], say: Say) -> None:
+def learn_with(executor: Executor, recipe: Recipe, work: list[Bundle], report: Report) -> None:
     """Read the texts in the executor's processes, learn and write the tokenizer here."""
     everything = max(1, sum(bundle.bytes for bundle in work))
     tasks = [
@@ -46,7 +48,7 @@ def learn_with(executor: Executor, recipe: Recipe, work: list[Bundle], say: Say)
     texts = (text for _, texts in sorted(found.items()) for text in texts)
     tokenizer = train(texts, recipe.vocabulary, recipe.tokenizer_file)
     progress.end()
-    say(
+    report(
         f"{recipe.tokenizer_file}: {tokenizer.size:,} tokens from {size / 1e6:.1f} M letters "
         f"in {progress.seconds:.0f} s"
     )

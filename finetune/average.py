@@ -25,7 +25,7 @@ def main() -> int:
     which.add_argument("--best", type=int, metavar="N", help="the N exports of the lowest --by")
     parser.add_argument(
         "--by", default="loss", metavar="NAME",
-        help="for --best: a number of valid.jsonl; ce/past or ce/next is AR's, ce/mask NAR's "
+        help="for --best: a number of valid.jsonl; ce/ar is AR's, ce/nar NAR's "
         "(default: loss)",
     )  # fmt: skip
     options = parser.parse_intermixed_args()
@@ -119,12 +119,12 @@ def _validation(path: Path, by: str) -> dict[int, float]:
 def _same(first: native.Saved, other: native.Saved) -> None:
     """Refused unless both are one model: sizes, words, and what they were trained to do."""
 
-    def told(saved: native.Saved) -> dict:
+    def identity(saved: native.Saved) -> dict:
         objective = {"name": saved.objective, **saved.options}
         words = saved.tokenizer.sha256
         return {"model": plain(saved.model.config), "objective": objective, "tokenizer": words}
 
-    if found := difference(told(first), told(other), "config"):
+    if found := difference(identity(first), identity(other), "config"):
         raise Refused(f"{other.folder} is not of the model in {first.folder}: {found}")
 
 

@@ -21,7 +21,7 @@ from januslm.data.text_pairs import MADE, Pair, records
 from januslm.data.token_pairs import sources
 from januslm.decoding import beam
 from januslm.inference import generator
-from januslm.inference.generator import Trained
+from januslm.inference.generator import LoadedModel
 from januslm.interop import native
 from januslm.training.log import duration
 from januslm.training.run_dir import difference
@@ -58,7 +58,7 @@ def _arguments() -> argparse.Namespace:
 class Teacher:
     """A model with its task and how it decodes."""
 
-    trained: Trained
+    trained: LoadedModel
     settings: dict  # of the beam
     batch: int
 
@@ -71,7 +71,9 @@ class Teacher:
         words = self.trained.saved.tokenizer
         arrays, cut = sources([pair.source for pair in pairs], words, self.trained.limits.source)
         ways = {"beam": partial(beam.decode, **self.settings)}
-        made = generator.write(self.trained.reader, ways, arrays, words.special, self.batch)["beam"]
+        made = generator.write(self.trained.decoder, ways, arrays, words.special, self.batch)[
+            "beam"
+        ]
         counts = {"sentences": len(pairs), "sources cut": len(cut), "words": made.tokens}
         texts = [generator.text(words, output) for output in made.outputs]
         return texts, counts | {"seconds": made.seconds}
@@ -93,7 +95,7 @@ def distill(options: argparse.Namespace) -> dict:
     if (out / MADE).is_file():
         done = json_table(out / MADE)
         _same(done.get("about", {}), about, out)
-        print(f"{out} is done: {_told(done['counts'])}")
+        print(f"{out} is done: {_summary(done['counts'])}")
         return done["counts"]
     # First, so that a root without these sets is refused before hours of decoding.
     empty: dict[str, Counter] = {"valid": Counter(), "test": Counter()}
@@ -108,7 +110,7 @@ def distill(options: argparse.Namespace) -> dict:
     counts["written"] = task.save(out, "train", _written(out / PORTIONS, counts))
     _put(out / MADE, json.dumps({"about": about, "counts": counts}, indent=1))
     shutil.rmtree(out / PORTIONS)
-    print(f"wrote {out}: {_told(counts)}")
+    print(f"wrote {out}: {_summary(counts)}")
     return dict(counts)
 
 
@@ -121,7 +123,7 @@ def teacher(options: argparse.Namespace) -> Teacher:
         name = trained.task.__name__.rpartition(".")[2]
         raise Refused(f"task {name!r} has no `save`; tasks with it: {', '.join(able)}")
     settings = generator.settings(trained.task, beam, generator.changes(options.options))
-    trained.reader.must_write("word by word")
+    trained.decoder.require("word by word")
     return Teacher(trained, settings, options.batch)
 
 
@@ -166,7 +168,9 @@ def _portions(made: Teacher, place: Path, size: int, limit: int | None) -> Count
         counts.update(json_table(path.with_suffix(".json")))
         done += len(chunk)
         left = (time.monotonic() - began) / mine * (total - done) if mine else 0
-        print(f"distilled {done:,}/{total:,} | {_told(counts)} | eta {duration(left)}", flush=True)
+        print(
+            f"distilled {done:,}/{total:,} | {_summary(counts)} | eta {duration(left)}", flush=True
+        )
     return counts
 
 
@@ -199,7 +203,7 @@ def _written(place: Path, counts: Counter) -> Iterator[Pair]:
             yield Pair(row["id"], row["source"], (row["made"],))
 
 
-def _told(counts: dict) -> str:
+def _summary(counts: dict) -> str:
     return ", ".join(f"{value:,} {key}" for key, value in counts.items() if key != "seconds")
 
 

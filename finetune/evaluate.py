@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from finetune.evaluation import predictions, scoring
-from finetune.evaluation.predictions import Run
+from finetune.evaluation.predictions import Predictions
 from finetune.evaluation.scoring import Metric
 from finetune.glge import leaderboard
 from januslm.cli.command import answered
@@ -56,10 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return answered(command)
 
 
-def evaluate(runs: list[Run], given: argparse.Namespace) -> list[dict]:
+def evaluate(runs: list[Predictions], given: argparse.Namespace) -> list[dict]:
     """Print a table per task and split; return what it says."""
 
-    def place(run: Run) -> tuple[str, str]:
+    def place(run: Predictions) -> tuple[str, str]:
         return run.settings["task"], run.settings.get("split", "test")
 
     found = []
@@ -83,7 +83,7 @@ def evaluate(runs: list[Run], given: argparse.Namespace) -> list[dict]:
 
 
 def _mode(
-    runs: list[Run], task: ModuleType, chosen: list[Metric], mode: str, intervals: bool
+    runs: list[Predictions], task: ModuleType, chosen: list[Metric], mode: str, intervals: bool
 ) -> dict:
     """Print the table of one post-processing mode and what follows from it."""
     rows = {run.label: scoring.scores(run, task, chosen, mode) for run in runs}
@@ -112,7 +112,7 @@ def _mode(
 
 
 def table(
-    runs: list[Run], rows: dict[str, dict], lead: str, base: dict | None,
+    runs: list[Predictions], rows: dict[str, dict], lead: str, base: dict | None,
     halves: dict[str, dict[str, float]],
 ) -> str:  # fmt: skip
     """One row per run: scores, milliseconds, speed against AR beam, and what was cut or empty."""
@@ -138,7 +138,7 @@ def table(
     return drawn([head, *body])
 
 
-def anchor(runs: list[Run]) -> Run | None:
+def anchor(runs: list[Predictions]) -> Predictions | None:
     """The AR beam run that speed is told against: the one with the widest beam."""
     timed = [r for r in runs if r.settings.get("algorithm") == "beam" and r.milliseconds]
     return max(timed, key=lambda r: r.settings.get("settings", {}).get("beam", 0), default=None)
@@ -152,7 +152,7 @@ def beats(label: str, score: float, lead: str, base: float, key: str) -> str:
     return f"{label} {verdict} {lead}: {score:.2f} {sign} {base:.2f} {key.upper()}"
 
 
-def examples(runs: list[Run], count: int, width: int) -> str:
+def examples(runs: list[Predictions], count: int, width: int) -> str:
     """Some sentences, evenly spread: source, reference and what every system made of it."""
     total = len(runs[0].ids)
     names = ["source", "reference", *(run.label for run in runs)]
@@ -168,7 +168,9 @@ def examples(runs: list[Run], count: int, width: int) -> str:
     return "\n\n".join(blocks)
 
 
-def _checked(runs: list[Run], task: ModuleType, data: Path | None) -> tuple[list[Run], str]:
+def _checked(
+    runs: list[Predictions], task: ModuleType, data: Path | None
+) -> tuple[list[Predictions], str]:
     """All runs of one test set, each against the task's data, or else against the first."""
     place = predictions.root(runs[0], data)
     note = f", ids as in {place}" if place else " (ids not checked against the task: no --data)"
@@ -184,7 +186,7 @@ def _checked(runs: list[Run], task: ModuleType, data: Path | None) -> tuple[list
 
 
 def _compare(
-    runs: list[Run], pair: Sequence[str], task: ModuleType, chosen: list[Metric]
+    runs: list[Predictions], pair: Sequence[str], task: ModuleType, chosen: list[Metric]
 ) -> list[str]:
     """Print, and return, the paired bootstrap of two runs in the first mode."""
     first, second = (_named(runs, name) for name in pair)
@@ -203,7 +205,7 @@ def _compare(
     return lines
 
 
-def _named(runs: list[Run], name: str) -> Run:
+def _named(runs: list[Predictions], name: str) -> Predictions:
     """The run of that row, file or end of a path (janus/predictions/test.beam), or algorithm."""
     ends = [
         run for run in runs if f"/{run.path.as_posix()}".endswith((f"/{name}", f"/{name}.jsonl"))

@@ -20,7 +20,7 @@ from januslm.data.text_pairs import Pair
 from januslm.data.token_pairs import sources
 from januslm.decoding import greedy
 from januslm.inference import generator
-from januslm.inference.generator import Trained, Written
+from januslm.inference.generator import Decoded, LoadedModel
 
 LONGER = ("cut", "refuse")
 
@@ -93,14 +93,14 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
     out = options.out or _place(options, given)
     aside = _writable(out)
     special = trained.saved.tokenizer.special
-    found = generator.write(trained.reader, ways, arrays, special, options.batch)
+    found = generator.write(trained.decoder, ways, arrays, special, options.batch)
     mine = found[options.algorithm]
     facts = {
         "algorithm": options.algorithm, "settings": settings,
         "checkpoint": str(trained.saved.folder), "task": trained.task.__name__.rpartition(".")[2],
         "split": options.split, "data": str(trained.root), "sentences": len(pairs),
         "batch": options.batch, "graphs": options.graphs,
-        "precision": str(trained.reader.model.embedding.weight.dtype).partition(".")[2],
+        "precision": str(trained.decoder.model.embedding.weight.dtype).partition(".")[2],
         "threads": torch.get_num_threads(),
         "seconds": mine.seconds, "cpu_seconds": mine.cpu_seconds,
         "ms_per_sentence": 1000 * mine.seconds / len(pairs), "tokens": mine.tokens,
@@ -112,7 +112,7 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
     if options.verify:
         facts["verified"] = compared(mine, found["greedy"], pairs)
     write(out, aside, pairs, mine, trained.saved.tokenizer, facts)
-    for line in told(facts):
+    for line in summary(facts):
         print(line)
     return out, "different" not in facts.get("verified", {})
 
@@ -135,8 +135,8 @@ def _place(options: argparse.Namespace, given: dict) -> Path:
     run = Path(options.run)
     run = run.parent if run.name == "export" else run
     given = {"task": options.task, "limit": options.limit} | given
-    told = [f"{k}-{v}" for k, v in given.items() if v is not None]
-    name = ".".join([options.split, options.algorithm, *told])
+    given_options = [f"{k}-{v}" for k, v in given.items() if v is not None]
+    name = ".".join([options.split, options.algorithm, *given_options])
     return run / "predictions" / f"{name}.jsonl"
 
 
@@ -156,7 +156,7 @@ def _writable(out: Path) -> Path:
     return aside
 
 
-def _read(trained: Trained, options: argparse.Namespace) -> tuple[list[Pair], list, Counter]:
+def _read(trained: LoadedModel, options: argparse.Namespace) -> tuple[list[Pair], list, Counter]:
     """The texts, their tokens, and the counts of what is empty or was cut."""
     counts: Counter = Counter()
     texts = trained.task.read(trained.root, options.split, skipped=counts)
@@ -174,7 +174,7 @@ def _read(trained: Trained, options: argparse.Namespace) -> tuple[list[Pair], li
     return pairs, arrays, counts + Counter({"sources cut": len(cut)})
 
 
-def compared(fast: Written, slow: Written, pairs: list[Pair]) -> dict:
+def compared(fast: Decoded, slow: Decoded, pairs: list[Pair]) -> dict:
     """What speculative saved against greedy, and which sentences differ (there must be none)."""
     different = [
         pair.id for pair, a, b in zip(pairs, fast.outputs, slow.outputs, strict=True)
@@ -188,7 +188,7 @@ def compared(fast: Written, slow: Written, pairs: list[Pair]) -> dict:
     return facts | ({"different": different} if different else {})
 
 
-def told(facts: dict) -> list[str]:
+def summary(facts: dict) -> list[str]:
     """What was done and what it cost, for people."""
     count, passes = facts["sentences"], facts["passes"]
     notes = [f"{n:,} {what} kept" for what, n in facts["empty"].items()]
@@ -213,7 +213,7 @@ def told(facts: dict) -> list[str]:
     return lines
 
 
-def write(out: Path, aside: Path, pairs: list[Pair], made: Written, tokenizer, facts: dict) -> None:
+def write(out: Path, aside: Path, pairs: list[Pair], made: Decoded, tokenizer, facts: dict) -> None:
     """One JSON object a line, in the order of the task; renamed into place when complete.
 
     `others`: the further texts of n-best, of several samples or lengths, where there are any.

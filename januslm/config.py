@@ -24,14 +24,11 @@ class Allowed:
     high: float | None = None
     above: float | None = None
     below: float | None = None
-    choices: tuple = ()
 
     def admits(self, value) -> bool:
         """Whether one value, or each of a list, lies in the range."""
         if isinstance(value, list | tuple):
             return all(self.admits(one) for one in value)
-        if self.choices:
-            return value in self.choices
         return (
             (self.low is None or value >= self.low)
             and (self.high is None or value <= self.high)
@@ -40,8 +37,6 @@ class Allowed:
         )
 
     def __str__(self) -> str:
-        if self.choices:
-            return f"one of {', '.join(map(str, self.choices))}"
         ends = [
             (self.low, "at least"), (self.above, "more than"),
             (self.high, "at most"), (self.below, "less than"),
@@ -49,9 +44,9 @@ class Allowed:
         return " and ".join(f"{word} {end:g}" for end, word in ends if end is not None)
 
 
-def one(default=dataclasses.MISSING, *, choices: Iterable = (), **ends):
-    """A field with a range: `width: int = one(512, low=8)`, `kind: str = one("a", choices="ab")`"""
-    metadata = {"allowed": Allowed(choices=tuple(choices), **ends)}
+def setting(default=dataclasses.MISSING, **ends):
+    """A field with a range: `width: int = setting(512, low=8)`, `lr: float = setting(above=0)`."""
+    metadata = {"allowed": Allowed(**ends)}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -115,7 +110,7 @@ def apply(tree: dict, change: str) -> None:
 
 
 def _dotted(key: str) -> list[str]:
-    """Split at dots, but not inside quotes: loss.weights."ce/next" has three parts."""
+    """Split at dots, but not inside quotes: loss.weights."ce/ar" has three parts."""
     parts, quoted = [""], False
     for letter in key:
         if letter == '"':
@@ -166,6 +161,10 @@ def suggest(name: str, known: Iterable[str]) -> str:
 def _typed(want, value, where: str):
     """The value as type `want`, or Refused.  An int is a float where a float is wanted."""
     origin, inside = typing.get_origin(want), typing.get_args(want)
+    if origin is typing.Literal:
+        if value not in inside:
+            raise Refused(f"{where} must be one of {', '.join(map(str, inside))}, got {value!r}")
+        return value
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in inside:
             return None
@@ -193,11 +192,11 @@ def _typed(want, value, where: str):
     if isinstance(want, type) and (
         not isinstance(value, want) or (isinstance(value, bool) and want is not bool)
     ):
-        raise Refused(f"{where} must be {_SPOKEN.get(want, want.__name__)}, got {value!r}")
+        raise Refused(f"{where} must be {_TYPE_NAMES.get(want, want.__name__)}, got {value!r}")
     return value
 
 
-_SPOKEN = {
+_TYPE_NAMES = {
     int: "a whole number", float: "a number", str: "a text", bool: "true or false", dict: "a table",
 }  # fmt: skip
 

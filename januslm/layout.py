@@ -4,7 +4,7 @@ A layout is made for one target sentence by one objective.  S = slots.  Fields a
 numpy while examples are built and of torch once they are packed; a rule works on both.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -55,6 +55,20 @@ class Rule:
 
     streams: tuple[str, ...]
     sees: Callable[[Any, Any], Any]
+    # Stream -> the distribution that its goals make up: "ar", "nar", "aux".  Terms of the loss and
+    # of the log are called by it, whichever stream is read.  A stream not named has no goals.
+    predicts: Mapping[str, str]
+
+    @cached_property
+    def distributions(self) -> tuple[str, ...]:
+        """What the streams predict, no name twice, in the order of the streams."""
+        return tuple(dict.fromkeys(self.predicts[s] for s in self.streams if s in self.predicts))
+
+    @cached_property
+    def distribution(self) -> np.ndarray:
+        """int64 [streams]: the place of each stream's among `distributions`, NONE without goals."""
+        places = {name: place for place, name in enumerate(self.distributions)}
+        return np.array([places.get(self.predicts.get(stream), NONE) for stream in self.streams])
 
     @cached_property
     def reads(self) -> np.ndarray:
@@ -130,15 +144,15 @@ def stack(*streams: tuple) -> Slots:
     return Slots(*rows)
 
 
-def leaks(layout: Layout, told: np.ndarray) -> np.ndarray:
+def leaks(layout: Layout, depends: np.ndarray) -> np.ndarray:
     """Which slots can learn, through any number of layers, a word they must predict: bool [S].
 
-    told: bool [S, T], told[s, g] where the token of slot s depends on target word g.  It is found
-    by changing word g and building the layout again, so the proof believes no field of the slots.
+    depends: bool [S, T], depends[s, g] where the token of slot s depends on target word g.  It is
+    found by changing word g and building the layout again: no field of the slots is believed.
     """
     reach = layout.visible() | np.eye(len(layout.slots), dtype=bool)
     for _ in range(len(layout.slots).bit_length()):
         reach = reach | (reach.astype(np.float32) @ reach.astype(np.float32) > 0)
-    learns = reach.astype(np.float32) @ told.astype(np.float32) > 0
+    learns = reach.astype(np.float32) @ depends.astype(np.float32) > 0
     goal = layout.slots.goal
     return (goal != NONE) & learns[np.arange(len(goal)), goal]

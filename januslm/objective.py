@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from januslm import registry
-from januslm.config import Refused, one
+from januslm.config import Refused, setting
 from januslm.data.sampler import sample_rng
 from januslm.data.tokenizer import Special
 from januslm.layout import Layout, Slots
@@ -22,15 +23,17 @@ from januslm.model.transformer import Seq2Seq, flops
 
 
 @dataclass(frozen=True)
-class Loss:
+class LossSettings:
     """How the terms become one number; what is left out is the objective's own preset."""
 
     weights: dict[str, float] | None = None
-    smoothing: float | None = one(None, low=0, below=1)
-    normalize: str | None = one(None, choices=("term", "tokens", "microbatch"))
-    detach: str = one("none", choices=losses.DETACH)
-    rise: tuple[int, ...] = one((0, 0), low=0)  # updates up to which KL is off, and when it is full
-    chunk: int = one(0, low=0)  # rows of logits at once; 0: as many as suit the device
+    smoothing: float | None = setting(None, low=0, below=1)
+    normalize: Literal["term", "tokens", "microbatch"] | None = None
+    detach: Literal["none", "first"] = "none"
+    rise: tuple[int, ...] = setting(
+        (0, 0), low=0
+    )  # updates up to which KL is off, and when it is full
+    chunk: int = setting(0, low=0)  # rows of logits at once; 0: as many as suit the device
 
     def __post_init__(self):
         if len(self.rise) != 2 or self.rise[0] > self.rise[1]:
@@ -49,7 +52,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class Objective:
-    """An objective with its options settled: how an example is made and what it is scored by."""
+    """An objective with its options resolved: how an example is made and what it is scored by."""
 
     name: str
     plugin: ModuleType
@@ -57,7 +60,7 @@ class Objective:
     noise: str
     hide: Callable
     noise_options: dict
-    loss: Loss  # complete: no None
+    loss: LossSettings  # complete: no None
     special: Special
 
     def example(self, source, target: np.ndarray, rng: np.random.Generator) -> Example:
@@ -70,17 +73,22 @@ class Objective:
         return self.plugin.layout(target, hidden, self.special, **self.options)
 
     @property
-    def canvas(self) -> Callable[[int], Slots] | None:
+    def template(self) -> Callable[[int], Slots] | None:
         """What mask-predict starts from, by its length; None for what writes word by word alone."""
-        if (made := getattr(self.plugin, "canvas", None)) is None:
+        if (made := getattr(self.plugin, "template", None)) is None:
             return None
         known = inspect.signature(made).parameters
         options = {key: value for key, value in self.options.items() if key in known}
         return partial(made, special=self.special, **options)
 
 
-def settle(
-    table: Mapping, noise_table: Mapping, loss: Loss, preset: str, special: Special, where: str
+def resolve_objective(
+    table: Mapping,
+    noise_table: Mapping,
+    loss: LossSettings,
+    preset: str,
+    special: Special,
+    where: str,
 ) -> Objective:
     """An Objective from the tables [objective], [noise] and [loss] of a run file.
 
@@ -100,10 +108,8 @@ def settle(
     hide = registry.find("januslm.noise", noise_name).hide
     given = (usual_options if noise_name == usual else {}) | noise_table
     noise_options = registry.options(hide, given, f"{where}: noise")
-    asked = inspect.signature(plugin.weights).parameters
-    weights = plugin.weights(preset, **{k: v for k, v in options.items() if k in asked})
-    weights = weights if loss.weights is None else loss.weights
-    losses.check(weights, plugin.STREAMS, f"{where}: loss.weights")
+    weights = plugin.weights(preset) if loss.weights is None else loss.weights
+    losses.check(weights, plugin.RULE.distributions, f"{where}: loss.weights")
     loss = replace(
         loss,
         weights={k: w for k, w in weights.items() if w},
@@ -113,10 +119,10 @@ def settle(
     return Objective(name, plugin, options, noise_name, hide, noise_options, loss, special)
 
 
-class Learner(nn.Module):
+class ModelWithLoss(nn.Module):
     """The module that is trained: `learner(batch, coefficients) -> (loss, sums of terms)`."""
 
-    def __init__(self, model: Seq2Seq, loss: Loss):
+    def __init__(self, model: Seq2Seq, loss: LossSettings):
         super().__init__()
         self.model, self.loss = model, loss
 
@@ -126,7 +132,7 @@ class Learner(nn.Module):
         """loss = sum of coefficients[name] * sums[name]; the sums carry no gradient."""
         hidden, length_logits = self.model(batch)
         loss, sums = losses.fused(
-            hidden, self.model.vocabulary_weight(), batch.sheets, dict(coefficients),
+            hidden, self.model.vocabulary_weight(), batch.loss_groups, dict(coefficients),
             smoothing=self.loss.smoothing, detach=self.loss.detach, chunk=self.loss.chunk,
         )  # fmt: skip
         if "ce/length" in coefficients:

@@ -10,34 +10,33 @@ import torch
 
 from januslm import config
 from januslm.config import Refused
-from januslm.data.token_samples import Data, Texts
+from januslm.data.token_samples import PretrainData, Texts
 from januslm.data.tokenizer import Tokenizer
 from januslm.interop import native
 from januslm.model.transformer import Seq2Seq, configure, parameters
-from januslm.objective import Learner, Loss
-from januslm.objective import settle as settle_objective
+from januslm.objective import LossSettings, ModelWithLoss, resolve_objective
 from januslm.training import process
-from januslm.training.engine import Optimizer, World
-from januslm.training.job import Packing, Training
-from januslm.training.lr_schedule import Schedule
-from januslm.training.trainer import Plan, Train
+from januslm.training.engine import OptimizerSettings, World
+from januslm.training.job import Job, PackingSettings
+from januslm.training.lr_schedule import ScheduleSettings
+from januslm.training.trainer import RunPlan, TrainSettings
 
 
 @dataclass(frozen=True)
-class Run:
+class PretrainRun:
     """A run file of pretrain/runs/."""
 
     out: str  # the run's folder: checkpoints, logs, board/ for TensorBoard, export/
     tokenizer: str
-    data: Data
-    train: Train
+    data: PretrainData
+    train: TrainSettings
     model: dict = field(default_factory=dict)  # preset, and what differs
     objective: dict = field(default_factory=lambda: {"name": "janus"})
     noise: dict = field(default_factory=dict)  # name and options: a file of januslm/noise/
-    loss: Loss = field(default_factory=Loss)
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    schedule: Schedule = field(default_factory=Schedule)
-    packing: Packing = field(default_factory=Packing)
+    loss: LossSettings = field(default_factory=LossSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    packing: PackingSettings = field(default_factory=PackingSettings)
     start: str = ""  # an exported model to go on from, e.g. BART's weights; "": from scratch
     ds: str = ""  # a file of ds_configs/; "": cpu_fp32 on a CPU, zero1_bf16 on a GPU
 
@@ -52,7 +51,9 @@ def main() -> int:
     options = parser.parse_intermixed_args()
 
     def prepare():
-        return settle(config.load(Run, options.run, options.changes), options.run, options.ds)
+        return resolve(
+            config.load(PretrainRun, options.run, options.changes), options.run, options.ds
+        )
 
     def tell(text: str) -> None:
         print(f"error: {text}", file=sys.stderr)
@@ -60,7 +61,7 @@ def main() -> int:
     return process.run(prepare, tell, options.report)
 
 
-def settle(run: Run, where: str, ds: str = "") -> Callable[[World], tuple[Plan, Training]]:
+def resolve(run: PretrainRun, where: str, ds: str = "") -> Callable[[World], tuple[RunPlan, Job]]:
     """All that can be refused is looked at here, before the ranks meet; gives what makes the rest.
 
     Raises Refused, naming the file and the key.
@@ -73,7 +74,7 @@ def settle(run: Run, where: str, ds: str = "") -> Callable[[World], tuple[Plan, 
             f"{run.data.length + 1}, got {model_config.max_positions}"
         )
     special = tokenizer.special
-    objective = settle_objective(run.objective, run.noise, run.loss, "pretrain", special, where)
+    objective = resolve_objective(run.objective, run.noise, run.loss, "pretrain", special, where)
     texts = Texts(run.data, run.data.train, tokenizer, run.train.seed)
     valid = Texts(run.data, run.data.valid, tokenizer, seed=0)
     saved = native.read(run.start) if run.start else None
@@ -86,13 +87,13 @@ def settle(run: Run, where: str, ds: str = "") -> Callable[[World], tuple[Plan, 
         "data": asdict(run.data) | {"fingerprints": texts.fingerprint}, "ds": ds or run.ds,
     }  # fmt: skip
 
-    def make(world: World) -> tuple[Plan, Training]:
+    def make(world: World) -> tuple[RunPlan, Job]:
         torch.manual_seed(run.train.seed)
         model = Seq2Seq(model_config)
         if saved:
             native.fill(model, saved.model.state_dict(), saved.folder)
-        work = Training(
-            Learner(model, objective.loss), objective, Path(run.tokenizer), tokenizer,
+        work = Job(
+            ModelWithLoss(model, objective.loss), objective, Path(run.tokenizer), tokenizer,
             texts.read, valid.read, min(run.data.valid_samples, len(valid)), run.train.seed,
             run.packing, world.device, about,
         )  # fmt: skip
@@ -100,7 +101,7 @@ def settle(run: Run, where: str, ds: str = "") -> Callable[[World], tuple[Plan, 
         if world.first:
             size = f"{parameters(model):,} parameters, {len(texts):,} samples"
             print(f"{size}, {world.size} processes, {how.name}", flush=True)
-        return Plan(Path(run.out), run.train, run.optimizer, run.schedule, how, about), work
+        return RunPlan(Path(run.out), run.train, run.optimizer, run.schedule, how, about), work
 
     return make
 

@@ -8,11 +8,10 @@ import numpy as np
 import torch
 
 from januslm import registry
-from januslm.config import Allowed
 from januslm.data.tokenizer import Special
 from januslm.model.packing import Batch, Example, Packer
-from januslm.model.transformer import Config, Seq2Seq
-from januslm.objective import Loss, settle
+from januslm.model.transformer import ModelConfig, Seq2Seq
+from januslm.objective import LossSettings, resolve_objective
 
 SPECIAL = Special()
 VOCABULARY = 60
@@ -38,9 +37,8 @@ def choices(function) -> list[dict]:
     known = {}
     for p in inspect.signature(function).parameters.values():
         if p.kind is p.KEYWORD_ONLY:
-            for extra in getattr(hints[p.name], "__metadata__", ()):
-                if isinstance(extra, Allowed) and extra.choices:
-                    known[p.name] = extra.choices
+            if typing.get_origin(hints[p.name]) is typing.Literal:
+                known[p.name] = typing.get_args(hints[p.name])
             if hints[p.name] is bool:
                 known[p.name] = (False, True)
     return [dict(zip(known, values, strict=True)) for values in itertools.product(*known.values())]
@@ -52,16 +50,16 @@ def every_layout() -> list[tuple[str, dict]]:
     return [(name, given) for name in OBJECTIVES for given in choices(plugins[name].layout)]
 
 
-def spoken(case: tuple[str, dict]) -> str:
+def case_name(case: tuple[str, dict]) -> str:
     """A name for a case, as in file names and test ids."""
     name, given = case
     return ".".join([name, *(f"{key}={value}" for key, value in given.items())])
 
 
-def settled(name: str, preset: str = "nmt", loss: Loss | None = None, **options):
+def resolved(name: str, preset: str = "nmt", loss: LossSettings | None = None, **options):
     """An objective ready for use."""
     table = {"name": name, **options}
-    return settle(table, {}, loss or Loss(), preset, SPECIAL, "run.toml")
+    return resolve_objective(table, {}, loss or LossSettings(), preset, SPECIAL, "run.toml")
 
 
 def examples(objective, rng, sizes: list[int], ratio: float = 0.5) -> list[Example]:
@@ -80,7 +78,7 @@ def model(double: bool = True, **changes) -> Seq2Seq:
         vocabulary=VOCABULARY, width=16, ffn=32, heads=2, encoder_layers=2, decoder_layers=2,
         dropout=0.0, max_positions=64, max_length=32,
     )  # fmt: skip
-    made = Seq2Seq(Config(**(style | changes)))
+    made = Seq2Seq(ModelConfig(**(style | changes)))
     with torch.no_grad():
         for p in made.parameters():
             p.add_(torch.randn_like(p) * 0.2)

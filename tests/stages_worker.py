@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_worker import WEIGHTS, Tiny, fingerprint, make
 
 from januslm.training import engine
-from januslm.training.engine import Engine, Optimizer, Values
+from januslm.training.engine import Engine, OptimizerSettings, Values
 
 CONFIGS = Path(__file__).parents[1] / "ds_configs"
 STEPS, BATCH = 6, 16
@@ -31,7 +31,7 @@ def run(world, stage=0, bf16=False, accumulate=1, spoil=(), offload=False, norm=
     """Losses, norms, skips and the final weights of a few updates."""
     zero = {"stage": stage} | ({"offload_optimizer": {"device": "cpu"}} if offload else {})
     ds = ds or {"zero_optimization": zero} | ({"bf16": {"enabled": True}} if bf16 else {})
-    values = Values(BATCH, accumulate, 1.0, Optimizer(lr=0.01))
+    values = Values(BATCH, accumulate, 1.0, OptimizerSettings(lr=0.01))
     it = Engine(Tiny(dropout=0.0), values, ds, world)
     results = []
     for step in range(STEPS):
@@ -39,7 +39,7 @@ def run(world, stage=0, bf16=False, accumulate=1, spoil=(), offload=False, norm=
             micro = portion(step, world.rank, world.size, accumulate, spoilt)
             results.append(it.step(micro, WEIGHTS, norm, 0.01))
     valid = it.evaluate([make(np.arange(9))], WEIGHTS, "term", 1)
-    with it.whole() as module:
+    with it.gathered_copy() as module:
         mark = fingerprint(module) if module else ""
         tied = module is None or module.head.weight is module.words.weight
         kinds = {str(p.dtype) for p in module.parameters()} if module else set()
@@ -47,7 +47,7 @@ def run(world, stage=0, bf16=False, accumulate=1, spoil=(), offload=False, norm=
         again = 0.0
         if module:
             sums = module(nine, dict.fromkeys(WEIGHTS, 1.0))[1]
-            again = sums["ce/next"].item() / nine.counts["ce/next"]
+            again = sums["ce/ar"].item() / nine.counts["ce/ar"]
     return {
         "loss": [r["loss"] for r in results], "norm": [r["grad_norm"] for r in results],
         "skipped": [bool(r["skipped"]) for r in results], "terms": results[-1]["terms"],

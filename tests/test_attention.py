@@ -12,7 +12,7 @@ from tests.samples import OBJECTIVES
 
 H, D = 2, 8
 RULES = {name: registry.find("januslm.objectives", name).RULE for name in OBJECTIVES}
-RULES["own rank"] = Rule(("a", "b"), lambda q, k: (k.rank <= q.rank) & (k.stream <= q.stream))
+RULES["own rank"] = Rule(("a", "b"), lambda q, k: (k.rank <= q.rank) & (k.stream <= q.stream), {})
 
 
 def plain(q, k, v, seen) -> torch.Tensor:

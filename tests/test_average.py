@@ -141,10 +141,10 @@ def test_a_damaged_log_is_refused_with_its_line(tmp_path, line, message):
 def test_the_best_by_another_number_are_others(tmp_path):
     for step in (1, 2):
         (tmp_path / "exports" / f"step-{step:08d}").mkdir(parents=True)
-    validated(tmp_path, **{"ce/next": {1: 1.0, 2: 2.0}, "ce/mask": {1: 2.0, 2: 1.0}})
-    assert [best(tmp_path, 1, by)[0].name[-1] for by in ("ce/next", "ce/mask")] == ["1", "2"]
-    with pytest.raises(Refused, match=r"no number 'ce/nxt'; there are ce/mask, ce/next\. Did"):
-        best(tmp_path, 1, "ce/nxt")
+    validated(tmp_path, **{"ce/ar": {1: 1.0, 2: 2.0}, "ce/nar": {1: 2.0, 2: 1.0}})
+    assert [best(tmp_path, 1, by)[0].name[-1] for by in ("ce/ar", "ce/nar")] == ["1", "2"]
+    with pytest.raises(Refused, match=r"no number 'ce/aar'; there are ce/ar, ce/nar\. Did"):
+        best(tmp_path, 1, "ce/aar")
 
 
 def test_an_export_that_was_never_validated_is_not_guessed_at(tmp_path):

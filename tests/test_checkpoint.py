@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 
-from januslm.training.checkpoint import NotSaved, Saving, chance, newest, set_chance
+from januslm.training.checkpoint import NotSaved, Saving, newest, rng_state, set_rng_state
 
 tensors = {"weights": torch.arange(3000.0)}
 
@@ -149,8 +149,8 @@ def test_a_kill_at_any_moment_leaves_a_complete_checkpoint(tmp_path):
 
 def test_random_numbers_go_on_where_they_were(tmp_path):
     torch.rand(3)
-    state = chance()
+    state = rng_state()
     expected = torch.rand(5)
     torch.save(state, tmp_path / "x.pt")
-    set_chance(torch.load(tmp_path / "x.pt", weights_only=True))
+    set_rng_state(torch.load(tmp_path / "x.pt", weights_only=True))
     assert torch.equal(torch.rand(5), expected)

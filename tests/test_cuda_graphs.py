@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from januslm.decoding import greedy
-from januslm.inference.cuda_graphs import ROUND, Graphed
-from januslm.inference.incremental import Reader
+from januslm.inference.cuda_graphs import ROUND, GraphedDecoder
+from januslm.inference.incremental import IncrementalDecoder
 from januslm.registry import find, options
 from tests.test_decoding import SPECIAL, WAYS
 from tests.test_incremental import V, built, sentence
@@ -22,25 +22,25 @@ def test_every_way_writes_the_same_on_fixed_places(name, read, patience):
     decode = find("januslm.decoding", name).decode
     limit = {} if name in ("mask_predict", "semi") else {"max_length": 36}  # past the first room
     given = options(decode, WAYS[name] | limit, "decode")
-    reader = Graphed(model, objective, patience)
-    want = decode(Reader(model, objective), sources, SPECIAL, **given)
+    decoder = GraphedDecoder(model, objective, patience)
+    want = decode(IncrementalDecoder(model, objective), sources, SPECIAL, **given)
     for _ in range(2):
-        for a, b in zip(decode(reader, sources, SPECIAL, **given), want, strict=True):
+        for a, b in zip(decode(decoder, sources, SPECIAL, **given), want, strict=True):
             assert a.tokens.tolist() == b.tokens.tolist()
             assert [o.tokens.tolist() for o in a.others] == [o.tokens.tolist() for o in b.others]
             assert a.score == pytest.approx(b.score, abs=1e-6)
-    assert reader.recorded
-    assert len(reader.recorded) == len(reader.came) or patience
+    assert decoder.recorded
+    assert len(decoder.recorded) == len(decoder.came) or patience
 
 
 def test_sources_of_many_lengths_are_few_shapes():
     model, objective = built()
-    reader = Graphed(model, objective)
+    decoder = GraphedDecoder(model, objective)
     rng = np.random.default_rng(4)
     for n in range(1, 30):
-        greedy.decode(reader, [sentence(rng, n)], SPECIAL, min_length=5, max_length=5)
-    assert len(reader.recorded) == len(reader.came) == 2
-    assert {key[-2][-1] for key in reader.recorded} == {ROUND, 2 * ROUND}
+        greedy.decode(decoder, [sentence(rng, n)], SPECIAL, min_length=5, max_length=5)
+    assert len(decoder.recorded) == len(decoder.came) == 2
+    assert {key[-2][-1] for key in decoder.recorded} == {ROUND, 2 * ROUND}
 
 
 def test_two_states_of_one_shape_do_not_disturb_each_other():
@@ -48,7 +48,10 @@ def test_two_states_of_one_shape_do_not_disturb_each_other():
     rng = np.random.default_rng(6)
     sources = [[sentence(rng, 4)], [sentence(rng, 4)]]
     words = torch.from_numpy(rng.integers(5, V, (2, 30, 1, 1)))
-    plain, fixed = Reader(model, objective), Graphed(model, objective, patience=0)
+    plain, fixed = (
+        IncrementalDecoder(model, objective),
+        GraphedDecoder(model, objective, patience=0),
+    )
     want = []
     for source, row in zip(sources, words, strict=True):
         state = plain.start(source)
@@ -65,9 +68,9 @@ def test_two_states_of_one_shape_do_not_disturb_each_other():
 def test_a_doubled_cache_has_graphs_of_its_own():
     model, objective = built()
     source = [sentence(np.random.default_rng(7), 6)]
-    fixed = Graphed(model, objective)
+    fixed = GraphedDecoder(model, objective)
     for doubled in (True, False, True, False):
         given = dict(max_length=12, doubled_cache=doubled)
-        want = greedy.decode(Reader(model, objective), source, SPECIAL, **given)[0]
+        want = greedy.decode(IncrementalDecoder(model, objective), source, SPECIAL, **given)[0]
         got = greedy.decode(fixed, source, SPECIAL, **given)[0]
         assert got.score == pytest.approx(want.score, abs=1e-9)

@@ -12,8 +12,8 @@ import torch
 from januslm.config import Refused
 from januslm.data.tokenizer import Special
 from januslm.decoding import beam, greedy, mask_predict, sample, semi, speculative
-from januslm.decoding._templates import Board, candidates, write
-from januslm.inference.incremental import Reader
+from januslm.decoding._templates import Templates, candidates, write
+from januslm.inference.incremental import IncrementalDecoder
 from januslm.layout import NONE
 from januslm.objectives import janus
 from januslm.registry import find, names, options
@@ -57,7 +57,7 @@ class Table:
     def __init__(self, seed=0):
         self.seed = seed
 
-    def must_write(self, way):
+    def require(self, way):
         pass
 
     def logits(self, *key):
@@ -101,8 +101,8 @@ class Table:
         ]
         return torch.tensor(np.array(logits))
 
-    def canvas(self, length):
-        slots = janus.canvas(length, SPECIAL)
+    def template(self, length):
+        slots = janus.template(length, SPECIAL)
         return slots[np.argsort(slots.position)]
 
     def slot(self, source, tokens, at):
@@ -213,7 +213,7 @@ def test_lengths_around_the_longest_give_no_text_twice(rescore):
 
 
 def plain_mask_predict(table, source, iterations, lengths):
-    """The algorithm as it is described, one canvas at a time."""
+    """The algorithm as it is described, one template at a time."""
     best = (-np.inf, None)
     for length in lengths:
         tokens = [0, *[4] * (length - 2), 2]
@@ -278,27 +278,29 @@ def test_stopping_early_is_stopping_when_a_pass_changes_nothing():
     model, objective = built()
     rng = np.random.default_rng(5)
     sources = [sentence(rng, n) for n in rng.integers(2, 12, 10)]
-    reader = Reader(model, objective)
+    decoder = IncrementalDecoder(model, objective)
     options = {"iterations": 10, "length_beam": 1, "early_stop": True}
-    early = mask_predict.decode(reader, sources, SPECIAL, **options)
+    early = mask_predict.decode(decoder, sources, SPECIAL, **options)
     for source, output in zip(sources, early, strict=True):
         words = []
         for done in range(1, output.passes + 1):
-            board = _board_after(reader, source, done)
-            words.append(tuple(board.full[0, 0].tolist()))
-        settled = words[-1] == words[-2] if len(words) > 1 else False
-        assert settled or output.passes >= 10 - 10 // len(words[-1])
+            templates = _templates_after(decoder, source, done)
+            words.append(tuple(templates.full[0, 0].tolist()))
+        resolved = words[-1] == words[-2] if len(words) > 1 else False
+        assert resolved or output.passes >= 10 - 10 // len(words[-1])
         assert all(a != b for a, b in itertools.pairwise(words[:-1]))
 
 
-def _board_after(reader, source, passes):
-    state = reader.start([source])
-    board = Board.of(reader, state.length_scores[:, 3:].argmax(1, keepdim=True) + 3, SPECIAL)
+def _templates_after(decoder, source, passes):
+    state = decoder.start([source])
+    templates = Templates.of(
+        decoder, state.length_scores[:, 3:].argmax(1, keepdim=True) + 3, SPECIAL
+    )
     for done in range(1, passes + 1):
-        board = board.filled(reader, state, SPECIAL)
+        templates = templates.filled(decoder, state, SPECIAL)
         if done < passes:
-            board = board.hidden(mask_predict.schedule(10)(board, done), SPECIAL)
-    return board
+            templates = templates.hidden(mask_predict.schedule(10)(templates, done), SPECIAL)
+    return templates
 
 
 WAYS = {
@@ -314,11 +316,11 @@ def test_a_batch_of_many_is_many_batches_of_one(name, read):
     model, objective = built(read=read)
     rng = np.random.default_rng(4)
     sources = [sentence(rng, n) for n in rng.integers(1, 12, 12)]
-    reader, decode = Reader(model, objective), find("januslm.decoding", name).decode
+    decoder, decode = IncrementalDecoder(model, objective), find("januslm.decoding", name).decode
     limit = {} if name in ("mask_predict", "semi") else {"max_length": 9, "max_ratio": 1.0}
     given = options(decode, WAYS[name] | limit, "decode")
-    together = decode(reader, sources, SPECIAL, **given)
-    alone = [decode(reader, [s], SPECIAL, **given)[0] for s in sources]
+    together = decode(decoder, sources, SPECIAL, **given)
+    alone = [decode(decoder, [s], SPECIAL, **given)[0] for s in sources]
     assert len({len(o.tokens) for o in alone}) > 3, "sentences that all end together prove little"
     for a, b in zip(together, alone, strict=True):
         assert (a.tokens.tolist(), a.passes) == (b.tokens.tolist(), b.passes)
@@ -345,9 +347,9 @@ def test_speculative_writes_exactly_what_greedy_writes(place, given):
         model, objective = built(read=read, query_position=place)
         rng = np.random.default_rng(seed)
         sources = [sentence(rng, n) for n in rng.integers(1, 12, 12)]
-        reader = Reader(model, objective)
-        slow = greedy.decode(reader, sources, SPECIAL, max_length=25, **limits)
-        fast = speculative.decode(reader, sources, SPECIAL, max_length=25, **given)
+        decoder = IncrementalDecoder(model, objective)
+        slow = greedy.decode(decoder, sources, SPECIAL, max_length=25, **limits)
+        fast = speculative.decode(decoder, sources, SPECIAL, max_length=25, **given)
         assert [o.tokens.tolist() for o in slow] == [o.tokens.tolist() for o in fast]
         assert np.allclose([o.score for o in slow], [o.score for o in fast])
 
@@ -402,17 +404,17 @@ def test_sampling_follows_the_table():
 def test_what_a_checkpoint_never_learnt_is_refused(name, way):
     model, objective = built(name)
     with pytest.raises(Refused, match=f"objective '{name}' cannot write"):
-        find("januslm.decoding", way).decode(Reader(model, objective), SOURCES, SPECIAL)
+        find("januslm.decoding", way).decode(IncrementalDecoder(model, objective), SOURCES, SPECIAL)
 
 
 def test_cmlm_writes_its_own_end():
     model, objective = built("cmlm")
-    reader = Reader(model, objective)
-    canvas = reader.canvas(5)
-    assert (canvas.goal != NONE).sum() == 4
-    outputs = mask_predict.decode(reader, SOURCES, SPECIAL, length_beam=1)
+    decoder = IncrementalDecoder(model, objective)
+    template = decoder.template(5)
+    assert (template.goal != NONE).sum() == 4
+    outputs = mask_predict.decode(decoder, SOURCES, SPECIAL, length_beam=1)
     for source, output in zip(SOURCES, outputs, strict=True):
-        length = int(reader.start([source]).length_scores[0, 3:].argmax()) + 3
+        length = int(decoder.start([source]).length_scores[0, 3:].argmax()) + 3
         assert len(output.tokens) == length - 2
         assert (output.tokens > 4).all()
 
@@ -429,7 +431,7 @@ def test_every_file_in_the_folder_decodes():
 def test_a_source_the_model_has_no_positions_for_is_refused():
     model, objective = built()
     with pytest.raises(Refused, match="source 1 of the batch has 41 tokens; possible: 1 to 40"):
-        Reader(model, objective).start([np.arange(4), np.zeros(41, int)])
+        IncrementalDecoder(model, objective).start([np.arange(4), np.zeros(41, int)])
 
 
 def test_top_is_topk():
@@ -445,23 +447,23 @@ def test_top_is_topk():
 @pytest.mark.parametrize("name", WAYS)
 def test_every_way_works_in_half_precision_up_to_the_last_position(name):
     model, objective = built(dtype=torch.bfloat16)
-    reader = Reader(model, objective, packed=True)
-    for output in find("januslm.decoding", name).decode(reader, SOURCES, SPECIAL):
-        assert len(output.tokens) <= reader.most_words
+    decoder = IncrementalDecoder(model, objective, packed=True)
+    for output in find("januslm.decoding", name).decode(decoder, SOURCES, SPECIAL):
+        assert len(output.tokens) <= decoder.most_words
         assert (output.tokens > 4).all()
 
 
 def test_a_state_can_be_copied_and_its_twin_used_up():
     model, objective = built()
-    reader = Reader(model, objective)
-    state = reader.start(SOURCES)
+    decoder = IncrementalDecoder(model, objective)
+    state = decoder.start(SOURCES)
     twin = copy(state)
     write(
-        reader,
+        decoder,
         twin,
         SPECIAL,
         candidates(twin.length_scores, 1, "topk", 20),
         mask_predict.schedule(3),
     )
     assert len(state) == len(SOURCES)
-    assert reader.step(state).shape[-1] == V
+    assert decoder.step(state).shape[-1] == V

@@ -17,10 +17,10 @@ from januslm.data import tokenizer
 from januslm.data.token_pairs import Limits, prepare, sources
 from januslm.decoding import beam
 from januslm.inference import generator
-from januslm.inference.incremental import Reader
+from januslm.inference.incremental import IncrementalDecoder
 from januslm.interop import native
 from januslm.model.transformer import Seq2Seq, configure
-from januslm.objective import Loss, settle
+from januslm.objective import LossSettings, resolve_objective
 from tests.conftest import ROOT
 from tests.launching import wait_until
 from tests.test_translation import lay
@@ -68,11 +68,13 @@ def test_the_task_reads_the_teachers_words_beside_its_own_sources(root, tmp_path
     run = teach(root)
     counts = distill(asked(run, tmp_path / "out"))
     saved = native.read(run)
-    objective = settle({"name": "janus"}, {}, Loss(), "nmt", saved.tokenizer.special, "t")
+    objective = resolve_objective(
+        {"name": "janus"}, {}, LossSettings(), "nmt", saved.tokenizer.special, "t"
+    )
     arrays, _ = sources(list(GERMAN), saved.tokenizer, 40)
-    reader = Reader(saved.model, objective, packed=True)
+    decoder = IncrementalDecoder(saved.model, objective, packed=True)
     way = partial(beam.decode, **BEAM)
-    found = generator.write(reader, {"beam": way}, arrays, saved.tokenizer.special, 7)["beam"]
+    found = generator.write(decoder, {"beam": way}, arrays, saved.tokenizer.special, 7)["beam"]
     made = [generator.text(saved.tokenizer, output) for output in found.outputs]
     wanted = [(source, text) for source, text in zip(GERMAN, made, strict=True) if text]
     assert texts(tmp_path / "out") == wanted

@@ -10,7 +10,7 @@ import pytest
 
 from finetune import evaluate
 from finetune.evaluation import scoring
-from finetune.evaluation.predictions import Run
+from finetune.evaluation.predictions import Predictions
 from finetune.tasks import docsum
 from januslm.data.text_pairs import Pair
 from januslm.registry import find
@@ -121,7 +121,7 @@ def test_times_of_other_batches_or_threads_are_not_compared(runs, capsys):
 )  # fmt: skip
 def test_a_row_says_over_how_many_lengths_and_who_chooses(settings, label):
     facts = {"algorithm": "mask_predict", "settings": settings}
-    assert Run(Path("x.jsonl"), facts, [], [], [], []).label == label
+    assert Predictions(Path("x.jsonl"), facts, [], [], [], []).label == label
 
 
 def test_the_table_says_plainly_who_beats_lead_1(runs, capsys):
@@ -419,7 +419,7 @@ def test_help_teaches(capsys):
 def test_lines_with_one_source_become_one_with_all_references_and_the_last_prediction(name):
     task = find("finetune.tasks", name)
     sources = ["May [SEP] It opens in May .", "x [SEP] y", "May [SEP] It opens in May ."]
-    run = Run(
+    run = Predictions(
         Path("x.jsonl"), {"task": name}, ["1", "2", "3"], sources,
         ["first - hand", "other", "second - hand"], [["a"], ["b"], ["c"]],
     )  # fmt: skip

@@ -5,7 +5,7 @@ import argparse
 import pytest
 import torch
 
-from finetune.__main__ import load, settle
+from finetune.__main__ import load, resolve
 from januslm.config import Refused
 from januslm.data import tokenizer
 from januslm.interop import native
@@ -38,7 +38,7 @@ def planned(home, *changes: str, words: str = "one"):
     given += [f"tokenizer={home / words}.json", *sizes] if words else []
     run = load(file, [*given, *changes])
     options = argparse.Namespace(run=file, data="", ds="")
-    return settle(run, options)(World(0, 1, torch.device("cpu")))[0]
+    return resolve(run, options)(World(0, 1, torch.device("cpu")))[0]
 
 
 def begun(plan) -> None:
@@ -100,7 +100,7 @@ def test_a_start_from_a_model_of_another_task_is_said(home, capsys, tmp_path):
     options = argparse.Namespace(run=str(file), data="", ds="")
     for task, end in (("multi30k", "4.0 epochs, from a model of task 'multi30k'"),
                       ("iwslt14", "4.0 epochs")):  # fmt: skip
-        settle(load(file, [f"start={home / task}"]), options)(World(0, 1, torch.device("cpu")))
+        resolve(load(file, [f"start={home / task}"]), options)(World(0, 1, torch.device("cpu")))
         assert capsys.readouterr().out.endswith(f": {end}\n")
     with pytest.raises(Refused, match=r"tokenizer comes with start = .*multi30k', take it out"):
-        settle(load(file, [f"start={home / 'multi30k'}", f"tokenizer={words}"]), options)
+        resolve(load(file, [f"start={home / 'multi30k'}", f"tokenizer={words}"]), options)

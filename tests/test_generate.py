@@ -108,8 +108,8 @@ def test_verify_compares_with_what_greedy_writes_alone(root, said):  # noqa: F81
 
 
 def test_a_difference_is_told_by_id_and_ends_with_1(root, capsys, monkeypatch):  # noqa: F811
-    def other(reader, sources, special, **given):
-        outputs = generate.greedy.decode(reader, sources, special, max_length=5)
+    def other(decoder, sources, special, **given):
+        outputs = generate.greedy.decode(decoder, sources, special, max_length=5)
         return outputs
 
     monkeypatch.setattr("januslm.decoding.speculative.decode", other)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from finetune import evaluate, generate
-from finetune.__main__ import Tuning, load, settle
+from finetune.__main__ import FinetuneSettings, load, resolve
 from finetune.glge import leaderboard, prepare
 from januslm.config import Refused
 from januslm.data import tokenizer
@@ -55,7 +55,7 @@ def test_there_is_a_run_file_for_each_way_of_writing():
 def test_a_run_file_can_be_built_for_every_task_up_to_its_data(path, task, start):
     run = asked(path, task, start)
     options = argparse.Namespace(run=str(path), data="", ds="")
-    assert callable(settle(run, options))
+    assert callable(resolve(run, options))
     assert run.out == f"runs/glge/{path.stem.removeprefix('glge_')}/{task}"
     assert path.read_text().startswith("# GLGE")
     assert f"./launch.sh finetune finetune/runs/{path.name} task=$task" in path.read_text()
@@ -95,7 +95,7 @@ def test_a_run_file_and_a_change_go_over_what_is_published(start):
     ("steps", "epochs", "updates"), [(0, 2, 50), (7, 2, 7), (70, 2, 50), (7, 0, 7), (0, 0.01, 1)]
 )
 def test_a_run_ends_at_the_first_of_its_limits(steps, epochs, updates):
-    length = Tuning(steps=steps, epochs=epochs, batch=40).until(pairs=1000)
+    length = FinetuneSettings(steps=steps, epochs=epochs, batch=40).until(pairs=1000)
     assert (length.steps, length.batch) == (updates, 40)
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from januslm.inference.cuda_graphs import Graphed
-from januslm.inference.incremental import Reader
-from januslm.objective import Learner
+from januslm.inference.cuda_graphs import GraphedDecoder
+from januslm.inference.incremental import IncrementalDecoder
+from januslm.objective import ModelWithLoss
 from januslm.registry import find, options
-from tests.samples import SPECIAL, coefficients, examples, model, packed, sentence, settled
+from tests.samples import SPECIAL, coefficients, examples, model, packed, resolved, sentence
 from tests.test_decoding import WAYS
 
 pytestmark = [
@@ -19,10 +19,10 @@ pytestmark = [
 
 def losses_and_gradients(row, dtype):
     """Loss and gradients of one batch on the GPU; row None is the dense plan."""
-    objective = settled("janus")
+    objective = resolved("janus")
     torch.manual_seed(0)
     network = model(double=False, width=64, ffn=128)  # FlexAttention wants heads of 16 and more
-    learner = Learner(network, objective.loss).to("cuda", dtype)
+    learner = ModelWithLoss(network, objective.loss).to("cuda", dtype)
     made = examples(objective, np.random.default_rng(0), [9, 14, 21, 30, 12, 17, 8, 25] * 3)
     batch = packed(objective, made, row=row).to("cuda")
     loss, _ = learner(batch, coefficients(objective.loss.weights, batch))
@@ -47,16 +47,16 @@ def test_bf16_follows_fp32():
 def test_captured_graphs_write_what_plain_passes_write(name, read):
     torch.manual_seed(0)
     network = model(double=False, width=64, ffn=128).eval().cuda()
-    objective = settled("janus", read=read)
+    objective = resolved("janus", read=read)
     rng = np.random.default_rng(1)
     sources = [sentence(rng, size) for size in rng.integers(3, 30, 12)]
     decode = find("januslm.decoding", name).decode
     limit = {} if name in ("mask_predict", "semi") else {"max_length": 40}
     given = options(decode, WAYS[name] | limit, "decode")
-    want = decode(Reader(network, objective), sources, SPECIAL, **given)
-    reader = Graphed(network, objective, patience=0)
+    want = decode(IncrementalDecoder(network, objective), sources, SPECIAL, **given)
+    decoder = GraphedDecoder(network, objective, patience=0)
     for _ in range(2):
-        for a, b in zip(decode(reader, sources, SPECIAL, **given), want, strict=True):
+        for a, b in zip(decode(decoder, sources, SPECIAL, **given), want, strict=True):
             assert a.tokens.tolist() == b.tokens.tolist()
             assert a.score == pytest.approx(b.score, abs=1e-4)
-    assert all(made.graph is not None for made in reader.recorded.values())
+    assert all(made.graph is not None for made in decoder.recorded.values())

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from januslm.data.tokenizer import Special
-from januslm.inference.incremental import Reader
+from januslm.inference.incremental import IncrementalDecoder
 from januslm.inference.onednn_linear import Packed
 from januslm.model.packing import Example, Packer
-from januslm.model.transformer import Config, Seq2Seq
-from januslm.objective import Loss, settle
+from januslm.model.transformer import ModelConfig, Seq2Seq
+from januslm.objective import LossSettings, resolve_objective
 
 SPECIAL = Special()
 V = 23
@@ -21,7 +21,7 @@ LIVELY = 0.3
 def built(name="janus", read="next", query_position="input", dtype=torch.float64, **config):
     """A small random model in eval mode with its objective."""
     sizes = dict(vocabulary=V, width=16, ffn=24, heads=2, encoder_layers=2, decoder_layers=2)
-    model = Seq2Seq(Config(**sizes | dict(max_positions=40, max_length=30) | config))
+    model = Seq2Seq(ModelConfig(**sizes | dict(max_positions=40, max_length=30) | config))
     for p in model.parameters():  # lively: what is written depends on the source
         if p.ndim > 1:
             torch.nn.init.normal_(p, std=LIVELY)
@@ -31,7 +31,9 @@ def built(name="janus", read="next", query_position="input", dtype=torch.float64
     options = (
         {"ends": bool(ends)} if name == "cmlm" else dict(read=read, query_position=query_position)
     )
-    objective = settle({"name": name, **options}, {}, Loss(), "nmt", SPECIAL, "test")
+    objective = resolve_objective(
+        {"name": name, **options}, {}, LossSettings(), "nmt", SPECIAL, "test"
+    )
     return model.to(dtype).eval(), objective
 
 
@@ -49,8 +51,8 @@ def taught(model, objective, sources, targets, hidden=None):
     batch = Packer(objective.loss.weights)(examples)
     logits = model(batch)[0] @ model.vocabulary_weight().T
     out = {}
-    for sheet in batch.sheets:
-        for name, rows in zip(sheet.streams, sheet.rows, strict=True):
+    for loss_group in batch.loss_groups:
+        for name, rows in zip(loss_group.distributions, loss_group.rows, strict=True):
             out.setdefault(name, []).append((rows, logits[rows]))
     order = {name: torch.cat([r for r, _ in parts]).argsort() for name, parts in out.items()}
     return {
@@ -72,13 +74,13 @@ def test_step_by_step_logits_are_those_of_the_training_pass(
     rng = np.random.default_rng(1)
     sources = [sentence(rng, n) for n in (3, 6, 4)]
     targets = [sentence(rng, 5) for _ in range(3)]
-    want = taught(model, objective, sources, targets)[read].view(3, -1, V)
+    want = taught(model, objective, sources, targets)["ar"].view(3, -1, V)
     want = want[:, 1:] if place == "target" else want  # there the first goal is BOS itself
-    reader = Reader(model, objective)
-    state = reader.start(sources)
-    logits = [reader.step(state)]
+    decoder = IncrementalDecoder(model, objective)
+    state = decoder.start(sources)
+    logits = [decoder.step(state)]
     for t in range(1, 6):
-        logits.append(reader.step(state, torch.tensor([[y[t]] for y in targets])))
+        logits.append(decoder.step(state, torch.tensor([[y[t]] for y in targets])))
     assert torch.allclose(torch.cat(logits, 1), want, atol=1e-10, rtol=0)
 
 
@@ -87,12 +89,12 @@ def test_step_by_step_logits_in_single_precision(packed):
     model, objective = built(dtype=torch.float32, extra_vectors=3)
     rng = np.random.default_rng(2)
     sources, targets = [sentence(rng, 4) for _ in range(2)], [sentence(rng, 7) for _ in range(2)]
-    want = taught(model, objective, sources, targets)["next"].view(2, -1, V)
-    reader = Reader(model, objective, packed=packed)
-    state = reader.start(sources)
-    logits = [reader.step(state)]
+    want = taught(model, objective, sources, targets)["ar"].view(2, -1, V)
+    decoder = IncrementalDecoder(model, objective, packed=packed)
+    state = decoder.start(sources)
+    logits = [decoder.step(state)]
     for t in range(1, 8):
-        logits.append(reader.step(state, torch.tensor([[y[t]] for y in targets])))
+        logits.append(decoder.step(state, torch.tensor([[y[t]] for y in targets])))
     assert torch.allclose(torch.cat(logits, 1), want, atol=1e-5, rtol=1e-5)
 
 
@@ -106,19 +108,19 @@ def test_filled_logits_are_those_of_the_training_pass(name, norm, positions):
     hidden = [rng.random(len(t)) < 0.5 for t in targets]
     for h in hidden:
         h[[0, -1]], h[1] = False, True
-    want = taught(model, objective, sources, targets, hidden)["mask"]
-    reader = Reader(model, objective)
-    first = int(reader.canvas(5).position[0])  # CMLM has no BOS of its own
+    want = taught(model, objective, sources, targets, hidden)["nar"]
+    decoder = IncrementalDecoder(model, objective)
+    first = int(decoder.template(5).position[0])  # CMLM has no BOS of its own
     tokens = np.full((3, 2, 11 - first), SPECIAL.pad)
     asked = np.zeros(tokens.shape, bool)
     for b, (target, holes) in enumerate(zip(targets, hidden, strict=True)):
         end = len(target) - first
         tokens[b, :, :end] = np.where(holes, SPECIAL.mask, target)[first:]
         asked[b, 0, :end] = holes[first:]
-        tokens[b, 1, 1:3] = rng.integers(5, V, 2)  # a second canvas must not disturb the first
+        tokens[b, 1, 1:3] = rng.integers(5, V, 2)  # a second template must not disturb the first
     sizes = torch.tensor([[len(t) - first, 3] for t in targets])
-    got = reader.fill(
-        reader.start(sources), torch.from_numpy(tokens), sizes, first, torch.from_numpy(asked)
+    got = decoder.fill(
+        decoder.start(sources), torch.from_numpy(tokens), sizes, first, torch.from_numpy(asked)
     )
     assert torch.allclose(got, want, atol=1e-10, rtol=0)
 
@@ -130,23 +132,23 @@ def test_a_block_gives_what_single_steps_give_and_can_be_taken_back(read, place)
     rng = np.random.default_rng(4)
     sources = [sentence(rng, n) for n in (3, 6, 4)]
     words = torch.from_numpy(rng.integers(5, V, (3, 8)))
-    reader = Reader(model, objective)
-    state = reader.start(sources)
-    want = [reader.step(state), *(reader.step(state, words[:, [t]]) for t in range(8))]
+    decoder = IncrementalDecoder(model, objective)
+    state = decoder.start(sources)
+    want = [decoder.step(state), *(decoder.step(state, words[:, [t]]) for t in range(8))]
     want = torch.cat(want, 1)
-    head = torch.tensor(reader.prefix).expand(3, -1)
-    state = reader.start(sources)
+    head = torch.tensor(decoder.prefix).expand(3, -1)
+    state = decoder.start(sources)
     wrong = torch.cat([head, words[:, :2], torch.full((3, 3), 7)], 1)
-    got = reader.block(state, wrong[:, None])[:, 0, head.shape[1] - 1 :]
+    got = decoder.block(state, wrong[:, None])[:, 0, head.shape[1] - 1 :]
     assert torch.allclose(got[:, :3], want[:, :3], atol=1e-10)
     state.take_back(torch.tensor([3, 4, 5]))  # each sentence keeps another number of words
     rest = torch.stack([row[n : n + 4] for row, n in zip(words, (2, 1, 0), strict=True)])
-    got = reader.block(state, rest[:, None])[:, 0]
+    got = decoder.block(state, rest[:, None])[:, 0]
     for row, n in enumerate((2, 1, 0)):
         assert torch.allclose(got[row], want[row, n + 1 : n + 5], atol=1e-10)
     state.take_back(torch.tensor([4, 3, 2]))  # now all stand at two words
     state.keep(torch.tensor([2, 0]))
-    got = reader.step(state, words[[2, 0]][:, [2]])
+    got = decoder.step(state, words[[2, 0]][:, [2]])
     assert torch.allclose(got[:, 0], want[[2, 0], 3], atol=1e-10)
 
 
@@ -155,17 +157,17 @@ def test_of_a_block_of_several_hypotheses_one_each_is_kept(read):
     model, objective = built(read=read)
     rng = np.random.default_rng(6)
     sources = [sentence(rng, n) for n in (3, 6, 4)]
-    reader = Reader(model, objective)
-    state, texts = reader.start(sources), [list(reader.prefix) for _ in sources]
-    reader.block(state, torch.tensor(texts)[:, None])
+    decoder = IncrementalDecoder(model, objective)
+    state, texts = decoder.start(sources), [list(decoder.prefix) for _ in sources]
+    decoder.block(state, torch.tensor(texts)[:, None])
     for width, run in ((3, 4), (2, 1), (1, 3), (4, 2)):
         words = torch.from_numpy(rng.integers(5, V, (3, width, run)))
         best, wrong = (torch.from_numpy(rng.integers(0, n, 3)) for n in (width, run + 1))
-        logits = reader.block(state, words)
+        logits = decoder.block(state, words)
         for b, w in np.ndindex(3, width):
-            alone = reader.start([sources[b]])
+            alone = decoder.start([sources[b]])
             head = torch.tensor([[texts[b] + words[b, w].tolist()]])
-            want = reader.block(alone, head)[0, 0, -run:]
+            want = decoder.block(alone, head)[0, 0, -run:]
             assert torch.allclose(logits[b, w], want, atol=1e-10)
         if width > 1:
             state.choose(best, width, run)
@@ -178,9 +180,9 @@ def test_hypotheses_that_change_places_take_their_past_with_them():
     model, objective = built()
     rng = np.random.default_rng(5)
     sources = [sentence(rng, n) for n in (3, 6)]
-    reader = Reader(model, objective)
-    state, texts = reader.start(sources), [[[]], [[]]]
-    reader.step(state)
+    decoder = IncrementalDecoder(model, objective)
+    state, texts = decoder.start(sources), [[[]], [[]]]
+    decoder.step(state)
     for step in range(40 - 3):  # past the first room of the cache
         width = 1 + step % 4
         words = rng.integers(5, V, (2, width))
@@ -189,11 +191,11 @@ def test_hypotheses_that_change_places_take_their_past_with_them():
             [texts[b][p] + [w] for w, p in zip(words[b].tolist(), parents[b], strict=True)]
             for b in range(2)
         ]
-        logits = reader.step(state, torch.from_numpy(words), torch.from_numpy(parents))
+        logits = decoder.step(state, torch.from_numpy(words), torch.from_numpy(parents))
     for b, w in np.ndindex(*logits.shape[:2]):
-        alone = reader.start([sources[b]])
-        head = torch.tensor([[*reader.prefix, *texts[b][w]]])
-        assert torch.allclose(logits[b, w], reader.block(alone, head[None])[0, 0, -1], atol=1e-10)
+        alone = decoder.start([sources[b]])
+        head = torch.tensor([[*decoder.prefix, *texts[b][w]]])
+        assert torch.allclose(logits[b, w], decoder.block(alone, head[None])[0, 0, -1], atol=1e-10)
 
 
 def test_prepacked_weights_give_the_same_to_rounding():

@@ -13,7 +13,7 @@ from januslm.interop import bart, native
 from januslm.interop.__main__ import convert
 from januslm.model.packing import Packer
 from januslm.model.transformer import Seq2Seq, configure
-from januslm.objective import Loss, settle
+from januslm.objective import LossSettings, resolve_objective
 
 transformers = pytest.importorskip("transformers", reason="transformers is a dev dependency")
 
@@ -60,7 +60,9 @@ def test_bart_gives_the_logits_of_transformers(tmp_path, words):
         == ours.encode(["the lazy fox"])[0].tolist()
     )
     table = {"name": saved.objective, **saved.options}
-    objective = settle(table, {"name": "none"}, Loss(), "nmt", ours.special, "test")
+    objective = resolve_objective(
+        table, {"name": "none"}, LossSettings(), "nmt", ours.special, "test"
+    )
     rng, order = np.random.default_rng(0), bart.from_bart(ours.size).numpy()
     source, target = (np.r_[0, rng.integers(4, ours.size, n), 2] for n in (9, 7))
     batch = Packer(objective.loss.weights)([objective.example(source, target, sample_rng(0, 0))])

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.nn.functional import gelu, layer_norm, relu
 
-from januslm.objective import Learner
-from tests.samples import SPECIAL, coefficients, examples, model, packed, settled
+from januslm.objective import ModelWithLoss
+from tests.samples import SPECIAL, coefficients, examples, model, packed, resolved
 
 CLOSE = 1e-10
 SIZES = [3, 8, 5, 11]
@@ -20,8 +20,8 @@ def attend(weights, x, keys, seen):
     """x: [B, A, D]; keys: [B, K, D]; seen: bool [B, A, K]."""
     width, heads = x.shape[-1], weights.heads
     d = width // heads
-    q = x @ weights.query.weight.T + weights.query.bias
-    both = keys @ weights.key_value.weight.T + weights.key_value.bias
+    q = x @ weights.q_proj.weight.T + weights.q_proj.bias
+    both = keys @ weights.kv_proj.weight.T + weights.kv_proj.bias
     k, v = both[..., :width], both[..., width:]
     out = torch.zeros_like(x)
     for h in range(heads):
@@ -31,7 +31,7 @@ def attend(weights, x, keys, seen):
         scores = scores - scores.max(-1, keepdim=True).values
         share = scores.exp() / scores.exp().sum(-1, keepdim=True)
         out[..., part] = share @ v[..., part]
-    return out @ weights.out.weight.T + weights.out.bias
+    return out @ weights.out_proj.weight.T + weights.out_proj.bias
 
 
 def normed(norm, x):
@@ -45,15 +45,17 @@ def transformer(net, stack, token, position, seen, memory=None, source=None):
         x = x * net.config.width**0.5
     x = x + stack.positions.table.weight[position]
     if net.config.embedding_norm:
-        x = normed(stack.entry, x)
+        x = normed(stack.embedding_layer_norm, x)
     act = gelu if net.config.activation == "gelu" else relu
     for layer in stack.layers:
-        x = normed(layer.reading_norm, x + attend(layer.reading, x, x, seen))
+        x = normed(layer.self_attn_layer_norm, x + attend(layer.self_attn, x, x, seen))
         if memory is not None:
             across = source[:, None, :].expand(-1, x.shape[1], -1)
-            x = normed(layer.cross_norm, x + attend(layer.cross, x, memory, across))
-        inner = act(x @ layer.inner.weight.T + layer.inner.bias)
-        x = normed(layer.outer_norm, x + inner @ layer.outer.weight.T + layer.outer.bias)
+            x = normed(
+                layer.encoder_attn_layer_norm, x + attend(layer.encoder_attn, x, memory, across)
+            )
+        inner = act(x @ layer.fc1.weight.T + layer.fc1.bias)
+        x = normed(layer.final_layer_norm, x + inner @ layer.fc2.weight.T + layer.fc2.bias)
     return x
 
 
@@ -149,9 +151,9 @@ def joint(net, batch) -> dict[str, dict[int, list[torch.Tensor]]]:
     hidden, _ = net(batch)
     log_p = (hidden @ net.embedding.weight.T).log_softmax(-1)
     found = {}
-    for sheet in batch.sheets:
-        for stream, rows in zip(sheet.streams, sheet.rows, strict=True):
-            for row, word in zip(rows.tolist(), sheet.target.tolist(), strict=True):
+    for loss_group in batch.loss_groups:
+        for stream, rows in zip(loss_group.distributions, loss_group.rows, strict=True):
+            for row, word in zip(rows.tolist(), loss_group.target.tolist(), strict=True):
                 found.setdefault(stream, {}).setdefault(word, []).append(log_p[row])
     return found
 
@@ -159,7 +161,7 @@ def joint(net, batch) -> dict[str, dict[int, list[torch.Tensor]]]:
 def setting(place: str, style: dict, preset: str = "nmt"):
     """A model, its objective and examples; in one sentence no word comes twice."""
     net = model(vocabulary=64, **style)
-    objective = settled("janus", preset, query_position=place)
+    objective = resolved("janus", preset, query_position=place)
     made = examples(objective, np.random.default_rng(3), SIZES)
     return net, objective, made
 
@@ -175,7 +177,7 @@ STYLES = [
 def test_the_joint_pass_equals_three_separate_passes(place, style):
     net, objective, made = setting(place, style)
     one = Separate(net, made)
-    separate = {"next": one.ar(place), "mask": one.nar(), "query": one.aux()}
+    separate = {"ar": one.ar(place), "nar": one.nar(), "aux": one.aux()}
     together = joint(net, packed(objective, made))
     for number, e in enumerate(made):
         alone = joint(net, packed(objective, [e]))
@@ -201,7 +203,7 @@ def length_term(net, one: Separate) -> torch.Tensor:
     total = 0.0
     for b, e in enumerate(one.made):
         mean = one.memory[b, : len(e.source)].mean(0)
-        total = total - (net.length.weight @ mean).log_softmax(0)[len(e.target)]
+        total = total - (net.length_head.weight @ mean).log_softmax(0)[len(e.target)]
     return total
 
 
@@ -234,7 +236,7 @@ def test_the_published_loss_and_its_gradient_come_out_of_the_joint_pass(preset, 
     scale = coefficients(weights, batch)
     if objective.loss.normalize == "tokens":
         scale = {name: w / batch.tokens for name, w in weights.items()}
-    found, _ = Learner(net, objective.loss)(batch, scale)
+    found, _ = ModelWithLoss(net, objective.loss)(batch, scale)
     wanted = by_formula(net, made, place, preset)
     assert abs(found - wanted) < CLOSE
     slopes = torch.autograd.grad(found, list(net.parameters()), allow_unused=True)

@@ -10,16 +10,16 @@ import pytest
 from januslm import registry
 from januslm.layout import NONE, Codes, Rule, Slots, stack, visible
 from januslm.objectives.__main__ import HIDDEN, TARGET, drawing, listing, main
-from tests.samples import OBJECTIVES, SPECIAL, every_layout, hide, sentence, spoken
+from tests.samples import OBJECTIVES, SPECIAL, case_name, every_layout, hide, sentence
 
 DRAWINGS = Path(__file__).parent / "drawings"
-CASES = pytest.mark.parametrize("case", every_layout(), ids=spoken)
+CASES = pytest.mark.parametrize("case", every_layout(), ids=case_name)
 
 
 @CASES
 def test_the_grid_equals_its_drawing(case):
     name, given = case
-    path = DRAWINGS / f"{spoken(case)}.txt"
+    path = DRAWINGS / f"{case_name(case)}.txt"
     command = " ".join(
         ["python -m januslm.objectives", name, *(f"{k}={v}" for k, v in given.items())]
     )
@@ -28,7 +28,7 @@ def test_the_grid_equals_its_drawing(case):
 
 
 def test_every_drawing_belongs_to_a_layout():
-    assert {p.stem for p in DRAWINGS.glob("*.txt")} == {spoken(case) for case in every_layout()}
+    assert {p.stem for p in DRAWINGS.glob("*.txt")} == {case_name(case) for case in every_layout()}
 
 
 @CASES
@@ -71,7 +71,7 @@ def test_janus_queries_and_next_slots_are_never_keys():
 
 
 def test_streams_in_a_chain_share_a_block():
-    rule = Rule(("a", "b", "c", "d"), lambda q, k: (k.stream == q.stream + 1) & (q.stream != 2))
+    rule = Rule(("a", "b", "c", "d"), lambda q, k: (k.stream == q.stream + 1) & (q.stream != 2), {})
     assert list(rule.block) == [0, 0, 0, 1]
 
 

@@ -8,13 +8,13 @@ import torch
 
 from januslm.layout import Layout, Rule, leaks
 from januslm.model.packing import Example, Packer
-from tests.samples import SPECIAL, every_layout, model, sentence, settled, spoken
+from tests.samples import SPECIAL, case_name, every_layout, model, resolved, sentence
 
 CASES = every_layout()
 SIZES = (3, 4, 6, 9)
 
 
-def told(layout_of, target: np.ndarray) -> np.ndarray:
+def dependence(layout_of, target: np.ndarray) -> np.ndarray:
     """bool [S, T]: which slots' tokens depend on which target word, found by changing the word."""
     before = layout_of(target).slots
     columns = []
@@ -45,12 +45,12 @@ def instances(objective, seed: int = 0):
             yield sentence(rng, size), lambda y, hidden=hidden: objective.layout(y, hidden)
 
 
-@pytest.mark.parametrize("case", CASES, ids=spoken)
+@pytest.mark.parametrize("case", CASES, ids=case_name)
 def test_no_slot_reaches_the_word_it_must_predict(case):
-    objective = settled(case[0], **case[1])
+    objective = resolved(case[0], **case[1])
     for target, layout_of in instances(objective):
         layout = layout_of(target)
-        assert not leaks(layout, told(layout_of, target)).any(), layout.draw()
+        assert not leaks(layout, dependence(layout_of, target)).any(), layout.draw()
 
 
 def learns(layout_of, target: np.ndarray, net) -> np.ndarray:
@@ -76,8 +76,8 @@ def learns(layout_of, target: np.ndarray, net) -> np.ndarray:
     embedded = kept[-1]  # the decoder embeds last
     found = np.zeros(len(target), bool)
     word = {int(token): at for at, token in enumerate(target)}
-    for sheet in batch.sheets:
-        for row, token in zip(sheet.rows.T, sheet.target, strict=True):
+    for loss_group in batch.loss_groups:
+        for row, token in zip(loss_group.rows.T, loss_group.target, strict=True):
             at = word[int(token)]
             logits = hidden[row] @ net.vocabulary_weight().T
             mixed = (logits * torch.randn_like(logits)).sum()
@@ -86,9 +86,9 @@ def learns(layout_of, target: np.ndarray, net) -> np.ndarray:
     return found
 
 
-@pytest.mark.parametrize("case", CASES, ids=spoken)
+@pytest.mark.parametrize("case", CASES, ids=case_name)
 def test_no_prediction_has_a_gradient_into_its_word(case):
-    objective, net = settled(case[0], **case[1]), model()
+    objective, net = resolved(case[0], **case[1]), model()
     for target, layout_of in instances(objective, seed=1):
         if len(target) < 9:
             assert not learns(layout_of, target, net).any(), layout_of(target).draw()
@@ -96,13 +96,13 @@ def test_no_prediction_has_a_gradient_into_its_word(case):
 
 def janus_broken(q, k):
     """Queries see the word of their own hole."""
-    rule = settled("janus").plugin
-    return rule.sees(q, k) | ((q.stream == rule.QUERY) & (k.stream == rule.TOLD))
+    rule = resolved("janus").plugin
+    return rule.sees(q, k) | ((q.stream == rule.QUERY) & (k.stream == rule.REVEALED))
 
 
 def janus_through_two(q, k):
     """Masks see past words, which see the words before them."""
-    rule = settled("janus").plugin
+    rule = resolved("janus").plugin
     return rule.sees(q, k) | ((q.stream == rule.MASK) & (k.stream == rule.PAST))
 
 
@@ -113,20 +113,20 @@ def ar_broken(q, k):
 
 @pytest.mark.parametrize("broken", [janus_broken, janus_through_two, ar_broken])
 def test_a_broken_rule_is_caught_both_ways(broken):
-    objective, net = settled(broken.__name__.partition("_")[0]), model()
+    objective, net = resolved(broken.__name__.partition("_")[0]), model()
     target = sentence(np.random.default_rng(0), 6)
     hidden = np.array([False, True, False, True, True, False])
 
     def layout_of(y):
         layout = objective.layout(y, hidden)
-        return Layout(layout.slots, Rule(layout.rule.streams, broken))
+        return Layout(layout.slots, Rule(layout.rule.streams, broken, layout.rule.predicts))
 
-    assert leaks(layout_of(target), told(layout_of, target)).any()
+    assert leaks(layout_of(target), dependence(layout_of, target)).any()
     assert learns(layout_of, target, net).any()
 
 
 def test_a_layout_that_forgets_to_hide_is_caught_both_ways():
-    objective, net = settled("cmlm"), model()
+    objective, net = resolved("cmlm"), model()
     target = sentence(np.random.default_rng(0), 6)
     hidden = np.array([False, True, False, True, True, False])
 
@@ -136,5 +136,5 @@ def test_a_layout_that_forgets_to_hide_is_caught_both_ways():
         return replace(layout, slots=replace(layout.slots, token=token))
 
     aims = layout_of(target).slots.goal >= 0
-    assert (leaks(layout_of(target), told(layout_of, target)) == aims).all()
+    assert (leaks(layout_of(target), dependence(layout_of, target)) == aims).all()
     assert learns(layout_of, target, net)[hidden].all()

@@ -11,16 +11,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from januslm.model.positions import rotate, waves
 from januslm.model.transformer import PRESETS, Seq2Seq, configure, flops, parameters
-from januslm.objective import Learner
+from januslm.objective import ModelWithLoss
 from tests.samples import (
+    case_name,
     coefficients,
     every_layout,
     examples,
     gradients,
     model,
     packed,
-    settled,
-    spoken,
+    resolved,
 )
 
 STYLES = [
@@ -45,15 +45,15 @@ def turned(x: torch.Tensor) -> torch.Tensor:
 
 def attend(net, weights, x, keys, seen, turn: bool):
     heads = weights.heads
-    q = linear(x, weights.query.weight, weights.query.bias).unflatten(-1, (heads, -1))
-    k, v = linear(keys, weights.key_value.weight, weights.key_value.bias).chunk(2, -1)
+    q = linear(x, weights.q_proj.weight, weights.q_proj.bias).unflatten(-1, (heads, -1))
+    k, v = linear(keys, weights.kv_proj.weight, weights.kv_proj.bias).chunk(2, -1)
     k, v = k.unflatten(-1, (heads, -1)), v.unflatten(-1, (heads, -1))
     if turn:
         q, k = turned(q), turned(k)
     scores = torch.einsum("ahd,bhd->hab", q, k) / math.sqrt(q.shape[-1])
     share = scores.masked_fill(~seen, -math.inf).softmax(-1)
     out = torch.einsum("hab,bhd->ahd", share, v).flatten(1)
-    return linear(out, weights.out.weight, weights.out.bias)
+    return linear(out, weights.out_proj.weight, weights.out_proj.bias)
 
 
 def plain(net: Seq2Seq, stack, token, seen, memory=None) -> torch.Tensor:
@@ -74,7 +74,7 @@ def plain(net: Seq2Seq, stack, token, seen, memory=None) -> torch.Tensor:
     def normed(norm, x):
         return layer_norm(x, (config.width,), norm.weight, norm.bias, 1e-5)
 
-    x = normed(stack.entry, x) if config.embedding_norm else x
+    x = normed(stack.embedding_layer_norm, x) if config.embedding_norm else x
     turn, act = config.positions == "rotary", gelu if config.activation == "gelu" else relu
 
     def sublayer(norm, x, change):
@@ -83,20 +83,22 @@ def plain(net: Seq2Seq, stack, token, seen, memory=None) -> torch.Tensor:
     every = torch.ones(len(x), 0 if memory is None else len(memory), dtype=torch.bool)
     for layer in stack.layers:
         x = sublayer(
-            layer.reading_norm, x, lambda h, at=layer.reading: attend(net, at, h, h, seen, turn)
+            layer.self_attn_layer_norm,
+            x,
+            lambda h, at=layer.self_attn: attend(net, at, h, h, seen, turn),
         )
         if memory is not None:
             x = sublayer(
-                layer.cross_norm, x,
-                lambda h, at=layer.cross: attend(net, at, h, memory, every, False),
+                layer.encoder_attn_layer_norm, x,
+                lambda h, at=layer.encoder_attn: attend(net, at, h, memory, every, False),
             )  # fmt: skip
         x = sublayer(
-            layer.outer_norm, x,
+            layer.final_layer_norm, x,
             lambda h, at=layer: linear(
-                act(linear(h, at.inner.weight, at.inner.bias)), at.outer.weight, at.outer.bias
+                act(linear(h, at.fc1.weight, at.fc1.bias)), at.fc2.weight, at.fc2.bias
             ),
         )  # fmt: skip
-    return normed(stack.exit, x) if config.norm == "pre" else x
+    return normed(stack.final_layer_norm, x) if config.norm == "pre" else x
 
 
 def close(net: Seq2Seq) -> float:
@@ -106,7 +108,7 @@ def close(net: Seq2Seq) -> float:
 
 @STYLED
 def test_a_layout_of_one_stream_is_a_plain_transformer(style):
-    net, objective = model(**style), settled("ar", read="past")
+    net, objective = model(**style), resolved("ar", read="past")
     made = examples(objective, np.random.default_rng(0), [7, 4, 9])
     batch = packed(objective, made)
     found = net(batch)[0].split([len(e.target) - 1 for e in made])
@@ -120,18 +122,18 @@ def test_a_layout_of_one_stream_is_a_plain_transformer(style):
 
 @STYLED
 def test_length_logits_are_of_the_mean_of_the_source(style):
-    net, objective = model(**style), settled("ar")
+    net, objective = model(**style), resolved("ar")
     made = examples(objective, np.random.default_rng(1), [5, 5])
     found = net(packed(objective, made))[1]
     for e, row in zip(made, found, strict=True):
         source = torch.from_numpy(e.source)
         memory = plain(net, net.encoder, source, torch.ones(len(source), len(source)).bool())
-        assert torch.allclose(row, net.length.weight @ memory.mean(0), atol=close(net), rtol=0)
+        assert torch.allclose(row, net.length_head.weight @ memory.mean(0), atol=close(net), rtol=0)
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
 def test_activation_checkpointing_gives_the_same_gradients(norm):
-    objective = settled("janus")
+    objective = resolved("janus")
     batch = packed(objective, examples(objective, np.random.default_rng(2), [6, 9]))
     scale = coefficients(objective.loss.weights, batch)
     net = model(norm=norm, dropout=0.2).train()
@@ -140,26 +142,26 @@ def test_activation_checkpointing_gives_the_same_gradients(norm):
         config = replace(net.config, activation_checkpointing=on)
         net.config = net.encoder.config = net.decoder.config = config
         torch.manual_seed(7)  # the same dropout, also in what is computed again
-        trained = Learner(net, objective.loss)
+        trained = ModelWithLoss(net, objective.loss)
         slopes.append(gradients(trained, trained(batch, scale)[0]))
     for name, slope in slopes[0].items():
         assert torch.allclose(slope, slopes[1][name], atol=1e-12, rtol=0), name
 
 
 def test_dropout_acts_in_training_alone():
-    objective = settled("janus")
+    objective = resolved("janus")
     batch = packed(objective, examples(objective, np.random.default_rng(2), [6]))
     net = model(dropout=0.5, attention_dropout=0.5)
     assert torch.equal(net.eval()(batch)[0], net(batch)[0])
     assert not torch.allclose(net.train()(batch)[0], net(batch)[0])
 
 
-@pytest.mark.parametrize("case", every_layout(), ids=spoken)
+@pytest.mark.parametrize("case", every_layout(), ids=case_name)
 def test_flops_are_those_of_the_products_that_are_run(case):
-    objective = settled(case[0], **case[1])
+    objective = resolved(case[0], **case[1])
     net = model(double=False, width=32, ffn=128, encoder_layers=1, decoder_layers=3)
     batch = packed(objective, examples(objective, np.random.default_rng(3), [20] * 4))
-    trained = Learner(net, objective.loss)
+    trained = ModelWithLoss(net, objective.loss)
     with FlopCounterMode(display=False) as counter:
         trained(batch, coefficients(objective.loss.weights, batch))[0].backward()
     counts = counter.get_flop_counts()["Global"]
@@ -203,7 +205,7 @@ def test_waves_are_sines_then_cosines_from_one_radian_to_a_ten_thousandth():
 def test_the_output_is_the_embedding_only_if_tied():
     tied, untied = model(), model(tied=False)
     assert tied.vocabulary_weight() is tied.embedding.weight
-    assert parameters(untied) - parameters(tied) == untied.output.weight.numel()
+    assert parameters(untied) - parameters(tied) == untied.lm_head.weight.numel()
     extra = model(extra_vectors=5)
     assert extra.vocabulary_weight().shape[0] == extra.config.vocabulary
     assert extra.embedding.num_embeddings == extra.config.vocabulary + 5
@@ -218,4 +220,6 @@ def test_presets_have_the_sizes_of_bart(preset, vocabulary, millions):
     assert PRESETS[preset]["embedding_norm"]
     with torch.device("meta"):
         net = Seq2Seq(configure({"preset": preset}, vocabulary, "x"))
-    assert (parameters(net) - net.length.weight.numel()) / 1e6 == pytest.approx(millions, abs=1)
+    assert (parameters(net) - net.length_head.weight.numel()) / 1e6 == pytest.approx(
+        millions, abs=1
+    )

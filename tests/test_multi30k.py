@@ -14,7 +14,7 @@ from finetune.__main__ import load
 from januslm.config import Refused
 from januslm.data.tokenizer import Special
 from januslm.metrics import bleu
-from januslm.objective import settle
+from januslm.objective import resolve_objective
 
 RECORDS = sorted(FOLDER.glob("multi30k_*.json"))
 
@@ -23,7 +23,7 @@ RECORDS = sorted(FOLDER.glob("multi30k_*.json"))
 def test_every_row_is_a_run_with_terms_that_exist(row):
     file, changes = multi30k.ROWS[row]
     run = load(ROOT / "finetune" / "runs" / f"{file}.toml", changes)
-    objective = settle(run.objective, run.noise, run.loss, "nmt", Special(), row)
+    objective = resolve_objective(run.objective, run.noise, run.loss, "nmt", Special(), row)
     assert objective.loss.weights
 
 

@@ -10,33 +10,33 @@ from januslm.config import Refused
 from januslm.layout import NONE
 from januslm.model import attention
 from januslm.model.packing import Example, Packer
-from januslm.objective import Learner, batch_of
+from januslm.objective import ModelWithLoss, batch_of
 from tests.samples import (
+    case_name,
     coefficients,
     every_layout,
     examples,
     gradients,
     model,
     packed,
+    resolved,
     sentence,
-    settled,
-    spoken,
 )  # fmt: skip
 
-CASES = pytest.mark.parametrize("case", every_layout(), ids=spoken)
+CASES = pytest.mark.parametrize("case", every_layout(), ids=case_name)
 SIZES = [3, 9, 5, 14, 4, 9]
 
 
 def step(net, objective, batch, scale: dict[str, float]):
     """Sums of terms and gradients of one batch under given coefficients."""
-    trained = Learner(net, objective.loss)
+    trained = ModelWithLoss(net, objective.loss)
     loss, sums = trained(batch, scale)
     return loss.item(), {k: v.item() for k, v in sums.items()}, gradients(trained, loss)
 
 
 @CASES
 def test_a_batch_of_many_is_the_sum_of_batches_of_one(case):
-    objective, net = settled(case[0], **case[1]), model()
+    objective, net = resolved(case[0], **case[1]), model()
     made = examples(objective, np.random.default_rng(0), SIZES)
     together = packed(objective, made)
     scale = coefficients(objective.loss.weights, together)
@@ -51,7 +51,7 @@ def test_a_batch_of_many_is_the_sum_of_batches_of_one(case):
 
 @CASES
 def test_counts_of_a_batch_add_up(case):
-    objective = settled(case[0], **case[1])
+    objective = resolved(case[0], **case[1])
     made = examples(objective, np.random.default_rng(1), SIZES)
     together = packed(objective, made)
     alone = [packed(objective, [one]) for one in made]
@@ -64,39 +64,39 @@ def test_counts_of_a_batch_add_up(case):
 
 
 @CASES
-def test_sheets_hold_every_goal_once_under_its_streams(case):
-    objective = settled(case[0], **case[1])
+def test_groups_hold_every_goal_once_under_its_distribution(case):
+    objective = resolved(case[0], **case[1])
     made = examples(objective, np.random.default_rng(2), SIZES)
     batch = packed(objective, made)
-    rows = torch.cat([sheet.rows.flatten() for sheet in batch.sheets])
+    rows = torch.cat([loss_group.rows.flatten() for loss_group in batch.loss_groups])
     assert sorted(rows.tolist()) == list(range(len(batch.slots.goals)))
     wanted = sorted(
-        (objective.plugin.STREAMS[stream], int(e.target[goal]))
+        (objective.plugin.RULE.predicts[objective.plugin.STREAMS[stream]], int(e.target[goal]))
         for e in made
         for stream, goal in zip(e.layout.slots.stream, e.layout.slots.goal, strict=True)
         if goal != NONE
     )
     found = sorted(
         (stream, word)
-        for sheet in batch.sheets
-        for stream in sheet.streams
-        for word in sheet.target.tolist()
+        for loss_group in batch.loss_groups
+        for stream in loss_group.distributions
+        for word in loss_group.target.tolist()
     )
     assert found == wanted
 
 
-def test_rows_of_a_sheet_share_position_or_its_neighbour():
-    objective = settled("janus", query_position="target")
+def test_rows_of_a_group_share_their_position():
+    objective = resolved("janus", query_position="target")
     made = examples(objective, np.random.default_rng(3), SIZES)
     batch = packed(objective, made)
     place = batch.slots.position[batch.slots.goals]
-    for sheet in batch.sheets:
-        assert (place[sheet.rows] == place[sheet.rows][:1]).all()
+    for loss_group in batch.loss_groups:
+        assert (place[loss_group.rows] == place[loss_group.rows][:1]).all()
 
 
 @pytest.mark.parametrize("name", ["janus", "ar", "cmlm"])
 def test_two_encoder_passes_without_dropout_change_nothing(name):
-    objective, net = settled(name), model()
+    objective, net = resolved(name), model()
     made = examples(objective, np.random.default_rng(4), SIZES)
     one, two = packed(objective, made), packed(objective, made, encoder_passes=2)
     scale = coefficients(objective.loss.weights, one)
@@ -109,7 +109,7 @@ def test_two_encoder_passes_without_dropout_change_nothing(name):
 
 
 def test_two_encoder_passes_draw_their_own_dropout():
-    objective = settled("janus")
+    objective = resolved("janus")
     made = examples(objective, np.random.default_rng(4), [9])
     batch = packed(objective, made, encoder_passes=2)
     memory = model(dropout=0.5).train().encode(batch.source)
@@ -120,14 +120,14 @@ def test_two_encoder_passes_draw_their_own_dropout():
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize(("name", "passes"), [("janus", 1), ("janus", 2), ("cmlm", 1)])
 def test_rows_for_flex_give_the_terms_of_packing_without_rows(name, passes):
-    objective, net = settled(name), model(double=False, encoder_layers=1)
+    objective, net = resolved(name), model(double=False, encoder_layers=1)
     made = examples(objective, np.random.default_rng(5), [*SIZES, 25])
     loose = packed(objective, made, encoder_passes=passes)
     rows = packed(objective, made, encoder_passes=passes, row=128)
     assert rows.counts == loose.counts
     assert rows.sizes == loose.sizes
     scale = coefficients(objective.loss.weights, loose)
-    trained = Learner(net, objective.loss)
+    trained = ModelWithLoss(net, objective.loss)
     with torch.no_grad():
         wanted, found = trained(loose, scale)[1], trained(rows, scale)[1]
     for term in wanted:
@@ -135,7 +135,7 @@ def test_rows_for_flex_give_the_terms_of_packing_without_rows(name, passes):
 
 
 def test_rows_of_flex_have_one_length_a_multiple_of_its_block():
-    objective = settled("janus")
+    objective = resolved("janus")
     made = examples(objective, np.random.default_rng(6), [9] * 12)
     batch = packed(objective, made, row=256)
     rows = batch.slots.plan.rows
@@ -147,7 +147,7 @@ def test_rows_of_flex_have_one_length_a_multiple_of_its_block():
 
 @CASES
 def test_nothing_hidden_gives_a_finite_loss_and_finite_gradients(case):
-    objective, net = settled(case[0], **case[1]), model()
+    objective, net = resolved(case[0], **case[1]), model()
     made = examples(objective, np.random.default_rng(7), [3, 2, 6], ratio=0.0)
     batch = packed(objective, made)
     loss, sums, slopes = step(net, objective, batch, coefficients(objective.loss.weights, batch))
@@ -156,7 +156,7 @@ def test_nothing_hidden_gives_a_finite_loss_and_finite_gradients(case):
 
 
 def test_an_example_longer_than_a_row_is_refused():
-    objective = settled("janus")
+    objective = resolved("janus")
     target = sentence(np.random.default_rng(0), 50)
     layout = objective.layout(target, np.zeros(50, bool))
     with pytest.raises(Refused) as error:
@@ -168,7 +168,7 @@ def test_an_example_longer_than_a_row_is_refused():
 
 
 def test_noise_of_a_batch_depends_on_sample_ids_alone():
-    objective = settled("janus")
+    objective = resolved("janus")
     rng = np.random.default_rng(8)
     pairs = [(sentence(rng, 8), sentence(rng, 12)) for _ in range(4)]
     make = partial(batch_of, Packer(objective.loss.weights), objective, seed=1)

@@ -11,7 +11,7 @@ import torch
 
 from januslm import config
 from januslm.config import Refused
-from pretrain.__main__ import Run, settle
+from pretrain.__main__ import PretrainRun, resolve
 from tests.conftest import ROOT
 
 CORPUS = """
@@ -119,7 +119,7 @@ def test_two_processes_train_to_the_end_and_leave_logs_and_weights(trained):
     assert "done: step 4" in said["pretrain"]
     rows = [json.loads(line) for line in (base / "pre" / "valid.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [0, 2, 4]
-    assert {"ce/next", "ce/mask", "ce/query", "kl/mask~query", "kl/next~query"} <= rows[0].keys()
+    assert {"ce/ar", "ce/nar", "ce/aux", "kl/nar~aux", "kl/ar~aux"} <= rows[0].keys()
     assert (base / "pre" / "export" / "model.safetensors").is_file()
     assert list((base / "pre" / "board").glob("events*"))
     assert "Traceback" not in said["pretrain"]
@@ -129,8 +129,8 @@ def test_two_processes_train_to_the_end_and_leave_logs_and_weights(trained):
 @pytest.mark.slow
 def test_kl_counts_from_the_update_that_the_run_file_names(trained):
     base, _ = trained
-    kl = {"kl/next~mask": 1.0, "kl/next~query": 3.0, "kl/mask~query": 1.0}
-    weights = {"ce/next": 1.0, "ce/mask": 0.5, "ce/query": 0.5, "ce/length": 0.1}
+    kl = {"kl/ar~nar": 1.0, "kl/ar~aux": 3.0, "kl/nar~aux": 1.0}
+    weights = {"ce/ar": 1.0, "ce/nar": 0.5, "ce/aux": 0.5, "ce/length": 0.1}
     rows = [json.loads(line) for line in (base / "tuned" / "train.jsonl").read_text().splitlines()]
     for row, these in zip(rows, (weights, weights | kl), strict=True):
         assert all(row[name] > 0 for name in kl)
@@ -192,7 +192,7 @@ def test_the_exported_model_starts_where_the_pretrained_one_ended(trained):
 def test_a_mistake_in_a_run_is_told_in_one_line(trained, change, message):
     base, _ = trained
     with pytest.raises(Refused) as told:
-        settle(config.load(Run, base / "run.toml", [change]), "run.toml")
+        resolve(config.load(PretrainRun, base / "run.toml", [change]), "run.toml")
     assert message in str(told.value)
     assert "\n" not in str(told.value)
 
@@ -206,7 +206,7 @@ def test_one_flipped_bit_of_a_shard_is_refused_before_training(trained):
     try:
         shard.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         with pytest.raises(Refused, match=r"shard-00000\.bin: bytes .* do not match their hash"):
-            settle(config.load(Run, base / "run.toml"), "run.toml")
+            resolve(config.load(PretrainRun, base / "run.toml"), "run.toml")
     finally:
         shard.write_bytes(whole)
 

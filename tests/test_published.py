@@ -8,7 +8,7 @@ import torch
 
 from januslm.config import Refused
 from januslm.decoding import beam, greedy, mask_predict
-from januslm.inference.incremental import Reader
+from januslm.inference.incremental import IncrementalDecoder
 from januslm.model.transformer import View
 from tests.test_decoding import SOURCES, SPECIAL, Table, log_p
 from tests.test_incremental import V, built, sentence
@@ -45,11 +45,11 @@ def published(model, prefix, source, words):
     logits = []
     for at, word in enumerate((*prefix, *words)):
         place = torch.tensor([at, at], device=device)
-        x = model.decoder.start(model.embed(torch.tensor([word, SPECIAL.mask])), place)
+        x = model.decoder.embed_positions(model.embed(torch.tensor([word, SPECIAL.mask])), place)
         turned = place if model.config.positions == "rotary" else None
         for layer, cache in zip(model.decoder.layers, caches, strict=True):
             x = layer(x, View(cache, plain, torch.tensor([0]), None, turned), memory)
-        logits.append(model.decoder.exit(x)[1] @ model.vocabulary_weight().T)
+        logits.append(model.decoder.final_layer_norm(x)[1] @ model.vocabulary_weight().T)
     return torch.stack(logits[len(prefix) - 1 :])
 
 
@@ -70,21 +70,21 @@ def test_a_doubled_cache_gives_the_logits_of_one_that_caches_twice(place, norm, 
         [sentence(rng, 5) for _ in range(2)],
         torch.from_numpy(rng.integers(5, V, (2, 9))),
     )
-    reader = Reader(model, objective)
+    decoder = IncrementalDecoder(model, objective)
     want = torch.stack([
-        published(model, reader.prefix, s, row.tolist())
+        published(model, decoder.prefix, s, row.tolist())
         for s, row in zip(sources, words, strict=True)
     ])  # fmt: skip
-    twin = reader.doubled()
+    twin = decoder.doubled()
     state = twin.start(sources)
     got = [twin.step(state), *(twin.step(state, words[:, [t]]) for t in range(9))]
     assert torch.allclose(torch.cat(got, 1), want, atol=1e-10)
     state = twin.start(sources)
-    head = torch.tensor(reader.prefix).expand(2, -1)
+    head = torch.tensor(decoder.prefix).expand(2, -1)
     block = twin.block(state, torch.cat([head, words], 1)[:, None])[:, 0, head.shape[1] - 1 :]
     assert torch.allclose(block, want, atol=1e-10)
-    state = reader.start(sources)
-    exact = [reader.step(state), *(reader.step(state, words[:, [t]]) for t in range(9))]
+    state = decoder.start(sources)
+    exact = [decoder.step(state), *(decoder.step(state, words[:, [t]]) for t in range(9))]
     apart = (torch.cat(exact, 1) - want).abs().amax((0, 2))
     assert apart[0] < 1e-10 or place == "target"  # one word of the past: nothing to weigh wrongly
     assert apart[2:].min() > 1e-4
@@ -94,16 +94,16 @@ def test_beams_over_a_doubled_cache_score_what_was_cached_twice():
     model, objective = built()
     rng = np.random.default_rng(8)
     sources = [sentence(rng, n) for n in (3, 7, 5)]
-    reader = Reader(model, objective)
+    decoder = IncrementalDecoder(model, objective)
     given = dict(max_length=7, doubled_cache=True)
-    found = beam.decode(reader, sources, SPECIAL, beam=4, n_best=4, **given)
+    found = beam.decode(decoder, sources, SPECIAL, beam=4, n_best=4, **given)
     for source, output in zip(sources, found, strict=True):
         for o in (output, *output.others):
-            logits = published(model, reader.prefix, source, o.tokens.tolist()).detach().numpy()
+            logits = published(model, decoder.prefix, source, o.tokens.tolist()).detach().numpy()
             each = [log_p(row)[w] for row, w in zip(logits, [*o.tokens, SPECIAL.eos], strict=True)]
             assert o.score == pytest.approx(np.mean(each), abs=1e-6)
-    one = beam.decode(reader, sources, SPECIAL, beam=1, **given)
-    other = greedy.decode(reader, sources, SPECIAL, **given)
+    one = beam.decode(decoder, sources, SPECIAL, beam=1, **given)
+    other = greedy.decode(decoder, sources, SPECIAL, **given)
     assert [o.tokens.tolist() for o in one] == [o.tokens.tolist() for o in other]
 
 
@@ -111,7 +111,7 @@ def test_what_is_read_from_past_slots_was_never_cached_twice():
     model, objective = built(read="past")
     for way in (greedy, beam):
         with pytest.raises(Refused, match="doubled_cache: only what is read from `next` slots"):
-            way.decode(Reader(model, objective), SOURCES, SPECIAL, doubled_cache=True)
+            way.decode(IncrementalDecoder(model, objective), SOURCES, SPECIAL, doubled_cache=True)
 
 
 class Loose(Table):

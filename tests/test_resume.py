@@ -40,7 +40,7 @@ def lines(folder: Path, file: str = "train") -> list[dict]:
 
 def learnt(folder: Path, file: str = "train") -> list[tuple]:
     """What must repeat: every number that does not depend on the clock."""
-    keys = ("step", "samples", "loss", "ce/next", "ce/mask", "lr", "grad_norm", "skipped")
+    keys = ("step", "samples", "loss", "ce/ar", "ce/nar", "lr", "grad_norm", "skipped")
     return [tuple(line.get(key) for key in keys) for line in lines(folder, file)]
 
 
@@ -120,14 +120,14 @@ def test_what_a_run_leaves_behind_is_complete(uninterrupted):
 
     folder, _ = uninterrupted
     assert [line["step"] for line in lines(folder, "valid")] == [0, 5, 10]
-    first, last = (lines(folder, "valid")[i]["ce/next"] for i in (0, -1))
+    first, last = (lines(folder, "valid")[i]["ce/ar"] for i in (0, -1))
     assert last < 0.7 * first
     assert json.loads((folder / "done").read_text())["step"] == 10
     events = EventAccumulator(str(folder / "board"))
     events.Reload()
     tags = set(events.Tags()["scalars"])
-    assert {"loss", "ce/next", "ce/mask", "lr", "grad_norm", "tokens_per_second", "mfu"} <= tags
-    assert {"data_wait", "memory_gb", "skipped", "valid/loss", "valid/ce/mask"} <= tags
+    assert {"loss", "ce/ar", "ce/nar", "lr", "grad_norm", "tokens_per_second", "mfu"} <= tags
+    assert {"data_wait", "memory_gb", "skipped", "valid/loss", "valid/ce/nar"} <= tags
     assert set(events.Tags()["tensors"]) == {"config/text_summary", "samples/text_summary"}
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from finetune.__main__ import Run
+from finetune.__main__ import FinetuneRun
 from finetune.tasks import docsum, multi30k, scitldr, xsum
 from januslm import config
 from januslm.config import Refused
@@ -33,7 +33,7 @@ def test_a_task_names_metrics_there_are_and_options_they_have(name):
 def test_published_settings_are_tables_of_a_run_file(name):
     least = {"out": "x", "task": name, "train": {"steps": 1}}
     usual = getattr(find("finetune.tasks", name), "FINETUNE", {})
-    run = config.build(Run, config.over(least, usual), name)
+    run = config.build(FinetuneRun, config.over(least, usual), name)
     assert (run.task, run.train.steps) == (name, 1)
 
 

@@ -14,7 +14,7 @@ from finetune.tasks import docsum, scitldr, wmt16
 from januslm.config import Refused
 from januslm.data import token_pairs, tokenizer
 from januslm.data.text_pairs import Pair, checked, lines, opened
-from januslm.data.token_pairs import CHUNK, Flat, Limits, Pairs, prepare, sources, told
+from januslm.data.token_pairs import CHUNK, Flat, Limits, Pairs, prepare, sources, summary
 
 WORDS = [
     "the",
@@ -108,7 +108,7 @@ def test_a_long_text_is_refused_by_name_if_asked_for(tmp_path, words):
 
 
 def test_a_long_preparation_says_how_far_it_is(tmp_path, words, monkeypatch, capsys):
-    monkeypatch.setattr(token_pairs, "SPOKEN", 0.0)  # else it would have to take seconds
+    monkeypatch.setattr(token_pairs, "REPORT_EVERY", 0.0)  # else it would have to take seconds
     texts = [("fox", "dog")] * (2 * CHUNK + 5)
     prepare(task(texts), tmp_path, "train", words, Limits(8, 8, "cut"), tmp_path / "d")
     said = re.findall(r"(.*) pairs prepared \| [\d,]+ a second\n", capsys.readouterr().out)
@@ -200,12 +200,12 @@ def test_the_line_for_people_says_all_that_was_changed(tmp_path, words):
         for side in (0, 1)
     ]
     place = tmp_path / "wmt16" / "en-ro" / "train"
-    assert told(about) == (
+    assert summary(about) == (
         f"3 pairs of {sizes[0]:.1f} source and {sizes[1]:.1f} target tokens, 1 sources cut, "
         "2 targets equal to their source, 1 empty source left out, "
         f"from {place / 'corpus.bpe.en'} + corpus.bpe.ro"
     )
-    assert "empty source kept" in told(about | {"split": "valid"})
+    assert "empty source kept" in summary(about | {"split": "valid"})
 
 
 @pytest.mark.parametrize("packed", [False, True])

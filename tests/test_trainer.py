@@ -12,7 +12,7 @@ from januslm.data.prefetch import ahead
 from januslm.training.log import Log, duration
 from januslm.training.machine import memory, peak_flops
 from januslm.training.run_dir import mark, opened, swapped
-from januslm.training.trainer import Train
+from januslm.training.trainer import TrainSettings
 
 CONFIG = {"model": {"width": 24, "kind": {"norm": "pre"}}, "objective": "ar", "optimizer": 1}
 IDENTITY = ("model", "objective", "data")
@@ -129,4 +129,4 @@ def test_a_run_without_steps_is_refused():
     from januslm.config import build
 
     with pytest.raises(Refused, match=r"run\.toml: train: steps is missing"):
-        build(Train, {}, "run.toml: train")
+        build(TrainSettings, {}, "run.toml: train")

@@ -12,7 +12,7 @@ from data_tools.recipe import read as recipe
 from data_tools.train_tokenizer import learn
 from finetune.__main__ import load
 from finetune.evaluation import scoring
-from finetune.evaluation.scoring import Run
+from finetune.evaluation.predictions import Predictions
 from finetune.tasks import (
     _bitext,
     iwslt14,
@@ -138,7 +138,7 @@ def test_a_line_feed_inside_a_text_is_not_saved(tmp_path):
 
 
 def test_scores_are_fairseqs_and_say_so():
-    row = Run(Path("x"), {}, ["1"], ["q"], ["a b c d e"], [["a b c d e"]])
+    row = Predictions(Path("x"), {}, ["1"], ["q"], ["a b c d e"], [["a b c d e"]])
     for task in TASKS[:-1]:
         scores = scoring.scores(row, task, scoring.metrics(task, []), "plain")
         assert list(scores) == ["bleu fairseq"]

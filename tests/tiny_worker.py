@@ -17,26 +17,26 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from januslm.config import Refused, build
 from januslm.training import engine
-from januslm.training.engine import Optimizer
-from januslm.training.lr_schedule import Schedule
-from januslm.training.trainer import Plan, Train, train
+from januslm.training.engine import OptimizerSettings
+from januslm.training.lr_schedule import ScheduleSettings
+from januslm.training.trainer import RunPlan, TrainSettings, train
 
 V, D, T = 48, 24, 7
-WEIGHTS = {"ce/next": 1.0, "ce/mask": 0.5}
+WEIGHTS = {"ce/ar": 1.0, "ce/nar": 0.5}
 
 
 @dataclass
 class TinyBatch:
     tokens_in: torch.Tensor  # int64 [B, T]
     goals: torch.Tensor  # int64 [B, T]
-    next: torch.Tensor  # bool [B, T]: counted by ce/next
-    mask: torch.Tensor  # bool [B, T]: counted by ce/mask
+    next: torch.Tensor  # bool [B, T]: counted by ce/ar
+    mask: torch.Tensor  # bool [B, T]: counted by ce/nar
     scale: float = 1.0
     flops: float = 1e6
 
     @property
     def counts(self) -> dict[str, int]:
-        counts = {"ce/next": int(self.next.sum()), "ce/mask": int(self.mask.sum())}
+        counts = {"ce/ar": int(self.next.sum()), "ce/nar": int(self.mask.sum())}
         return counts | {"tokens": sum(counts.values())}
 
     @property
@@ -67,8 +67,8 @@ class Tiny(nn.Module):
         each = F.cross_entropy(logits.flatten(0, 1), batch.goals.flatten(), reduction="none")
         each = each.view_as(batch.goals)
         sums = {
-            "ce/next": (each * batch.next).sum(),
-            "ce/mask": (each * batch.mask).sum(),
+            "ce/ar": (each * batch.next).sum(),
+            "ce/nar": (each * batch.mask).sum(),
         }
         loss = sum(coefficients[name] * value for name, value in sums.items())
         return loss, {name: value.detach() for name, value in sums.items()}
@@ -126,9 +126,10 @@ def main(asked: dict) -> int:
     """`asked`: folder, ds, train (a table), and optionally model and options of TinyWork."""
     torch.set_num_threads(1)
     world = engine.connect(minutes=1)
-    plan = Plan(
-        Path(asked["folder"]), build(Train, asked["train"], "test"), Optimizer(lr=0.01),
-        Schedule("inverse_sqrt", warmup=4), Path(asked["ds"]),
+    plan = RunPlan(
+        Path(asked["folder"]), build(TrainSettings, asked["train"], "test"),
+        OptimizerSettings(lr=0.01),
+        ScheduleSettings("inverse_sqrt", warmup=4), Path(asked["ds"]),
         {"model": asked.get("model", {"width": D}), "objective": "tiny"},
     )  # fmt: skip
     return train(plan, TinyWork(Tiny(), **asked.get("work", {})), world).code

@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from data_tools.documents import Document, Dropped, Input, Invalid, document, matching, opened
 from januslm.config import Allowed, Refused
@@ -15,7 +15,7 @@ def inputs(
     root: Path,
     *,
     files: list[str],
-    split: Annotated[str, Allowed(choices=("file", "blank", "line"))] = "blank",
+    split: Literal["file", "blank", "line"] = "blank",
     encoding: str = "utf-8",
     minimum_words: Annotated[int, Allowed(low=0)] = 0,
     undo_bpe: bool = False,

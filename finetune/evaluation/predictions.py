@@ -30,7 +30,7 @@ TIMED = ("batch", "threads", "precision", "graphs")
 
 
 @dataclass(frozen=True)
-class Run:
+class Predictions:
     """One predictions file: what one algorithm wrote for one test set.
 
     references: of each line one text or more; or of no line any, where the test set has none.
@@ -94,7 +94,7 @@ class Run:
         return tokens / len(self.ids) / passes if tokens and passes else None  # passes per sentence
 
 
-def load(path: Path, task: str | None = None) -> Run:
+def load(path: Path, task: str | None = None) -> Predictions:
     """Read FILE.jsonl and FILE.json; the second may be missing where `task` is named."""
     beside = path.with_suffix(".json")
     settings = {"task": task} if task else {}
@@ -108,7 +108,7 @@ def load(path: Path, task: str | None = None) -> Run:
         raise Refused(f"{path}: has no predictions")
     if (stated := settings.get("sentences", len(rows))) != len(rows):
         raise Refused(f"{path}: has {len(rows)} predictions; {beside.name} says {stated}")
-    return Run(
+    return Predictions(
         path,
         settings,
         _distinct([str(row["id"]) for row in rows], path),
@@ -135,8 +135,8 @@ def _settings(path: Path) -> dict:
     for name, kinds in KINDS.items():
         value = found.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
-            told = {str: "a text", dict: "a table", int: "a whole number"}.get(kinds, "a number")
-            raise Refused(f"{path}: {name!r} must be {told}, got {value!r:.40}")
+            kind = {str: "a text", dict: "a table", int: "a whole number"}.get(kinds, "a number")
+            raise Refused(f"{path}: {name!r} must be {kind}, got {value!r:.40}")
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -156,7 +156,7 @@ def _all_or_none(references: list[list[str]], path: Path) -> list[list[str]]:
     return references
 
 
-def _spoken(path: Path) -> list:
+def _counting_order(path: Path) -> list:
     """Names in the order people count: iterations-4 before iterations-10."""
     parts = re.split(r"(\d+)", str(path))
     return [int(part) if part.isdigit() else part for part in parts]
@@ -174,7 +174,7 @@ def files(places: Iterable[str]) -> list[Path]:
             raise Refused(f"{place}: no such file or folder")
         inside = [place]
         if place.is_dir():  # a hidden file is one that is still being written
-            there = sorted(place.rglob("*.jsonl"), key=_spoken)
+            there = sorted(place.rglob("*.jsonl"), key=_counting_order)
             there = [path for path in there if not path.name.startswith(".")]
             inside = [path for path in there if path.parent.name == "predictions"] or there
         if not inside:
@@ -183,7 +183,7 @@ def files(places: Iterable[str]) -> list[Path]:
     return found
 
 
-def check(run: Run, wanted: Sequence[tuple[str, str]], against: str) -> None:
+def check(run: Predictions, wanted: Sequence[tuple[str, str]], against: str) -> None:
     """Refuse predictions that are not line for line those of (id, source) in `wanted`."""
     for number, (got, (name, source)) in enumerate(zip(run.ids, wanted, strict=False), 1):
         if got != name:
@@ -205,13 +205,13 @@ def check(run: Run, wanted: Sequence[tuple[str, str]], against: str) -> None:
         )
 
 
-def root(run: Run, given: Path | None) -> Path | None:
+def root(run: Predictions, given: Path | None) -> Path | None:
     """Where the task's data lies: as given, or as the settings say if it is still there."""
     stated = run.settings.get("data")
     return given or (Path(stated) if stated and Path(stated).is_dir() else None)
 
 
-def against_task(run: Run, task: ModuleType, place: Path) -> Run:
+def against_task(run: Predictions, task: ModuleType, place: Path) -> Predictions:
     """The run, after checking ids, sources and references against the task's own data.
 
     References that were not there when it was decoded are taken from the data.
@@ -228,7 +228,7 @@ def against_task(run: Run, task: ModuleType, place: Path) -> Run:
     return run
 
 
-def scorable(run: Run) -> Run:
+def scorable(run: Predictions) -> Predictions:
     """The run itself; Refused where its test set came without references."""
     if not run.answered:
         raise Refused(
@@ -238,7 +238,7 @@ def scorable(run: Run) -> Run:
     return run
 
 
-def same_references(run: Run, wanted: list[list[str]], against: str) -> None:
+def same_references(run: Predictions, wanted: list[list[str]], against: str) -> None:
     """Refuse predictions that are to be scored by other references than `wanted`."""
     for number, (ours, theirs) in enumerate(zip(run.references, wanted, strict=True), 1):
         if ours != theirs:
@@ -248,7 +248,7 @@ def same_references(run: Run, wanted: list[list[str]], against: str) -> None:
             )
 
 
-def told_apart(runs: Sequence[Run]) -> list[Run]:
+def told_apart(runs: Sequence[Predictions]) -> list[Predictions]:
     """The same runs; labels that several have are followed by what differs in their paths."""
     same = {label: [run for run in runs if run.label == label] for label in {r.label for r in runs}}
     return [
@@ -259,7 +259,7 @@ def told_apart(runs: Sequence[Run]) -> list[Run]:
     ]
 
 
-def _apart(run: Run, others: Sequence[Run]) -> str:
+def _apart(run: Predictions, others: Sequence[Predictions]) -> str:
     """AR greedy (ar), for runs/ar/predictions/test.greedy.jsonl beside runs/janus/..."""
     columns = list(zip_longest(*(reversed(_parts(one)) for one in others)))
     parts = zip(reversed(_parts(run)), columns, strict=False)
@@ -267,5 +267,5 @@ def _apart(run: Run, others: Sequence[Run]) -> str:
     return f"{run.label} ({'/'.join(reversed(differing)) or run.path})"
 
 
-def _parts(run: Run) -> tuple[str, ...]:
+def _parts(run: Predictions) -> tuple[str, ...]:
     return run.path.with_suffix("").parts

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import numpy as np
 
-from finetune.evaluation.predictions import Run
+from finetune.evaluation.predictions import Predictions
 from januslm.config import Refused
 from januslm.metrics import _bootstrap
 from januslm.registry import find, options
@@ -33,13 +33,13 @@ class Metric:
     def suffix(self) -> str:
         """What follows each name: the mode, and what else was asked for, unless it is usual."""
         usual = inspect.signature(self.module.score).parameters
-        told = {
+        shown = {
             key: value for key, value in self.options.items()
             if (self.asked or key == "mode") and value != usual[key].default
         }  # fmt: skip
         return "".join(
             f" {key if value is True else value if isinstance(value, str) else f'{key}={value}'}"
-            for key, value in told.items()
+            for key, value in shown.items()
         )
 
 
@@ -76,7 +76,7 @@ def modes(task: ModuleType) -> tuple[str, ...]:
     return ("official", "plain") if hasattr(task, "tidy") else ("plain",)
 
 
-def texts(run: Run, task: ModuleType, mode: str) -> tuple[list[str], list[list[str]]]:
+def texts(run: Predictions, task: ModuleType, mode: str) -> tuple[list[str], list[list[str]]]:
     """Predictions and references as the metrics are to see them.
 
     A task may have tidy(prediction, mode), tidy_reference(reference, mode) and key(source): lines
@@ -97,7 +97,9 @@ def texts(run: Run, task: ModuleType, mode: str) -> tuple[list[str], list[list[s
     return [one for one, _ in grouped.values()], [several for _, several in grouped.values()]
 
 
-def scores(run: Run, task: ModuleType, chosen: Sequence[Metric], mode: str) -> dict[str, float]:
+def scores(
+    run: Predictions, task: ModuleType, chosen: Sequence[Metric], mode: str
+) -> dict[str, float]:
     """All numbers of one run in one mode; Refused where two of them have one name."""
     ours, theirs = texts(run, task, mode)
     found: dict[str, float] = {}
@@ -110,7 +112,9 @@ def scores(run: Run, task: ModuleType, chosen: Sequence[Metric], mode: str) -> d
     return found
 
 
-def halves(run: Run, task: ModuleType, chosen: Sequence[Metric], mode: str) -> dict[str, float]:
+def halves(
+    run: Predictions, task: ModuleType, chosen: Sequence[Metric], mode: str
+) -> dict[str, float]:
     """Half the 95 % interval of each score that is made of lines, of enough of them."""
     ours = texts(run, task, mode)
     if len(ours[0]) < _bootstrap.FEW:
@@ -124,7 +128,7 @@ def halves(run: Run, task: ModuleType, chosen: Sequence[Metric], mode: str) -> d
 
 
 def draws(
-    run: Run, task: ModuleType, chosen: Sequence[Metric], mode: str, seed: int
+    run: Predictions, task: ModuleType, chosen: Sequence[Metric], mode: str, seed: int
 ) -> dict[str, np.ndarray]:
     """The same scores, float64 [1 + draws] each: of the test set itself, then of resampled ones."""
     ours = texts(run, task, mode)
@@ -140,7 +144,9 @@ def draws(
     }
 
 
-def signatures(run: Run, task: ModuleType, chosen: Sequence[Metric], mode: str) -> list[str]:
+def signatures(
+    run: Predictions, task: ModuleType, chosen: Sequence[Metric], mode: str
+) -> list[str]:
     """A line for each metric that can say in full what it has computed."""
     ours = texts(run, task, mode)
     return [
@@ -150,7 +156,7 @@ def signatures(run: Run, task: ModuleType, chosen: Sequence[Metric], mode: str) 
     ]
 
 
-def baseline(run: Run, task: ModuleType) -> Run | None:
+def baseline(run: Predictions, task: ModuleType) -> Predictions | None:
     """What a task's `lead` makes of the sources, as if an algorithm had written it."""
     if not hasattr(task, "lead"):
         return None

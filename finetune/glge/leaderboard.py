@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from finetune.evaluation import predictions, scoring
-from finetune.evaluation.predictions import Run
+from finetune.evaluation.predictions import Predictions
 from finetune.glge.prepare import VERSIONS
-from finetune.glge.select import one_per_task, settled, system
+from finetune.glge.select import one_per_task, system, version_of
 from januslm.cli.command import answered
 from januslm.cli.table import drawn
 from januslm.config import Refused
@@ -104,7 +104,7 @@ def evaluate(
     found = [predictions.load(path) for path in predictions.files(places)]
     tests = [run for run in found if run.settings.get("split", "test") == "test"]
     runs = one_per_task(tests, algorithm)
-    version = settled(runs, version)
+    version = version_of(runs, version)
     runs, notes = _checked(runs, data)
     if len(tests) < len(found):
         notes.append(f"left out, since not of the test set: {len(found) - len(tests)} files")
@@ -129,7 +129,7 @@ def evaluate(
         print(f"{len(written)} submission files written to {written[0].parent}")
 
 
-def submit(run: Run, version: str, folder: Path) -> Path:
+def submit(run: Predictions, version: str, folder: Path) -> Path:
     """Write TASK.VERSION.test, one prediction a line, in the official format."""
     broken = next(
         (n for n, text in enumerate(run.predictions, 1) if re.search("[\r\n]", text)), None
@@ -143,12 +143,14 @@ def submit(run: Run, version: str, folder: Path) -> Path:
     return path
 
 
-def _whole(runs: Mapping[str, Run]) -> dict[str, Run]:
+def _whole(runs: Mapping[str, Predictions]) -> dict[str, Predictions]:
     """Those that have decoded all texts of their test set."""
     return {name: run for name, run in runs.items() if not run.settings.get("limit")}
 
 
-def _checked(runs: Mapping[str, Run], data: Path | None) -> tuple[dict[str, Run], list[str]]:
+def _checked(
+    runs: Mapping[str, Predictions], data: Path | None
+) -> tuple[dict[str, Predictions], list[str]]:
     """Every run against its task's data, where that is at hand; and what people must know."""
     checked, notes, unseen = {}, [], []
     for name, run in runs.items():
@@ -177,7 +179,7 @@ def _checked(runs: Mapping[str, Run], data: Path | None) -> tuple[dict[str, Run]
     return checked, notes
 
 
-def _scored(runs: Mapping[str, Run]) -> tuple[dict[str, Scores], list[str]]:
+def _scored(runs: Mapping[str, Predictions]) -> tuple[dict[str, Scores], list[str]]:
     """Scores by mode and task, none without references; and lines on what stands beside them."""
     scores: dict[str, Scores] = {mode: {name: {} for name in runs} for mode in MODES}
     extra: list[str] = []
@@ -197,7 +199,7 @@ def _scored(runs: Mapping[str, Run]) -> tuple[dict[str, Scores], list[str]]:
     return scores, extra
 
 
-def _halves(runs: Mapping[str, Run], scores: Scores, mode: str) -> Scores:
+def _halves(runs: Mapping[str, Predictions], scores: Scores, mode: str) -> Scores:
     """Half the 95 % interval of each metric, of each task's "mean" and of the overall one.
 
     Within a task all metrics are of the same resampled test sets; tasks are resampled each for
@@ -238,7 +240,7 @@ def _explained(scores: Mapping[str, Scores]) -> str:
 
 
 def _rows(
-    runs: Mapping[str, Run], scores: Mapping[str, Scores], halves: Mapping[str, Scores]
+    runs: Mapping[str, Predictions], scores: Mapping[str, Scores], halves: Mapping[str, Scores]
 ) -> list[list[str]]:
     """The table: a task a row, its metrics as the leaderboard writes them, and the means."""
     rows = [["task", "lines", "official", "mean", "plain", "mean", "metrics"]]

@@ -70,7 +70,7 @@ def prepare(archives: Sequence[Path], out: Path, *, partial: bool = False) -> Pr
             _unpacked(archive, stage, found)
         missing = absent(set(found))
         if missing and not partial:
-            raise Refused(f"{', '.join(map(str, archives))}: {_told(missing)}")
+            raise Refused(f"{', '.join(map(str, archives))}: {_summary(missing)}")
         left_out = [one for one in found if _other(one) not in found and not _alone(one)]
         whole = {one: found[one] for one in found if one not in left_out}
         counts = _counted(whole, stage)
@@ -142,7 +142,7 @@ def _unpacked(archive: Path, stage: Path, found: dict[Part, Path]) -> None:
         raise Refused(f"{archive}: not a GLGE archive; no {LAYOUT} in it")
 
 
-def _told(missing: list[str]) -> str:
+def _summary(missing: list[str]) -> str:
     """What is missing, in one line, and the likeliest way to mend it."""
     more = f" and {len(missing) - 6} more" if len(missing) > 6 else ""
     only_tests = all("/test." in name for name in missing)

@@ -4,12 +4,14 @@ import fnmatch
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from finetune.evaluation.predictions import Run
+from finetune.evaluation.predictions import Predictions
 from finetune.glge.prepare import TASKS, VERSIONS
 from januslm.config import Refused, suggest
 
 
-def one_per_task(runs: Sequence[Run], algorithm: str | None = None) -> dict[str, Run]:
+def one_per_task(
+    runs: Sequence[Predictions], algorithm: str | None = None
+) -> dict[str, Predictions]:
     """The predictions of each task, in the leaderboard's order; Refused where they are several.
 
     algorithm: a name, a row label or a pattern of file names that picks among them.
@@ -29,7 +31,7 @@ def one_per_task(runs: Sequence[Run], algorithm: str | None = None) -> dict[str,
     return {task: run for task in TASKS for run in chosen if run.settings["task"] == task}
 
 
-def _choice(same: Sequence[Run]) -> str:
+def _choice(same: Sequence[Predictions]) -> str:
     """Which there are of one task, and how to name one of them."""
     stems = [run.path.stem for run in same]
     if len(set(stems)) < len(stems):
@@ -40,13 +42,13 @@ def _choice(same: Sequence[Run]) -> str:
     )
 
 
-def _is(run: Run, algorithm: str) -> bool:
+def _is(run: Predictions, algorithm: str) -> bool:
     known = (run.settings.get("algorithm"), run.label)
     patterns = (run.path.name, run.path.stem)
     return algorithm in known or any(fnmatch.fnmatchcase(name, algorithm) for name in patterns)
 
 
-def system(runs: Sequence[Run]) -> str:
+def system(runs: Sequence[Predictions]) -> str:
     """One name for what wrote them: the file names' common part, else the algorithms."""
     stems = {run.path.stem.removeprefix("test.") for run in runs}
     if len(stems) == 1 and not stems & set(TASKS):
@@ -54,7 +56,7 @@ def system(runs: Sequence[Run]) -> str:
     return "+".join(sorted({str(run.settings.get("algorithm", "mixed")) for run in runs}))
 
 
-def settled(runs: Mapping[str, Run], asked: str | None) -> str:
+def version_of(runs: Mapping[str, Predictions], asked: str | None) -> str:
     """easy, medium, medium+ or hard: as asked, or as the folder of the data is called.
 
     Refused where the runs disagree with each other or with `asked`.
@@ -62,14 +64,16 @@ def settled(runs: Mapping[str, Run], asked: str | None) -> str:
     stated = {task: _version(run) for task, run in runs.items()} | ({"--version": asked or ""})
     names = sorted({version for version in stated.values() if version})
     if len(names) > 1:
-        told = ", ".join(f"{task} {version}" for task, version in stated.items() if version)
-        raise Refused(f"one table is of one version, these are of {_or(names)}: {told}")
+        stated_versions = ", ".join(
+            f"{task} {version}" for task, version in stated.items() if version
+        )
+        raise Refused(f"one table is of one version, these are of {_or(names)}: {stated_versions}")
     if not names or names[0] not in VERSIONS:
         raise Refused(f"--version must be one of {', '.join(VERSIONS)}, got {asked!r}")
     return names[0]
 
 
-def _version(run: Run) -> str:
+def _version(run: Predictions) -> str:
     """What the settings say, or the last folder of the data's path that is called like one."""
     folders = [part for part in Path(run.settings.get("data", "")).parts if part in VERSIONS]
     return run.settings.get("version") or (folders[-1] if folders else "")

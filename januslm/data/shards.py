@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 from xxhash import xxh3_64, xxh3_128
@@ -20,19 +21,19 @@ MANIFEST = "manifest.json"
 BLOCK = 4 << 20  # bytes under one hash in .xxh
 HEADER = 34  # of .idx: magic 9, version 8, dtype code 1, sequences 8, documents + 1 8
 DTYPES = ("uint16", "int32")  # Megatron has no uint32, so vocabularies above 65,536 use int32
-VERIFY = ("size", "lazy", "full")
+Verify = Literal["size", "lazy", "full"]
 
 
 def open_corpus(
-    folder: str | Path, tokenizer_sha256: str | None = None, verify: str = "size"
+    folder: str | Path, tokenizer_sha256: str | None = None, verify: Verify = "size"
 ) -> "Corpus":
     """Open a finished corpus and check it; raises Refused naming the file and what is wrong.
 
     `verify`: "size" checks every file's presence and size and the hashes of the small files;
     "lazy" also hashes each 4 MiB of tokens when it is first read; "full" hashes all of it now.
     """
-    if verify not in VERIFY:
-        raise Refused(f"verify must be one of {', '.join(VERIFY)}, got {verify!r}")
+    if verify not in get_args(Verify):
+        raise Refused(f"verify must be one of {', '.join(get_args(Verify))}, got {verify!r}")
     folder = Path(folder)
     manifest = read_manifest(folder)
     theirs = manifest["tokenizer"]

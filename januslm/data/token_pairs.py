@@ -21,7 +21,7 @@ from januslm.data.tokenizer import Tokenizer
 
 CHUNK = 4096  # texts that are tokenized at once
 SIDES = ("source", "target")
-SPOKEN = 5.0  # seconds between two lines of progress
+REPORT_EVERY = 5.0  # seconds between two lines of progress
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def prepare(
 ) -> dict:
     """Tokenize one split into `folder` unless it is there already, from these very files.
 
-    Returns the counts of the split, which `told` puts into words.
+    Returns the counts of the split, which `summary` puts into words.
     Refused for an empty split, and for a text over its limit where limits.longer is "refuse".
     """
     skipped: Counter = Counter()
@@ -61,7 +61,7 @@ def prepare(
             for side in SIDES
             for what, kind in (("tokens", np.int32), ("starts", np.int64))
         }
-        for chunk in _spoken(_chunks(found), f"{root}: {split}"):
+        for chunk in _reported(_chunks(found), f"{root}: {split}"):
             _write(chunk, tokenizer, limits, arrays, counts, str(root))
         if not counts["pairs"]:
             raise Refused(f"{root}: split {split!r} of {task.__name__} has no pairs")
@@ -80,7 +80,7 @@ def _counts(path: Path) -> dict:
         return {}
 
 
-def told(about: dict) -> str:
+def summary(about: dict) -> str:
     """What `prepare` returned, in a line: how many, how long, from where; all that was changed."""
     counts = about["counts"]
     source, target = (counts[f"{side} tokens"] / counts["pairs"] for side in SIDES)
@@ -151,17 +151,17 @@ def _chunks(found: Iterable[Pair]) -> Iterator[list[Pair]]:
         yield chunk
 
 
-def _spoken(chunks: Iterable[list[Pair]], what: str) -> Iterator[list[Pair]]:
+def _reported(chunks: Iterable[list[Pair]], what: str) -> Iterator[list[Pair]]:
     """The chunks; every few seconds a line says how far it is."""
-    began = spoken = time.monotonic()
+    began = reported = time.monotonic()
     done = 0
     for chunk in chunks:
         yield chunk
         done, now = done + len(chunk), time.monotonic()
-        if now - spoken > SPOKEN:
+        if now - reported > REPORT_EVERY:
             pace = f"{done / (now - began):,.0f} a second"
             print(f"{what}: {done:,} pairs prepared | {pace}", flush=True)
-            spoken = now
+            reported = now
 
 
 def _write(

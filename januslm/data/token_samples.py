@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from januslm.config import Refused, one
+from januslm.config import Refused, setting
 from januslm.data.sampler import Sampler
-from januslm.data.shards import Corpus, open_corpus
+from januslm.data.shards import Corpus, Verify, open_corpus
 from januslm.data.tokenizer import Tokenizer
-
-UNITS = ("pieces", "windows")
 
 
 @dataclass(frozen=True)
@@ -18,11 +17,11 @@ class Source:
     """One corpus in the mix."""
 
     corpus: str  # the folder that `data_tools build` wrote, its train/ or valid/
-    weight: int = one(1, low=1)  # samples per round of the mix, in whole numbers
+    weight: int = setting(1, low=1)  # samples per round of the mix, in whole numbers
 
 
 @dataclass(frozen=True)
-class Data:
+class PretrainData:
     """[data]: what is read.
 
     unit "pieces": each sample is a document, or a part of one that is longer than `length`; nothing
@@ -32,16 +31,18 @@ class Data:
 
     train: list[Source]
     valid: list[Source]
-    length: int = one(512, low=4)  # target tokens with BOS and EOS
-    unit: str = one("pieces", choices=UNITS)
-    verify: str = one("full", choices=("size", "lazy", "full"))  # "lazy" for corpora of terabytes
-    valid_samples: int = one(512, low=1)
+    length: int = setting(512, low=4)  # target tokens with BOS and EOS
+    unit: Literal["pieces", "windows"] = "pieces"
+    verify: Verify = "full"  # "lazy" for corpora of terabytes
+    valid_samples: int = setting(512, low=1)
 
 
 class Texts:
     """Samples of several corpora by their global id; the order is a pure function of (seed, id)."""
 
-    def __init__(self, data: Data, sources: Sequence[Source], tokenizer: Tokenizer, seed: int):
+    def __init__(
+        self, data: PretrainData, sources: Sequence[Source], tokenizer: Tokenizer, seed: int
+    ):
         self.unit, self.room = data.unit, data.length - 2
         self.special = tokenizer.special
         self.corpora = [open_corpus(s.corpus, tokenizer.sha256, data.verify) for s in sources]

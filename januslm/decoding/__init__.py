@@ -1,6 +1,6 @@
-"""One file per way to write: `decode(reader, sources, special, *, options) -> list[Output]`.
+"""One file per way to write: `decode(decoder, sources, special, *, options) -> list[Output]`.
 
-`reader`: januslm.inference.incremental.Reader or what answers like it; see docs/decoding.md.
+`decoder`: IncrementalDecoder (januslm/inference) or what answers like it; see docs/decoding.md.
 """
 
 from dataclasses import dataclass

@@ -60,15 +60,15 @@ class Rules:
 
 
 def rules(
-    reader, sources: Sequence, special, device, *, min_length: int, max_length: int,
+    decoder, sources: Sequence, special, device, *, min_length: int, max_length: int,
     max_ratio: float, no_repeat_ngram: int,
 ) -> Rules:  # fmt: skip
     """Rules with limits of max_length + max_ratio * source tokens (fairseq's max_len_b and _a)."""
-    limit = [min(max_length + int(max_ratio * len(s)), reader.most_words) for s in sources]
-    if min_length > (most := min(max_length, reader.most_words)):  # the same for every batch
+    limit = [min(max_length + int(max_ratio * len(s)), decoder.most_words) for s in sources]
+    if min_length > (most := min(max_length, decoder.most_words)):  # the same for every batch
         raise Refused(
             f"min_length {min_length} is above the longest possible output, {most} words "
-            f"(max_length {max_length}, positions {reader.most_words}; what max_ratio adds does "
+            f"(max_length {max_length}, positions {decoder.most_words}; what max_ratio adds does "
             "not count)"
         )
     return Rules(special, torch.tensor(limit, device=device), min_length, no_repeat_ngram)

@@ -1,12 +1,12 @@
-"""Canvases of many sentences at once: filled in passes, ranked at the end.
+"""Templates of many sentences at once: filled in passes, ranked at the end.
 
-B = sentences, C = canvases of one sentence, one for each length tried, L = slots of the longest.
+B = sentences, C = templates of one sentence, one for each length tried, L = slots of the longest.
 """
 
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -17,15 +17,17 @@ from januslm.decoding import Output
 from januslm.decoding._constraints import log_p, top, worth_compacting
 from januslm.layout import NONE
 
-SHORTEST = 3  # BOS, one word, EOS: an empty canvas has nothing to lose and would always score best
+SHORTEST = (
+    3  # BOS, one word, EOS: an empty template has nothing to lose and would always score best
+)
 
 Beam = Annotated[int, Allowed(low=1)]
-Choice = Annotated[str, Allowed(choices=("topk", "around"))]
+Choice = Literal["topk", "around"]
 
 
 @dataclass(frozen=True)
-class Board:
-    """All canvases of a batch; slots that are no part of a canvas are no holes."""
+class Templates:
+    """All templates of a batch; slots that are no part of a template are no holes."""
 
     tokens: Tensor  # int64 [B, C, L], with masks where a word is hidden
     full: Tensor  # int64 [B, C, L]: tokens before some were hidden
@@ -33,35 +35,35 @@ class Board:
     holes: Tensor  # bool [B, C, L]: what the model writes at all
     ends: Tensor  # bool [B, C, L]: where only EOS can stand
     score: Tensor  # float [B, C, L]: log p of each word when it was written, 0 for what is given
-    sizes: Tensor  # int64 [B, C]: slots of each canvas
+    sizes: Tensor  # int64 [B, C]: slots of each template
     first: int  # position of the first slot
 
     @classmethod
-    def of(cls, reader, lengths: Tensor, special) -> "Board":
-        """Empty canvases of the lengths int64 [B, C]."""
-        canvases = [[reader.canvas(n) for n in row] for row in lengths.tolist()]
-        sizes = np.array([[len(canvas) for canvas in row] for row in canvases])
+    def of(cls, decoder, lengths: Tensor, special) -> "Templates":
+        """Empty templates of the lengths int64 [B, C]."""
+        templates = [[decoder.template(n) for n in row] for row in lengths.tolist()]
+        sizes = np.array([[len(template) for template in row] for row in templates])
         tokens = np.full((*sizes.shape, sizes.max()), special.pad)
         holes, ends = np.zeros(tokens.shape, bool), np.zeros(tokens.shape, bool)
-        for b, row in enumerate(canvases):
+        for b, row in enumerate(templates):
             for c, slots in enumerate(row):
                 n = len(slots)
                 tokens[b, c, :n] = slots.token
                 holes[b, c, :n] = slots.goal != NONE
                 ends[b, c, :n] = slots.goal == slots.position.max()
-        first = int(canvases[0][0].position[0])
+        first = int(templates[0][0].position[0])
         tokens, holes, ends, sizes = (
             torch.from_numpy(x).to(lengths.device) for x in (tokens, holes, ends, sizes)
         )
         score = torch.zeros(tokens.shape, device=lengths.device)
         return cls(tokens, tokens, holes, holes, ends, score, sizes, first)
 
-    def filled(self, reader, state, special, bans: bool = True) -> "Board":
+    def filled(self, decoder, state, special, bans: bool = True) -> "Templates":
         """One pass: the likeliest word in every masked slot, certain or not.
 
         bans: special tokens are no words.
         """
-        logits = reader.fill(state, self.tokens, self.sizes, self.first, self.masked)
+        logits = decoder.fill(state, self.tokens, self.sizes, self.first, self.masked)
         scores = log_p(logits)
         end = scores[:, special.eos].clone()
         if bans:
@@ -75,22 +77,22 @@ class Board:
         return replace(self, tokens=tokens, full=tokens, score=score)
 
     def uncertain(self, count: Tensor) -> Tensor:
-        """bool [B, C, L]: the `count` int64 [B, C] least certain words of each canvas."""
+        """bool [B, C, L]: the `count` int64 [B, C] least certain words of each template."""
         doubt = self.score.masked_fill(~self.holes, torch.inf).argsort(dim=-1, stable=True)
         rank = torch.arange(doubt.shape[-1], device=doubt.device)
         return torch.zeros_like(self.holes).scatter(-1, doubt, rank < count[..., None])
 
-    def hidden(self, masked: Tensor, special) -> "Board":
+    def hidden(self, masked: Tensor, special) -> "Templates":
         """The words of `masked` hidden again."""
         return replace(self, masked=masked, tokens=self.tokens.masked_fill(masked, special.mask))
 
-    def keep(self, rows: Tensor) -> "Board":
+    def keep(self, rows: Tensor) -> "Templates":
         """Some of the sentences."""
         kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "first"}
         return replace(self, **{name: x[rows] for name, x in kept.items()})
 
     def best(self, row: int, passes: int) -> Output:
-        """The canvases by mean log p; what is given counts with log p 0 (JANUS)."""
+        """The templates by mean log p; what is given counts with log p 0 (JANUS)."""
         mean = self.score[row].sum(-1) / self.sizes[row]
         words = (self.holes[row] & ~self.ends[row]).cpu().numpy()
         full = self.full[row].cpu().numpy()
@@ -117,37 +119,37 @@ def candidates(length_scores: Tensor, count: int, kind: str, most: int) -> Tenso
 
 
 def write(
-    reader,
+    decoder,
     state,
     special,
     lengths: Tensor,
-    hide: Callable[[Board, int], Tensor],
+    hide: Callable[[Templates, int], Tensor],
     early_stop: bool = False,
     bans: bool = True,
 ) -> list[Output]:
-    """Fills canvases of the lengths int64 [B, C] until nothing is hidden; uses up the state.
+    """Fills templates of the lengths int64 [B, C] until nothing is hidden; uses up the state.
 
-    hide(board, done) -> bool [B, C, L]: what pass `done` leaves to be written again.  early_stop: a
-    sentence also ends when a pass changes no word of it.  bans: as in Board.filled.
+    hide(templates, done) -> bool [B, C, L]: what pass `done` leaves to be written again.
+    early_stop: a sentence also ends when a pass changes no word of it.  bans: see filled.
     """
-    board = Board.of(reader, lengths, special)
+    templates = Templates.of(decoder, lengths, special)
     out: list[Output | None] = [None] * len(lengths)
     numbers, alive = np.arange(len(lengths)), np.ones(len(lengths), bool)
     for done in itertools.count(1):
-        before, board = board, board.filled(reader, state, special, bans)
-        masked = hide(board, done)
+        before, templates = templates, templates.filled(decoder, state, special, bans)
+        masked = hide(templates, done)
         over = ~masked.flatten(1).any(1)
         if early_stop and done > 1:
-            over |= (board.tokens == before.full).flatten(1).all(1)
+            over |= (templates.tokens == before.full).flatten(1).all(1)
         for row in np.flatnonzero(alive & over.cpu().numpy()):
-            out[numbers[row]] = board.best(row, done)
+            out[numbers[row]] = templates.best(row, done)
             alive[row] = False
         if not alive.any():
             break
         if worth_compacting(alive):
             rows = torch.from_numpy(np.flatnonzero(alive)).to(masked.device)
             state.keep(rows)
-            board, masked = board.keep(rows), masked[rows]
+            templates, masked = templates.keep(rows), masked[rows]
             numbers, alive = numbers[alive], alive[alive]
-        board = board.hidden(masked, special)
+        templates = templates.hidden(masked, special)
     return out

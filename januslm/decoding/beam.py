@@ -16,7 +16,7 @@ from januslm.decoding.greedy import Count, Length, Ratio
 
 @torch.inference_mode()
 def decode(
-    reader,
+    decoder,
     sources: Sequence[np.ndarray],
     special,
     *,
@@ -34,17 +34,17 @@ def decode(
 
     early_stop: a sentence ends with its `beam`-th finished hypothesis, as in fairseq; otherwise it
     goes on until no unfinished one can come out better.  doubled_cache: read as JANUS' published
-    code does (Reader.doubled).
+    code does (IncrementalDecoder.doubled).
     """
     if n_best > beam:
         raise Refused(f"beam: n_best {n_best} is more than beam {beam} can give")
-    reader.must_write("word by word")
-    reader = reader.doubled() if doubled_cache else reader
-    state = reader.start(sources)
-    logits = reader.step(state)
+    decoder.require("word by word")
+    decoder = decoder.doubled() if doubled_cache else decoder
+    state = decoder.start(sources)
+    logits = decoder.step(state)
     limits = dict(min_length=min_length, max_length=max_length, max_ratio=max_ratio)
     allowed = rules(
-        reader, sources, special, logits.device, no_repeat_ngram=no_repeat_ngram, **limits
+        decoder, sources, special, logits.device, no_repeat_ngram=no_repeat_ngram, **limits
     )
     harvest = [
         _Harvest(beam, length_penalty, early_stop, limit) for limit in allowed.limit.tolist()
@@ -62,7 +62,7 @@ def decode(
             chosen = torch.from_numpy(np.flatnonzero(front.alive)).to(logits.device)
             state.keep(chosen)
             front, allowed = front.keep(chosen), allowed.keep(chosen)
-        logits = reader.step(state, front.written[..., -1], front.parents)
+        logits = decoder.step(state, front.written[..., -1], front.parents)
 
 
 def _candidates(scores: Tensor, total: Tensor, beam: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -18,7 +18,7 @@ Ratio = Annotated[float, Allowed(low=0, high=1000)]
 
 @torch.inference_mode()
 def decode(
-    reader,
+    decoder,
     sources: Sequence[np.ndarray],
     special,
     *,
@@ -31,26 +31,26 @@ def decode(
     """At most max_length + max_ratio * source tokens (with BOS and EOS) words each.
 
     The score is log p per word, EOS too.
-    doubled_cache: read as JANUS' published code does (Reader.doubled).
+    doubled_cache: read as JANUS' published code does (IncrementalDecoder.doubled).
     """
-    reader.must_write("word by word")
-    reader = reader.doubled() if doubled_cache else reader
+    decoder.require("word by word")
+    decoder = decoder.doubled() if doubled_cache else decoder
     return write(
-        reader, reader.start(sources), sources, special, lambda scores, numbers: top(scores, 1),
+        decoder, decoder.start(sources), sources, special, lambda scores, numbers: top(scores, 1),
         min_length=min_length, max_length=max_length, max_ratio=max_ratio,
         no_repeat_ngram=no_repeat_ngram,
     )  # fmt: skip
 
 
-def write(reader, state, sources, special, choose, **limits) -> list[Output]:
+def write(decoder, state, sources, special, choose, **limits) -> list[Output]:
     """One hypothesis a row; `choose(scores [B, V], numbers)` -> values and words, [B, 1] each.
 
     state: of the sources, nothing written; it is used up.  numbers: int64 array [B], which source
     each row belongs to.
     """
-    logits = reader.step(state)
+    logits = decoder.step(state)
     device = logits.device
-    allowed = rules(reader, sources, special, device, **limits)
+    allowed = rules(decoder, sources, special, device, **limits)
     numbers, alive = np.arange(len(sources)), np.ones(len(sources), bool)
     written = torch.empty(len(sources), 1, 0, dtype=torch.long, device=device)
     total = torch.zeros(len(sources), 1, dtype=torch.float64, device=device)
@@ -72,4 +72,4 @@ def write(reader, state, sources, special, choose, **limits) -> list[Output]:
             allowed, written = allowed.keep(chosen), written[chosen]
             word, total = word[chosen], total[chosen]
             numbers, alive = numbers[alive], alive[alive]
-        logits = reader.step(state, word)
+        logits = decoder.step(state, word)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from januslm.decoding import Output
 from januslm.decoding._constraints import log_p
-from januslm.decoding._templates import Beam, Board, Choice, candidates, ranked, write
+from januslm.decoding._templates import Beam, Choice, Templates, candidates, ranked, write
 from januslm.decoding.greedy import Length
 
 RESCORED = 8  # sentences whose logits are in memory at a time
@@ -20,7 +20,7 @@ RESCORED = 8  # sentences whose logits are in memory at a time
 
 @torch.inference_mode()
 def decode(
-    reader,
+    decoder,
     sources: Sequence[np.ndarray],
     special,
     *,
@@ -32,7 +32,7 @@ def decode(
     ban_specials: bool = True,
     rescore: bool = False,
 ) -> list[Output]:
-    """The length whose canvas has the highest mean log p wins; others holds the rest of them.
+    """The length whose template has the highest mean log p wins; others holds the rest of them.
 
     lengths: the `length_beam` likeliest, or JANUS' likeliest and its neighbours.  early_stop: a
     sentence ends when a pass changes no word; faster and worse, since the first passes, which see
@@ -42,30 +42,30 @@ def decode(
     rescore: the model's left-to-right streams choose the length, in one more pass; the score is
     then theirs.
     """
-    reader.must_write("all at once")
+    decoder.require("all at once")
     if rescore:
-        reader.must_write("word by word")
-    state = reader.start(sources)
-    tried = candidates(state.length_scores, length_beam, lengths, reader.most_length)
+        decoder.require("word by word")
+    state = decoder.start(sources)
+    tried = candidates(state.length_scores, length_beam, lengths, decoder.most_length)
     hide = schedule(iterations + extra_pass, None if ban_specials else special.mask)
-    outputs = write(reader, copy.copy(state), special, tried, hide, early_stop, ban_specials)
-    return rescored(reader, state, outputs, special) if rescore else outputs
+    outputs = write(decoder, copy.copy(state), special, tried, hide, early_stop, ban_specials)
+    return rescored(decoder, state, outputs, special) if rescore else outputs
 
 
-def schedule(passes: int, again: int | None = None) -> Callable[[Board, int], Tensor]:
+def schedule(passes: int, again: int | None = None) -> Callable[[Templates, int], Tensor]:
     """After pass s of S the floor(n (1 - s / S)) least certain of n words are hidden again.
 
     again: a token that is to be written anew in the next pass, if there is one.
     """
 
-    def hide(board: Board, done: int) -> Tensor:
-        masked = board.uncertain(board.holes.sum(-1) * (passes - done) // passes)
-        return masked if again is None or done == passes else masked | (board.tokens == again)
+    def hide(templates: Templates, done: int) -> Tensor:
+        masked = templates.uncertain(templates.holes.sum(-1) * (passes - done) // passes)
+        return masked if again is None or done == passes else masked | (templates.tokens == again)
 
     return hide
 
 
-def rescored(reader, state, outputs: list[Output], special) -> list[Output]:
+def rescored(decoder, state, outputs: list[Output], special) -> list[Output]:
     """Candidates ranked anew by what the left-to-right streams think of them, EOS included."""
     new = []
     for start in range(0, len(outputs), RESCORED):
@@ -76,10 +76,10 @@ def rescored(reader, state, outputs: list[Output], special) -> list[Output]:
         most = max(len(text) for row in texts for text in row)
         goals = np.array([[np.pad(text, (0, most - len(text))) for text in row] for row in texts])
         goals = torch.from_numpy(goals).to(state.length_scores.device)
-        head = torch.tensor(reader.prefix, device=goals.device).expand(*goals.shape[:2], -1)
+        head = torch.tensor(decoder.prefix, device=goals.device).expand(*goals.shape[:2], -1)
         twin = copy.copy(state)
         twin.keep(torch.arange(start, start + len(some), device=goals.device))
-        logits = reader.block(twin, torch.cat([head, goals[..., :-1]], -1))
+        logits = decoder.block(twin, torch.cat([head, goals[..., :-1]], -1))
         logits = logits[:, :, head.shape[-1] - 1 :]
         each = log_p(logits).gather(-1, goals[..., None])[..., 0].double().cpu().numpy()
         for best, row, values in zip(some, texts, each, strict=True):

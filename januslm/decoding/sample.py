@@ -15,7 +15,7 @@ from januslm.decoding.greedy import Count, Length, Ratio, write
 
 @torch.inference_mode()
 def decode(
-    reader,
+    decoder,
     sources: Sequence[np.ndarray],
     special,
     *,
@@ -33,8 +33,8 @@ def decode(
 
     Chance comes from (seed, source, number of the sample), so the batch does not matter.
     """
-    reader.must_write("word by word")
-    state = reader.start(sources)
+    decoder.require("word by word")
+    state = decoder.start(sources)
     if samples > 1:
         rows = torch.arange(len(sources), device=state.length_scores.device)
         state.keep(rows.repeat_interleave(samples))
@@ -49,7 +49,7 @@ def decode(
         return draw(scores, drawn, temperature, top_k, top_p)
 
     drawn = write(
-        reader, state, each, special, choose, min_length=min_length, max_length=max_length,
+        decoder, state, each, special, choose, min_length=min_length, max_length=max_length,
         max_ratio=max_ratio, no_repeat_ngram=no_repeat_ngram,
     )  # fmt: skip
     return [

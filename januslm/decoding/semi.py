@@ -12,7 +12,7 @@ from januslm.decoding.greedy import Length
 
 @torch.inference_mode()
 def decode(
-    reader,
+    decoder,
     sources: Sequence[np.ndarray],
     special,
     *,
@@ -21,10 +21,10 @@ def decode(
     lengths: Choice = "topk",
 ) -> list[Output]:
     """n words (CMLM's EOS among them) take n / block passes; a word reads the blocks before it."""
-    reader.must_write("all at once")
-    state = reader.start(sources)
-    tried = candidates(state.length_scores, length_beam, lengths, reader.most_length)
+    decoder.require("all at once")
+    state = decoder.start(sources)
+    tried = candidates(state.length_scores, length_beam, lengths, decoder.most_length)
     return write(
-        reader, state, special, tried,
-        lambda board, done: board.holes & (board.holes.cumsum(-1) > done * block),
+        decoder, state, special, tried,
+        lambda templates, done: templates.holes & (templates.holes.cumsum(-1) > done * block),
     )  # fmt: skip

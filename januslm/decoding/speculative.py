@@ -28,7 +28,7 @@ SHIFTS = (1, 0, 2, 3, -1)
 
 @torch.inference_mode()
 def decode(
-    reader,
+    decoder,
     sources: Sequence[np.ndarray],
     special,
     *,
@@ -44,27 +44,27 @@ def decode(
 
     shifts: after a difference, so many of SHIFTS are verified side by side in the next pass.
     """
-    reader.must_write("word by word")
-    reader.must_write("all at once")
-    state = reader.start(sources)
+    decoder.require("word by word")
+    decoder.require("all at once")
+    state = decoder.start(sources)
     device = state.length_scores.device
     allowed = rules(
-        reader, sources, special, device, min_length=min_length, max_length=max_length,
+        decoder, sources, special, device, min_length=min_length, max_length=max_length,
         max_ratio=max_ratio, no_repeat_ngram=no_repeat_ngram,
     )  # fmt: skip
     drafts = write(
-        reader, copy.copy(state), special,
-        candidates(state.length_scores, 1, "topk", reader.most_length),
+        decoder, copy.copy(state), special,
+        candidates(state.length_scores, 1, "topk", decoder.most_length),
         mask_predict.schedule(draft_iterations), early_stop=True,
     )  # fmt: skip
     texts = [
         _Text(limit, d.tokens.tolist(), passes=d.passes)
         for limit, d in zip(allowed.limit.tolist(), drafts, strict=True)
     ]
-    numbers, head = np.arange(len(texts)), reader.prefix
+    numbers, head = np.arange(len(texts)), decoder.prefix
     while True:
         rows = [texts[n] for n in numbers]
-        wrong = _round(reader, state, allowed, rows, head, block, shifts)
+        wrong = _round(decoder, state, allowed, rows, head, block, shifts)
         alive, head = np.array([not text.ended for text in rows]), ()
         if not alive.any():
             return [text.output() for text in texts]
@@ -75,13 +75,13 @@ def decode(
             allowed, numbers = allowed.keep(chosen), numbers[alive]
 
 
-def _round(reader, state, allowed, rows: list["_Text"], head, block: int, shifts: int) -> Tensor:
+def _round(decoder, state, allowed, rows: list["_Text"], head, block: int, shifts: int) -> Tensor:
     """One verifying pass; returns how many words of what each row read were wrong, int64 [B]."""
     eos, device = allowed.special.eos, allowed.limit.device
     heads = [head or tuple(text.words[-1:] or [eos]) for text in rows]
     tails = [text.proposals(block) for text in rows]
     words = _table(heads, tails, eos, device)
-    scores = log_p(reader.block(state, words)[:, :, len(heads[0]) - 1 :])
+    scores = log_p(decoder.block(state, words)[:, :, len(heads[0]) - 1 :])
     _bar(allowed, scores, rows, tails, device)
     value, word = (x.view(scores.shape[:-1]).tolist() for x in top(scores.flatten(0, 2), 1))
     kept = [

@@ -1,4 +1,4 @@
-"""A reader for GPUs: its passes have fixed shapes and places, are captured once and replayed.
+"""A decoder for GPUs: its passes have fixed shapes and places, are captured once and replayed.
 
 In small batches a GPU waits for Python: a pass launches some twenty short kernels a layer.  A
 captured graph is one launch.  Its tensors never move, so caches lie in arenas of their own.
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from januslm.inference.incremental import Reader, everywhere
+from januslm.inference.incremental import IncrementalDecoder, everywhere
 from januslm.inference.kv_cache import Batched, Pair, Shared, State
 
 ROUND = 16  # sources are filled up to a multiple of so many tokens, that fewer shapes occur
@@ -93,11 +93,12 @@ class _Arena:
         state.cache, self.guest = list(self.cache), weakref.ref(state)
 
 
-class Graphed(Reader):
-    """A Reader that captures its passes, shape by shape, and replays them.
+class GraphedDecoder(IncrementalDecoder):
+    """An IncrementalDecoder that captures its passes, shape by shape, and replays them.
 
     patience: how often a shape runs as it is before it is worth a capture.  Answers are those of
-    Reader to rounding.  Without CUDA the same passes run uncaptured, for tests: slower than Reader.
+    IncrementalDecoder to rounding.  Without CUDA the same passes run uncaptured, for tests, and
+    slower.
     """
 
     def __init__(self, model, objective, patience: int = 1):
@@ -110,13 +111,13 @@ class Graphed(Reader):
 
     @torch.inference_mode()
     def start(self, sources: Sequence[np.ndarray]) -> State:
-        """As Reader's, with the memory filled up to a multiple of ROUND tokens."""
+        """As IncrementalDecoder's, with the memory filled up to a multiple of ROUND tokens."""
         state = super().start(sources)
         size = state.memory[0][0].shape[2]
         more = -size % ROUND
-        if state.heard is None:
-            state.heard = state.memory[0][0].new_zeros(len(state), 1, 1, size)
-        state.heard = pad(state.heard, (0, more), value=-torch.inf)
+        if state.memory_mask is None:
+            state.memory_mask = state.memory[0][0].new_zeros(len(state), 1, 1, size)
+        state.memory_mask = pad(state.memory_mask, (0, more), value=-torch.inf)
         state.memory = [tuple(pad(x, (0, 0, 0, more)) for x in pair) for pair in state.memory]
         return state
 
@@ -129,7 +130,7 @@ class Graphed(Reader):
         )
         at = state.used + torch.arange(size, device=tokens.device)
         shape = ("write", batch, places, each, len(rows), inner.shape, last.shape)
-        key = (*shape, state.heard.shape, self.doubles)
+        key = (*shape, state.memory_mask.shape, self.doubles)
         if not self._ready(key):
             return super()._layers(state, tokens, place, keys, rows, masks)
         if (batch, places) not in self.arenas:
@@ -139,14 +140,16 @@ class Graphed(Reader):
         keys = everywhere(keys, batch, each) if self.asks else None
         rows = everywhere(rows, batch, each) if len(rows) < each else None
 
-        def run(tokens, place, at, inner, last, heard, *memory):
+        def run(tokens, place, at, inner, last, memory_mask, *memory):
             final = len(self.layers) - 1
             plans = [
                 Fixed(pair, at, batch, last if i == final else inner)
                 for i, pair in enumerate(arena.cache)
             ]
             pairs = list(zip(memory[::2], memory[1::2], strict=True))
-            return self._through(tokens, place, plans, Shared(batch, heard), pairs, keys, rows)
+            return self._through(
+                tokens, place, plans, Shared(batch, memory_mask), pairs, keys, rows
+            )
 
         return self._run(key, run, [tokens, place, at, inner, last], state)
 
@@ -156,21 +159,23 @@ class Graphed(Reader):
             mask = self.model.embedding.weight.new_zeros(1, 1, rows, used)
         return pad(mask.expand(-1, -1, rows, -1), (0, places - used), value=-torch.inf)
 
-    def _canvases(self, state: State, tokens, place, mask, rows) -> Tensor:
+    def _templates(self, state: State, tokens, place, mask, rows) -> Tensor:
         given = [x for x in (mask, rows) if x is not None]
         batch, masked, wanted = len(state), mask is not None, rows is not None
-        key = ("fill", batch, masked, wanted, tokens.shape, state.heard.shape)
+        key = ("fill", batch, masked, wanted, tokens.shape, state.memory_mask.shape)
         key = (*key, *(x.shape for x in given))
         if not self._ready(key):
-            return super()._canvases(state, tokens, place, mask, rows)
+            return super()._templates(state, tokens, place, mask, rows)
 
         def run(tokens, place, *rest):
             mask = rest[0] if masked else None
             rows = rest[masked] if wanted else None
-            heard, *memory = rest[masked + wanted :]
+            memory_mask, *memory = rest[masked + wanted :]
             plans = [Batched(len(tokens), mask)] * len(self.layers)
             pairs = list(zip(memory[::2], memory[1::2], strict=True))
-            return self._through(tokens, place, plans, Shared(batch, heard), pairs, None, rows)
+            return self._through(
+                tokens, place, plans, Shared(batch, memory_mask), pairs, None, rows
+            )
 
         return self._run(key, run, [tokens, place, *given], state)
 
@@ -181,7 +186,7 @@ class Graphed(Reader):
         return key in self.recorded or (self.came[key] > self.patience and not full)
 
     def _run(self, key: tuple, function: Callable, inputs: list[Tensor], state: State) -> Tensor:
-        inputs = [*inputs, state.heard, *(x for pair in state.memory for x in pair)]
+        inputs = [*inputs, state.memory_mask, *(x for pair in state.memory for x in pair)]
         if key not in self.recorded:
             self.recorded[key] = Recorded(function, inputs, self.pool)
         return self.recorded[key](inputs)

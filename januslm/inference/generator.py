@@ -15,30 +15,30 @@ from januslm import config, registry
 from januslm.config import Refused
 from januslm.data.token_pairs import Limits
 from januslm.decoding import Output
-from januslm.inference.cuda_graphs import Graphed
-from januslm.inference.incremental import Reader
+from januslm.inference.cuda_graphs import GraphedDecoder
+from januslm.inference.incremental import IncrementalDecoder
 from januslm.interop import native
-from januslm.objective import Loss, settle
+from januslm.objective import LossSettings, resolve_objective
 
 THREADS = 1024  # more than any machine has cores for
-SPOKEN = 3.0  # seconds between two lines of progress
+REPORT_EVERY = 3.0  # seconds between two lines of progress
 ALGORITHMS = "januslm.decoding"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
-class Trained:
+class LoadedModel:
     """What an exported run can be asked for: its model, its task and where the task's data lies."""
 
     saved: native.Saved
     task: ModuleType
     root: Path
-    reader: Reader
+    decoder: IncrementalDecoder
     limits: Limits
 
 
 @dataclass(frozen=True)
-class Written:
+class Decoded:
     """What one way wrote, in the order of the texts, and what it took."""
 
     outputs: list[Output]
@@ -58,7 +58,7 @@ class Written:
 def load(
     run: str | Path, task: str | None = None, data: str | None = None, threads: int | None = None,
     graphs: bool = False, precision: str | None = None,
-) -> Trained:  # fmt: skip
+) -> LoadedModel:  # fmt: skip
     """A run's model on the GPU where there is one, in bf16, else on some CPU threads, in fp32.
 
     precision: one of PRECISIONS in place of that.
@@ -78,15 +78,19 @@ def load(
     root = data or about.get("root")
     if not root:
         raise Refused(f"{saved.folder}: does not say where the data lies; name it with --data")
-    told, special = {"name": saved.objective, **saved.options}, saved.tokenizer.special
-    objective = settle(told, {}, Loss(), "nmt", special, str(saved.folder))
+    table, special = {"name": saved.objective, **saved.options}, saved.tokenizer.special
+    objective = resolve_objective(table, {}, LossSettings(), "nmt", special, str(saved.folder))
     kind = PRECISIONS[precision or ("bf16" if gpu else "fp32")]  # bf16 is slower on the CPU
     model = saved.model.to("cuda" if gpu else "cpu", kind)
     most = saved.model.config.max_positions
     limits = Limits(about.get("max_source", most), about.get("max_target", most), "cut")
     packed = not gpu and kind == torch.float32
-    reader = Graphed(model, objective) if graphs else Reader(model, objective, packed=packed)
-    return Trained(saved, registry.find("finetune.tasks", name), Path(root), reader, limits)
+    decoder = (
+        GraphedDecoder(model, objective)
+        if graphs
+        else IncrementalDecoder(model, objective, packed=packed)
+    )
+    return LoadedModel(saved, registry.find("finetune.tasks", name), Path(root), decoder, limits)
 
 
 def check(options: argparse.Namespace, *counts: str) -> None:
@@ -122,33 +126,33 @@ def settings(task: ModuleType, algorithm: ModuleType, given: Mapping) -> dict:
 
 
 def write(
-    reader, ways: Mapping[str, Callable], arrays: Sequence[np.ndarray], special, batch: int
-) -> dict[str, Written]:
+    decoder, ways: Mapping[str, Callable], arrays: Sequence[np.ndarray], special, batch: int
+) -> dict[str, Decoded]:
     """Have each way write the texts of int64 [N] sources, in batches of like length, longest first.
 
-    ways: name -> way(reader, sources, special); all of them write a batch before the next one, so
+    ways: name -> way(decoder, sources, special); all of them write a batch before the next one, so
     that a busy machine slows all alike.
     """
     order = np.argsort([-len(a) for a in arrays], kind="stable")
     outputs: dict[str, list] = {name: [None] * len(arrays) for name in ways}
     seconds, cpu_seconds = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0.0)
-    began = spoken = time.monotonic()
+    began = reported = time.monotonic()
     for start in range(0, len(order), batch):
         mine = order[start : start + batch]
         for name, way in ways.items():
             before, cpu_before = time.perf_counter(), time.process_time()
-            answers = way(reader, [arrays[i] for i in mine], special)
+            answers = way(decoder, [arrays[i] for i in mine], special)
             seconds[name] += time.perf_counter() - before
             cpu_seconds[name] += time.process_time() - cpu_before
             for i, output in zip(mine, answers, strict=True):
                 outputs[name][i] = output
         now, done = time.monotonic(), start + len(mine)
-        if now - spoken > SPOKEN or done == len(order):
+        if now - reported > REPORT_EVERY or done == len(order):
             left = (now - began) / done * (len(order) - done)
             pace = f"{1000 * sum(seconds.values()) / done:.1f} ms per sentence"
             print(f"decoded {done:,}/{len(order):,} | {pace} | eta {left:.0f} s", flush=True)
-            spoken = now
-    return {name: Written(outputs[name], seconds[name], cpu_seconds[name]) for name in ways}
+            reported = now
+    return {name: Decoded(outputs[name], seconds[name], cpu_seconds[name]) for name in ways}
 
 
 def text(tokenizer, output: Output) -> str:

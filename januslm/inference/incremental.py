@@ -1,7 +1,7 @@
 """A trained model, asked for the next word or for all words at once, with everything cached.
 
-B = sentences, W = hypotheses of one sentence, R = words each of them adds, L = length of a canvas,
-N = source tokens, H = heads, d = width of a head, V = vocabulary.
+B = sentences, W = hypotheses of one sentence, R = words each of them adds, L = length of a
+template, N = source tokens, H = heads, d = width of a head, V = vocabulary.
 """
 
 import copy
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from januslm.config import Refused
-from januslm.inference.kv_cache import Batched, Cached, Shared, State, barred, with_room
+from januslm.inference.kv_cache import Batched, Cached, Shared, State, additive_mask, with_room
 from januslm.inference.onednn_linear import Packed, fits, packed_copy
 from januslm.layout import Slots, visible
 from januslm.model.attention import Side, dense
@@ -22,7 +22,7 @@ from januslm.model.packing import Encoded
 from januslm.model.transformer import Seq2Seq, View
 
 
-class Reader:
+class IncrementalDecoder:
     """What decoding algorithms ask: `start` a batch, then `step`, `block` or `fill`.
 
     objective: has `name`, `plugin`, `options` and `special` (januslm.objective.Objective).
@@ -40,7 +40,7 @@ class Reader:
         self.doubles = False
         shifted = options.get("query_position", "input") == "target"
         self.prefix = (self.special.eos,) * shifted + (self.special.bos,)
-        self.canvas_slots = objective.canvas
+        self.template_slots = objective.template
         self.rule = objective.plugin.RULE
         self.vocabulary = model.config.vocabulary
         weight = model.vocabulary_weight()
@@ -57,20 +57,20 @@ class Reader:
         """The greatest length, BOS and EOS counted, that the length head and the positions know."""
         return min(self.model.config.max_positions, self.model.config.max_length - 1)
 
-    def must_write(self, way: str) -> None:
+    def require(self, way: str) -> None:
         """Refuse what the checkpoint never learnt: way is "word by word" or "all at once"."""
         if way == "word by word" and not self.left_to_right:
             raise Refused(
                 f"a checkpoint of objective {self.name!r} cannot write or rescore word by word; "
                 "it can mask_predict and semi"
             )
-        if way == "all at once" and self.canvas_slots is None:
+        if way == "all at once" and self.template_slots is None:
             raise Refused(
                 f"a checkpoint of objective {self.name!r} cannot write all at once; "
                 "it can greedy, beam and sample"
             )
 
-    def doubled(self) -> "Reader":
+    def doubled(self) -> "IncrementalDecoder":
         """The same model, reading as JANUS' published code does while it writes word by word.
 
         That code caches every past slot twice, so that one weighs each word before it two to one
@@ -85,10 +85,10 @@ class Reader:
         twin.doubles = True
         return twin
 
-    def canvas(self, length: int) -> Slots:
+    def template(self, length: int) -> Slots:
         """The slots mask-predict starts from, by position; `length` counts BOS and EOS."""
-        slots = self.canvas_slots(length)
-        assert visible(self.rule, slots, slots).all(), f"{self.name}: a canvas that hides slots"
+        slots = self.template_slots(length)
+        assert visible(self.rule, slots, slots).all(), f"{self.name}: a template that hides slots"
         return slots[np.argsort(slots.position)]
 
     @torch.inference_mode()
@@ -110,11 +110,12 @@ class Reader:
         at = torch.from_numpy(first[:, None] + np.minimum(step, sizes[:, None] - 1))
         at = at.to(memory.device)
         pairs = [
-            tuple(x[at].transpose(1, 2) for x in layer.cross.keys(memory)) for layer in self.layers
+            tuple(x[at].transpose(1, 2) for x in layer.encoder_attn.keys(memory))
+            for layer in self.layers
         ]
         real = torch.from_numpy(step < sizes[:, None]).to(memory.device)
-        heard = None if real.all() else barred(real[:, None, None], memory.dtype)
-        return State(pairs, heard, lengths, torch.zeros_like(at[:, 0]))
+        memory_mask = None if real.all() else additive_mask(real[:, None, None], memory.dtype)
+        return State(pairs, memory_mask, lengths, torch.zeros_like(at[:, 0]))
 
     @torch.inference_mode()
     def step(
@@ -134,7 +135,7 @@ class Reader:
     def block(self, state: State, words: Tensor) -> Tensor:
         """One pass for R words in a row, int64 [B, W, R] -> logits [B, W, R, V] after each.
 
-        The prefix is `Reader.prefix`.  Where one hypothesis was, several may go on: `state.choose`
+        The prefix is `self.prefix`.  Where one hypothesis was, several may go on: `state.choose`
         keeps one of them, and `state.take_back` undoes its words that turn out wrong.
         """
         return self._write(state, words, None, ask_all=True)
@@ -167,8 +168,8 @@ class Reader:
         return self.logits(x).view(batch, width, -1, self.vocabulary)
 
     def _look(self, state: State, width: int, run: int, parents) -> Tensor | None:
-        """Who reads which place, float [B, 1, W * R, used + W * R]; brings `seen` up to date."""
-        batch, device, old = len(state), state.at.device, state.seen
+        """Who reads which place, float [B, 1, W * R, used + W * R]; brings self_mask up to date."""
+        batch, device, old = len(state), state.at.device, state.self_mask
         if width == 1 and old is None and run == 1:
             return None
         if old is None:
@@ -177,14 +178,14 @@ class Reader:
             old = old.gather(1, parents[..., None].expand(-1, -1, state.used))
         old = old.expand(batch, width, -1)
         own = torch.eye(width, dtype=torch.bool, device=device).repeat_interleave(run, 1)
-        if width > 1 or state.seen is not None:
-            state.seen = torch.cat([old, own.expand(batch, -1, -1)], 2)
+        if width > 1 or state.self_mask is not None:
+            state.self_mask = torch.cat([old, own.expand(batch, -1, -1)], 2)
         if run == 1:
-            return barred(state.seen[:, None], self.model.embedding.weight.dtype)
+            return additive_mask(state.self_mask[:, None], self.model.embedding.weight.dtype)
         back = torch.ones(run, run, dtype=torch.bool, device=device).tril().repeat(width, width)
         new = own.repeat_interleave(run, 0) & back
         look = torch.cat([old.repeat_interleave(run, 1), new.expand(batch, -1, -1)], 2)
-        return barred(look[:, None], self.model.embedding.weight.dtype)
+        return additive_mask(look[:, None], self.model.embedding.weight.dtype)
 
     def _make_room(self, state: State, size: int) -> None:
         places = state.cache[0][0].shape[2] if state.cache else 0
@@ -211,7 +212,7 @@ class Reader:
         ]
         rows = rows if len(rows) < tokens.shape[1] else None
         return self._through(
-            tokens, place, plans, Shared(batch, state.heard), state.memory,
+            tokens, place, plans, Shared(batch, state.memory_mask), state.memory,
             everywhere(keys, *tokens.shape) if self.asks else None, everywhere(rows, *tokens.shape),
         )  # fmt: skip
 
@@ -219,36 +220,36 @@ class Reader:
         """The decoder's layers, each reading by its own plan -> [wanted rows, D]."""
         place = place.flatten()
         turned = place if self.model.config.positions == "rotary" else None
-        x = self.model.decoder.start(self.model.embed(tokens.flatten()), place)
+        x = self.model.decoder.embed_positions(self.model.embed(tokens.flatten()), place)
         for i, (layer, plan) in enumerate(zip(self.layers, plans, strict=True)):
             wanted = rows if i == len(self.layers) - 1 else None
             x = layer(x, View(plan, cross, keys, wanted, turned), memory[i])
-        return self.model.decoder.exit(x)
+        return self.model.decoder.final_layer_norm(x)
 
     @torch.inference_mode()
     def fill(
         self, state: State, tokens: Tensor, sizes: Tensor, first: int, asked: Tensor
     ) -> Tensor:
-        """One pass over C canvases per sentence, all slots of which see each other.
+        """One pass over C templates per sentence, all slots of which see each other.
 
         tokens int64 [B, C, L] at the positions first, first + 1, ..; sizes int64 [B, C]; asked bool
         [B, C, L] -> logits [A, V] in the order of asked.nonzero().
         """
-        batch, canvases, length = tokens.shape
+        batch, templates, length = tokens.shape
         step = torch.arange(length, device=tokens.device)
         place = (first + step).clamp(max=self.model.config.max_positions - 1)
         real = step < sizes.view(-1, 1, 1, 1)
-        mask = None if real.all() else barred(real, self.model.embedding.weight.dtype)
-        rows, real = _rows(asked.view(batch * canvases, length))
-        x = self._canvases(
-            state, tokens.reshape(-1, length), place.repeat(batch * canvases), mask, rows
+        mask = None if real.all() else additive_mask(real, self.model.embedding.weight.dtype)
+        rows, real = _rows(asked.view(batch * templates, length))
+        x = self._templates(
+            state, tokens.reshape(-1, length), place.repeat(batch * templates), mask, rows
         )
         return self.logits(x if real is None else x.index_select(0, real))
 
-    def _canvases(self, state: State, tokens, place, mask, rows) -> Tensor:
+    def _templates(self, state: State, tokens, place, mask, rows) -> Tensor:
         """tokens int64 [B * C, L] -> [rows, D]."""
         plans = [Batched(len(tokens), mask)] * len(self.layers)
-        cross = Shared(len(state), state.heard)
+        cross = Shared(len(state), state.memory_mask)
         return self._through(tokens, place, plans, cross, state.memory, None, rows)
 
 

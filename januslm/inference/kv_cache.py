@@ -18,16 +18,16 @@ class State:
     """A batch of sentences being written.
 
     Hypotheses of a sentence share its memory and one cache: what each of them has written is a row
-    of `seen`, so that choosing other hypotheses moves no keys.
+    of `self_mask`, so that choosing other hypotheses moves no keys.
     """
 
     memory: list[Pair]  # keys and values of the source per layer: [B, H, N, d]
-    heard: Tensor | None  # float [B, 1, 1, N], -inf at padding; None: there is none
+    memory_mask: Tensor | None  # float [B, 1, 1, N], -inf at padding; None: there is none
     length_scores: Tensor  # float [B, max_length], log p
     at: Tensor  # int64 [B]: how many past slots each hypothesis has
     cache: list[Pair] = field(default_factory=list)  # per layer: [B, H, places, d]
     used: int = 0  # how many of the places are filled
-    seen: Tensor | None = None  # bool [B, W, used]; None: W = 1 and all of it
+    self_mask: Tensor | None = None  # bool [B, W, used]; None: W = 1 and all of it
 
     def __len__(self) -> int:
         return len(self.at)
@@ -35,9 +35,9 @@ class State:
     def keep(self, chosen: Tensor) -> None:
         """Go on with these sentences only: int64 [B']."""
         self.memory = [(k[chosen], v[chosen]) for k, v in self.memory]
-        self.heard = None if self.heard is None else self.heard[chosen]
+        self.memory_mask = None if self.memory_mask is None else self.memory_mask[chosen]
         self.length_scores, self.at = self.length_scores[chosen], self.at[chosen]
-        self.seen = None if self.seen is None else self.seen[chosen]
+        self.self_mask = None if self.self_mask is None else self.self_mask[chosen]
         self.cache = [
             tuple(with_room(x[chosen, :, : self.used], x.shape[2]) for x in pair)
             for pair in self.cache
@@ -52,23 +52,24 @@ class State:
             at = place[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3])
             x[:, :, first : first + run] = x.gather(2, at)
         self.used = first + run
-        seen = self.seen[:, :1, : self.used].clone()
-        seen[..., first:] = True
-        self.seen = None if seen.all() else seen
+        self_mask = self.self_mask[:, :1, : self.used].clone()
+        self_mask[..., first:] = True
+        self.self_mask = None if self_mask.all() else self_mask
 
     def take_back(self, words: Tensor) -> None:
         """Forget the last `words` int64 [B] of the latest block (one hypothesis a sentence)."""
         least = int(words.min())
         self.used, self.at = self.used - least, self.at - words
         if int(words.max()) == least:
-            self.seen = None if self.seen is None else self.seen[..., : self.used]
+            self.self_mask = None if self.self_mask is None else self.self_mask[..., : self.used]
             return
-        if self.seen is None:
-            self.seen = torch.ones(len(self), 1, self.used, dtype=torch.bool, device=words.device)
+        if self.self_mask is None:
+            every = (len(self), 1, self.used)
+            self.self_mask = torch.ones(every, dtype=torch.bool, device=words.device)
         # Where others kept more, the place stays and this sentence never looks at it again.
         place = torch.arange(self.used, device=words.device)
         kept = place < (self.used + least - words)[:, None]
-        self.seen = self.seen[..., : self.used] & kept[:, None]
+        self.self_mask = self.self_mask[..., : self.used] & kept[:, None]
 
 
 def with_room(x: Tensor, places: int) -> Tensor:
@@ -97,11 +98,11 @@ class Shared:
     """All rows of a sentence, whatever hypothesis they belong to, read its one memory."""
 
     batch: int
-    heard: Tensor | None
+    memory_mask: Tensor | None
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
         q = q.view(self.batch, -1, *q.shape[1:]).transpose(1, 2)
-        out = scaled_dot_product_attention(q, k, v, attn_mask=self.heard)
+        out = scaled_dot_product_attention(q, k, v, attn_mask=self.memory_mask)
         return out.transpose(1, 2).flatten(0, 1)
 
 
@@ -126,6 +127,6 @@ class Cached:
         return out.transpose(1, 2).flatten(0, 1)
 
 
-def barred(seen: Tensor, dtype: torch.dtype) -> Tensor:
+def additive_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:
     """bool -> 0 or -inf.  Made once a pass: SDPA would turn a bool mask anew in each layer."""
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -torch.inf)

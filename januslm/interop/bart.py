@@ -12,12 +12,12 @@ from torch import Tensor
 from januslm.config import Refused, build, json_table
 from januslm.data.tokenizer import SPECIALS
 from januslm.interop import native
-from januslm.model.transformer import Config, Seq2Seq
+from januslm.model.transformer import ModelConfig, Seq2Seq
 
 OPTIONS = {"read": "past", "query_position": "target"}
 OFFSET = 2  # BART's position tables begin with two rows that nothing reads
 MASK = len(SPECIALS) - 1
-_ATTENTION = {"query": ("q_proj",), "key_value": ("k_proj", "v_proj"), "out": ("out_proj",)}
+_ATTENTION = {"q_proj": ("q_proj",), "kv_proj": ("k_proj", "v_proj"), "out_proj": ("out_proj",)}
 
 
 def load(folder: Path) -> tuple[Seq2Seq, dict]:
@@ -69,32 +69,22 @@ def from_bart(size: int) -> Tensor:
     return torch.cat([torch.arange(MASK), torch.tensor([size - 1]), torch.arange(MASK, size - 1)])
 
 
-def names(config: Config) -> dict[str, tuple[str, ...]]:
+def names(config: ModelConfig) -> dict[str, tuple[str, ...]]:
     """Our tensors and BART's; two of BART's where our keys and values are one matrix."""
     out = {}
     for side, layers in (("encoder", config.encoder_layers), ("decoder", config.decoder_layers)):
         out[f"{side}.positions.table.weight"] = (f"{side}.embed_positions.weight",)
-        pairs = [("entry", "layernorm_embedding")]
-        for i in range(layers):
-            mine, theirs = f"layers.{i}", f"layers.{i}"
-            pairs += [
-                (f"{mine}.reading_norm", f"{theirs}.self_attn_layer_norm"),
-                (f"{mine}.inner", f"{theirs}.fc1"), (f"{mine}.outer", f"{theirs}.fc2"),
-                (f"{mine}.outer_norm", f"{theirs}.final_layer_norm"),
-            ]  # fmt: skip
-            looks = [("reading", "self_attn")]
-            if side == "decoder":
-                looks.append(("cross", "encoder_attn"))
-                pairs.append((f"{mine}.cross_norm", f"{theirs}.encoder_attn_layer_norm"))
-            for look, attention in looks:
-                for part, projections in _ATTENTION.items():
-                    for kind in ("weight", "bias"):
-                        out[f"{side}.{mine}.{look}.{part}.{kind}"] = tuple(
-                            f"{side}.{theirs}.{attention}.{p}.{kind}" for p in projections
-                        )
-        for mine, theirs in pairs:
+        modules = {f"{side}.embedding_layer_norm": (f"{side}.layernorm_embedding",)}
+        looks = ("self_attn", "encoder_attn") if side == "decoder" else ("self_attn",)
+        for layer in (f"{side}.layers.{i}" for i in range(layers)):
+            for name in ("fc1", "fc2", "final_layer_norm", *(f"{a}_layer_norm" for a in looks)):
+                modules[f"{layer}.{name}"] = (f"{layer}.{name}",)
+            for attention in (f"{layer}.{look}" for look in looks):
+                for mine, theirs in _ATTENTION.items():
+                    modules[f"{attention}.{mine}"] = tuple(f"{attention}.{t}" for t in theirs)
+        for mine, theirs in modules.items():
             for kind in ("weight", "bias"):
-                out[f"{side}.{mine}.{kind}"] = (f"{side}.{theirs}.{kind}",)
+                out[f"{mine}.{kind}"] = tuple(f"{name}.{kind}" for name in theirs)
     return out
 
 
@@ -112,7 +102,7 @@ def tokenizer(tree: dict, size: int, where: Path) -> dict:
     return tree
 
 
-def _config(config: dict, folder: Path) -> Config:
+def _config(config: dict, folder: Path) -> ModelConfig:
     if config.get("scale_embedding"):
         raise Refused(f"{folder / 'config.json'}: scale_embedding is true, which BART never is")
     if config["encoder_ffn_dim"] != config["decoder_ffn_dim"]:
@@ -125,7 +115,7 @@ def _config(config: dict, folder: Path) -> Config:
         "max_positions": config["max_position_embeddings"], "norm": "post",
         "max_length": config["max_position_embeddings"],
     }  # fmt: skip
-    return build(Config, table, str(folder / "config.json"))
+    return build(ModelConfig, table, str(folder / "config.json"))
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:

@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from januslm.config import Refused, build
 from januslm.data.tokenizer import Tokenizer
-from januslm.model.transformer import Config, Seq2Seq
+from januslm.model.transformer import ModelConfig, Seq2Seq
 
 FILES = ("model.safetensors", "config.json", "tokenizer.json")
+FORMAT = 2  # of the folder: tensor names and the keys of config.json
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ def write(
     save_file(state, folder / FILES[0], metadata={"format": "pt"})
     shutil.copyfile(tokenizer_file, folder / FILES[2])
     config = {
+        "format": FORMAT,
         "model": dataclasses.asdict(model.config),
         "objective": {"name": objective, **options},
         "tokenizer": Tokenizer.load(tokenizer_file).sha256,
@@ -67,10 +69,15 @@ def read(folder: str | Path) -> Saved:
         about_model, objective = config["model"], dict(config["objective"])
     except (ValueError, KeyError, TypeError) as error:
         raise Refused(f"{place / FILES[1]}: not a model's configuration ({error!r})") from None
+    if config.get("format", 1) != FORMAT:
+        raise Refused(
+            f"{place / FILES[1]}: format {config.get('format', 1)}, this version reads {FORMAT}: "
+            "tensors and loss terms have other names; export it anew with this version"
+        )
     tokenizer = Tokenizer.load(place / FILES[2])
     if config.get("tokenizer") != tokenizer.sha256:
         raise Refused(f"{place / FILES[2]}: not the tokenizer that {FILES[1]} names")
-    model = Seq2Seq(build(Config, about_model, f"{place / FILES[1]}: model"))
+    model = Seq2Seq(build(ModelConfig, about_model, f"{place / FILES[1]}: model"))
     fill(model, load(place / FILES[0]), place / FILES[0])
     name = objective.pop("name")
     return Saved(model.eval(), tokenizer, name, objective, config.get("about", {}), place)

@@ -71,8 +71,8 @@ def signature(
     metric = _metric(mode, lowercase)
     if ours:
         metric.corpus_score(ours, [list(stream) for stream in zip_longest(*theirs)])
-    told = ("compound|" if mode == "compound" else "") + str(metric.get_signature())
-    return told + ("" if mode == "sacre" else _doubt(references))
+    signature = ("compound|" if mode == "compound" else "") + str(metric.get_signature())
+    return signature + ("" if mode == "sacre" else _doubt(references))
 
 
 def _doubt(references: list[list[str]]) -> str:

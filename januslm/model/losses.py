@@ -12,32 +12,31 @@ from torch import Tensor
 
 from januslm.config import Refused, suggest
 
-DETACH = ("none", "first")
 CHUNK = {True: 256, False: 2048}  # rows on a CPU: what a cache holds; else: what outlasts a launch
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """Target words that the same streams predict: s streams, n words."""
+class LossGroup:
+    """Target words that the same distributions predict: s distributions, n words."""
 
-    streams: tuple[str, ...]
-    rows: Tensor  # int64 [s, n]: which decoded row predicts word j in stream i
+    distributions: tuple[str, ...]
+    rows: Tensor  # int64 [s, n]: which decoded row predicts word j of distribution i
     target: Tensor  # int64 [n]
 
-    def to(self, device) -> "Sheet":
-        return Sheet(self.streams, self.rows.to(device), self.target.to(device))
+    def to(self, device) -> "LossGroup":
+        return LossGroup(self.distributions, self.rows.to(device), self.target.to(device))
 
 
-def terms_of(streams) -> list[str]:
-    """Every term that streams with common goals can give, by its name in logs and run files."""
-    streams = list(streams)
-    pairs = [f"kl/{a}~{b}" for a in streams for b in streams if a != b]
-    return [f"ce/{s}" for s in streams] + pairs
+def terms_of(distributions) -> list[str]:
+    """Every term that distributions over common words can give, as logs and run files name it."""
+    names = list(distributions)
+    pairs = [f"kl/{a}~{b}" for a in names for b in names if a != b]
+    return [f"ce/{name}" for name in names] + pairs
 
 
-def check(weights: dict[str, float], streams, where: str) -> None:
+def check(weights: dict[str, float], distributions, where: str) -> None:
     """Refuse a weight for a term that does not exist, or a negative one."""
-    known = [*terms_of(streams), "ce/length"]
+    known = [*terms_of(distributions), "ce/length"]
     for name, weight in weights.items():
         if name not in known:
             raise Refused(f"{where}: no loss term {name!r}{suggest(name, known)}")
@@ -45,21 +44,23 @@ def check(weights: dict[str, float], streams, where: str) -> None:
             raise Refused(f"{where}: the weight of {name} must be at least 0, got {weight}")
 
 
-def counts(sheets: list[Sheet], weights: dict[str, float], examples: int) -> dict[str, int]:
+def counts(
+    loss_groups: list[LossGroup], weights: dict[str, float], examples: int
+) -> dict[str, int]:
     """How many words (examples, for the length) each weighted term is summed over."""
     out = {}
     for name in weights:
-        streams = name.partition("/")[2]
-        need = streams.split("~")
-        words = sum(s.rows.shape[1] for s in sheets if set(need) <= set(s.streams))
-        out[name] = examples if streams == "length" else words
+        of = name.partition("/")[2]
+        need = of.split("~")
+        words = sum(s.rows.shape[1] for s in loss_groups if set(need) <= set(s.distributions))
+        out[name] = examples if of == "length" else words
     return out
 
 
 def fused(
     hidden: Tensor,
     weight: Tensor,
-    sheets: list[Sheet],
+    loss_groups: list[LossGroup],
     coefficients: dict[str, float],
     *,
     smoothing: float = 0.0,
@@ -69,21 +70,21 @@ def fused(
     """The weighted loss and the plain sums of its terms.
 
     hidden: [G, D], one row per predicting slot; weight: [V, D], the output embedding.  Returns
-    sum(coefficients[name] * sums[name]) and the sums, each over the words its streams predict:
-    `ce/a` is (1-e) NLL + e mean_v(-log p_v); `kl/a~b` is (KL(a|b) + KL(b|a)) / 2, over the
-    vocabulary. detach "first" stops the gradient into the stream named first, the teacher.  chunk:
-    rows at once, 0: as CHUNK says.
+    sum(coefficients[name] * sums[name]) and the sums, each over the words that its distributions
+    predict: `ce/a` is (1-e) NLL + e mean_v(-log p_v); `kl/a~b` is (KL(a|b) + KL(b|a)) / 2, over the
+    vocabulary. detach "first" stops the gradient into the distribution named first, the teacher.
+    chunk: rows at once, 0: as CHUNK says.
     """
     chunk = chunk or CHUNK[hidden.device.type == "cpu"]
     names = [n for n in coefficients if n != "ce/length"]
-    recipe = _Recipe(sheets, names, [coefficients[n] for n in names], smoothing, detach, chunk)
+    recipe = _Recipe(loss_groups, names, [coefficients[n] for n in names], smoothing, detach, chunk)
     loss, sums = _Fused.apply(hidden, weight, recipe)
     return loss, dict(zip(names, sums.unbind(), strict=True))
 
 
 @dataclass(frozen=True)
 class _Recipe:
-    sheets: list[Sheet]
+    loss_groups: list[LossGroup]
     names: list[str]
     scale: list[float]
     smoothing: float
@@ -101,14 +102,14 @@ class _Fused(torch.autograd.Function):
         if wants and wide == torch.float64:
             grad_weight = grad_weight.double()
         sums = hidden.new_zeros(len(recipe.names), dtype=torch.float64)
-        for sheet in recipe.sheets:
-            work = _Chunk(sheet.streams, recipe, sums)
-            width = max(1, recipe.chunk // len(sheet.streams))
-            for start in range(0, sheet.rows.shape[1], width):
-                rows = sheet.rows[:, start : start + width]
+        for loss_group in recipe.loss_groups:
+            work = _Chunk(loss_group.distributions, recipe, sums)
+            width = max(1, recipe.chunk // len(loss_group.distributions))
+            for start in range(0, loss_group.rows.shape[1], width):
+                rows = loss_group.rows[:, start : start + width]
                 h = hidden.index_select(0, rows.flatten())
                 logits = (h @ weight.t()).to(wide).view(*rows.shape, -1)
-                grad = work.run(logits, sheet.target[start : start + width], wants)
+                grad = work.run(logits, loss_group.target[start : start + width], wants)
                 if wants:
                     grad = grad.flatten(0, 1).to(h.dtype)
                     grad_hidden.index_copy_(0, rows.flatten(), grad @ weight)
@@ -134,21 +135,21 @@ def _accumulate(total: Tensor, grad: Tensor, h: Tensor) -> None:
 
 
 class _Chunk:
-    """All terms among the streams of one sheet, and their gradient with respect to the logits.
+    """All terms among the distributions of one group, and their gradient in the logits.
 
-    With P = softmax, L = log-softmax of s streams, a pair (a, b) of weight k adds, D = L_a - L_b:
-    dJ/da = k/2 [P_a (D - <P_a, D> + 1) - P_b], and the mirror image for b.  Summed over pairs the
-    parts in D are one s x s matrix times L, the parts in P another times P.
+    With P = softmax, L = log-softmax of s distributions, a pair (a, b) of weight k adds, with
+    D = L_a - L_b, dJ/da = k/2 [P_a (D - <P_a, D> + 1) - P_b], and the mirror image for b.  Summed
+    over pairs the parts in D are one s x s matrix times L, the parts in P another times P.
     """
 
-    def __init__(self, streams: tuple[str, ...], recipe: _Recipe, sums: Tensor):
+    def __init__(self, distributions: tuple[str, ...], recipe: _Recipe, sums: Tensor):
         self.sums, self.smoothing = sums, recipe.smoothing
         self.ce, self.pairs = [], []
         for i, name in enumerate(recipe.names):
-            kind, _, spoken = name.partition("/")
-            if not set(need := spoken.split("~")) <= set(streams):
+            kind, _, of = name.partition("/")
+            if not set(need := of.split("~")) <= set(distributions):
                 continue
-            at = [streams.index(s) for s in need]
+            at = [distributions.index(name) for name in need]
             if kind == "ce":
                 self.ce.append((i, at[0], recipe.scale[i]))
             else:

@@ -16,9 +16,9 @@ from torch import Tensor
 from januslm.config import Refused
 from januslm.layout import NONE, Codes, Layout, Rule
 from januslm.model.attention import PADDING, Dense, Flex, Side, dense
-from januslm.model.losses import Sheet, counts
+from januslm.model.losses import LossGroup, counts
 
-Plan = Dense | Flex
+AttentionPlan = Dense | Flex
 Columns = dict[str, np.ndarray]
 MULTIPLE = 128  # FlexAttention's block: rows are filled up to a multiple of it
 
@@ -40,7 +40,7 @@ class Encoded:
     position: Tensor  # int64 [M]
     example: Tensor  # int64 [M], E for padding and for second encoder passes
     sizes: Tensor  # int64 [E]
-    plan: Plan
+    plan: AttentionPlan
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class Decoded:
     position: Tensor  # int64 [N]
     keys: Tensor  # int64 [K]: which slots can be read
     goals: Tensor  # int64 [G]: which slots predict
-    plan: Plan
-    cross: Plan
-    last_plan: Plan
-    last_cross: Plan
+    plan: AttentionPlan
+    cross: AttentionPlan
+    last_plan: AttentionPlan
+    last_cross: AttentionPlan
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Batch:
 
     source: Encoded
     slots: Decoded
-    sheets: list[Sheet]
+    loss_groups: list[LossGroup]
     lengths: Tensor  # int64 [E]: target length with BOS and EOS
     counts: dict[str, int]  # how many items each loss term sums over
     sizes: dict[str, int]  # tokens, slots and (query, key) pairs: what the FLOP count needs
@@ -82,7 +82,7 @@ class Batch:
             self,
             source=_moved(self.source, device),
             slots=_moved(self.slots, device),
-            sheets=[s.to(device) for s in self.sheets],
+            loss_groups=[s.to(device) for s in self.loss_groups],
             lengths=self.lengths.to(device),
         )
 
@@ -115,7 +115,7 @@ class Packer:
         goals = _chosen(slots_by_row, lambda s: s["goal"] != NONE, fill)
         slots = _joined(slots_by_row)
         plans = self._plans(rule, len(rows), source, slots, keys, goals)
-        sheets = _sheets(goals, examples, rule)
+        loss_groups = _loss_groups(goals, examples, rule)
         lengths = np.array([len(e.target) for e in examples])
         return Batch(
             Encoded(
@@ -126,9 +126,9 @@ class Packer:
                 _long(slots["token"]), _long(slots["position"]),
                 _long(keys["at"]), _long(goals["at"]), *plans[1:],
             ),
-            sheets,
+            loss_groups,
             _long(lengths),
-            counts(sheets, self.weights, len(examples)) | {"tokens": int(lengths.sum())},
+            counts(loss_groups, self.weights, len(examples)) | {"tokens": int(lengths.sum())},
             _sizes(source, slots, keys, goals),
         )  # fmt: skip
 
@@ -148,7 +148,9 @@ class Packer:
             used = np.add(used, size)
         return [tuple(_joined(side) for side in zip(*row, strict=True)) for row in rows]
 
-    def _plans(self, rule: Rule, rows: int, source, slots, keys, goals) -> tuple[Plan, ...]:
+    def _plans(
+        self, rule: Rule, rows: int, source, slots, keys, goals
+    ) -> tuple[AttentionPlan, ...]:
         def plan(queries: Columns, group: str, others: Columns, other: str, rule: Rule | None):
             sides = (_side(queries, group, rule), _side(others, other, rule))
             if self.row is None:
@@ -232,25 +234,25 @@ def _chosen(rows: list[Columns], which, multiple: int) -> Columns:
     return _even(picked, multiple)
 
 
-def _sheets(goals: Columns, examples: Sequence[Example], rule: Rule) -> list[Sheet]:
-    """Goals by the set of streams that share them: rows of a sheet go through the loss together."""
+def _loss_groups(goals: Columns, examples: Sequence[Example], rule: Rule) -> list[LossGroup]:
+    """Goals by the set of distributions over them: rows of a group go through the loss together."""
     first = np.concatenate([[0], np.cumsum([len(e.target) for e in examples])])
     target = np.concatenate([e.target for e in examples])
     real = np.flatnonzero(goals["memory"] != PADDING)
     word = first[goals["example"][real]] + goals["goal"][real]
-    stream = goals["stream"][real]
-    order = np.lexsort((stream, word))
+    of = rule.distribution[goals["stream"][real]]
+    order = np.lexsort((of, word))
     words, start, size = np.unique(word[order], return_index=True, return_counts=True)
-    bits = np.add.reduceat(1 << stream[order], start) if len(start) else start
-    sheets = []
+    bits = np.add.reduceat(1 << of[order], start) if len(start) else start
+    loss_groups = []
     for sign in np.unique(bits):
         mine = bits == sign
-        streams = np.flatnonzero(int(sign) >> np.arange(len(rule.streams)) & 1)
-        assert (size[mine] == len(streams)).all(), "two slots of one stream share a goal"
-        rows = real[order[start[mine][None, :] + np.arange(len(streams))[:, None]]]
-        names = tuple(rule.streams[i] for i in streams)
-        sheets.append(Sheet(names, _long(rows), _long(target[words[mine]])))
-    return sheets
+        chosen = np.flatnonzero(int(sign) >> np.arange(len(rule.distributions)) & 1)
+        assert (size[mine] == len(chosen)).all(), "two slots of one distribution share a goal"
+        rows = real[order[start[mine][None, :] + np.arange(len(chosen))[:, None]]]
+        names = tuple(rule.distributions[i] for i in chosen)
+        loss_groups.append(LossGroup(names, _long(rows), _long(target[words[mine]])))
+    return loss_groups
 
 
 def _sizes(source: Columns, slots: Columns, keys: Columns, goals: Columns) -> dict[str, int]:

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-KINDS = ("learned", "sinusoidal", "rotary")
-
 
 class Positions(nn.Module):
     """Adds a position vector to each token; rotary positions turn queries and keys instead."""

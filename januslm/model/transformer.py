@@ -7,42 +7,43 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, relu
 from torch.utils.checkpoint import checkpoint
 
-from januslm.config import Refused, build, one, suggest
+from januslm.config import Refused, build, setting, suggest
 from januslm.model.dropout import dropout
 from januslm.model.packing import Batch, Decoded, Encoded
-from januslm.model.positions import KINDS, Positions, rotate
+from januslm.model.positions import Positions, rotate
 
 Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
 
 @dataclass(frozen=True)
-class Config:
+class ModelConfig:
     """Sizes and style of a model; `januslm.model.transformer.PRESETS` has named ones."""
 
-    vocabulary: int = one(low=8)
-    width: int = one(256, low=8)
-    ffn: int = one(1024, low=8)
-    heads: int = one(4, low=1)
-    encoder_layers: int = one(3, low=1)
-    decoder_layers: int = one(3, low=1)
-    dropout: float = one(0.1, low=0, below=1)
-    attention_dropout: float = one(0.0, low=0, below=1)
-    activation: str = one("gelu", choices=("gelu", "relu"))
-    norm: str = one("post", choices=("post", "pre"))
-    positions: str = one("learned", choices=KINDS)
+    vocabulary: int = setting(low=8)
+    width: int = setting(256, low=8)
+    ffn: int = setting(1024, low=8)
+    heads: int = setting(4, low=1)
+    encoder_layers: int = setting(3, low=1)
+    decoder_layers: int = setting(3, low=1)
+    dropout: float = setting(0.1, low=0, below=1)
+    attention_dropout: float = setting(0.0, low=0, below=1)
+    activation: Literal["gelu", "relu"] = "gelu"
+    norm: Literal["post", "pre"] = "post"
+    positions: Literal["learned", "sinusoidal", "rotary"] = "learned"
     embedding_norm: bool = True
     embedding_scale: bool = False
     tied: bool = True
-    max_positions: int = one(1024, low=4)
-    max_length: int = one(256, low=4)
-    init: str = one("bert", choices=("bert", "xavier"))  # xavier suits widths under 512
-    extra_vectors: int = one(0, low=0)  # learned inputs that are no words, after the vocabulary
+    max_positions: int = setting(1024, low=4)
+    max_length: int = setting(256, low=4)
+    init: Literal["bert", "xavier"] = "bert"  # xavier suits widths under 512
+    extra_vectors: int = setting(0, low=0)  # learned inputs that are no words, after the vocabulary
     activation_checkpointing: bool = False
 
     def __post_init__(self):
@@ -74,8 +75,8 @@ PRESETS = {
 }  # fmt: skip
 
 
-def configure(table: dict, vocabulary: int, where: str) -> Config:
-    """A Config from a run file's [model] table: `preset` and what differs from it.
+def configure(table: dict, vocabulary: int, where: str) -> ModelConfig:
+    """A ModelConfig from a run file's [model] table: `preset` and what differs from it.
 
     Raises Refused for an unknown preset, key or value.
     """
@@ -85,7 +86,7 @@ def configure(table: dict, vocabulary: int, where: str) -> Config:
         raise Refused(f"{where}: no model preset {name!r}{suggest(str(name), PRESETS)}")
     if "vocabulary" in table:
         raise Refused(f"{where}: vocabulary comes from the tokenizer, take it out of [model]")
-    return build(Config, PRESETS[name] | table | {"vocabulary": vocabulary}, where)
+    return build(ModelConfig, PRESETS[name] | table | {"vocabulary": vocabulary}, where)
 
 
 class Attention(nn.Module):
@@ -94,22 +95,22 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, drop: float):
         super().__init__()
         self.heads, self.drop = heads, drop
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, width)
+        self.q_proj = nn.Linear(width, width)
+        self.kv_proj = nn.Linear(width, 2 * width)
+        self.out_proj = nn.Linear(width, width)
 
     def keys(self, x: Tensor, position: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x: [..., D] -> keys and values [..., H, d]; `position` turns rotary keys."""
-        k, v = self.key_value(x).unflatten(-1, (2, self.heads, -1)).unbind(-3)
+        k, v = self.kv_proj(x).unflatten(-1, (2, self.heads, -1)).unbind(-3)
         return (k if position is None else rotate(k, position)), v
 
     def forward(
         self, x: Tensor, keys: tuple[Tensor, Tensor], attend: Attend, position: Tensor | None = None
     ) -> Tensor:
         """x: [..., D] -> [..., D]."""
-        q = self.query(x).unflatten(-1, (self.heads, -1))
+        q = self.q_proj(x).unflatten(-1, (self.heads, -1))
         q = q if position is None else rotate(q, position)
-        return self.out(attend(q, *keys, self.drop if self.training else 0.0).flatten(-2))
+        return self.out_proj(attend(q, *keys, self.drop if self.training else 0.0).flatten(-2))
 
 
 @dataclass(frozen=True)
@@ -126,34 +127,34 @@ class View:
 class Layer(nn.Module):
     """Self-attention, cross-attention if there is a memory, feed-forward; post- or pre-norm."""
 
-    def __init__(self, config: Config, crosses: bool):
+    def __init__(self, config: ModelConfig, crosses: bool):
         super().__init__()
         width = config.width
         self.pre, self.drop = config.norm == "pre", config.dropout
         self.act = gelu if config.activation == "gelu" else relu
-        self.reading = Attention(width, config.heads, config.attention_dropout)
-        self.reading_norm = nn.LayerNorm(width)
+        self.self_attn = Attention(width, config.heads, config.attention_dropout)
+        self.self_attn_layer_norm = nn.LayerNorm(width)
         if crosses:
-            self.cross = Attention(width, config.heads, config.attention_dropout)
-            self.cross_norm = nn.LayerNorm(width)
-        self.inner = nn.Linear(width, config.ffn)
-        self.outer = nn.Linear(config.ffn, width)
-        self.outer_norm = nn.LayerNorm(width)
+            self.encoder_attn = Attention(width, config.heads, config.attention_dropout)
+            self.encoder_attn_layer_norm = nn.LayerNorm(width)
+        self.fc1 = nn.Linear(width, config.ffn)
+        self.fc2 = nn.Linear(config.ffn, width)
+        self.final_layer_norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, view: View, memory=None) -> Tensor:
         """x: [N, D]; memory: [M, D], or its keys and values if they are known -> [N or G, D]."""
-        h = self.reading_norm(x) if self.pre else x
+        h = self.self_attn_layer_norm(x) if self.pre else x
         keys, place = (h, view.position) if view.keys is None else _pick(h, view, view.keys)
-        keys = self.reading.keys(keys, place)
+        keys = self.self_attn.keys(keys, place)
         (q, place) = (h, view.position) if view.rows is None else _pick(h, view, view.rows)
         x = x if view.rows is None else x.index_select(0, view.rows)
-        x = self._add(self.reading_norm, x, self.reading(q, keys, view.attend, place))
+        x = self._add(self.self_attn_layer_norm, x, self.self_attn(q, keys, view.attend, place))
         if memory is not None:
-            h = self.cross_norm(x) if self.pre else x
-            known = memory if isinstance(memory, tuple) else self.cross.keys(memory)
-            x = self._add(self.cross_norm, x, self.cross(h, known, view.cross))
-        h = self.outer_norm(x) if self.pre else x
-        return self._add(self.outer_norm, x, self.outer(self.act(self.inner(h))))
+            h = self.encoder_attn_layer_norm(x) if self.pre else x
+            known = memory if isinstance(memory, tuple) else self.encoder_attn.keys(memory)
+            x = self._add(self.encoder_attn_layer_norm, x, self.encoder_attn(h, known, view.cross))
+        h = self.final_layer_norm(x) if self.pre else x
+        return self._add(self.final_layer_norm, x, self.fc2(self.act(self.fc1(h))))
 
     def _add(self, norm: nn.LayerNorm, x: Tensor, change: Tensor) -> Tensor:
         x = x + (dropout(change, self.drop) if self.training and self.drop else change)
@@ -168,42 +169,46 @@ def _pick(h: Tensor, view: View, index: Tensor) -> tuple[Tensor, Tensor | None]:
 class Stack(nn.Module):
     """Positions, embedding norm and layers: the encoder, or the decoder."""
 
-    def __init__(self, config: Config, layers: int, crosses: bool):
+    def __init__(self, config: ModelConfig, layers: int, crosses: bool):
         super().__init__()
         self.config = config
         self.positions = Positions(config.positions, config.max_positions, config.width)
-        self.entry = nn.LayerNorm(config.width) if config.embedding_norm else nn.Identity()
+        self.embedding_layer_norm = (
+            nn.LayerNorm(config.width) if config.embedding_norm else nn.Identity()
+        )
         self.layers = nn.ModuleList(Layer(config, crosses) for _ in range(layers))
-        self.exit = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
+        self.final_layer_norm = (
+            nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
+        )
 
-    def start(self, embedded: Tensor, position: Tensor) -> Tensor:
+    def embed_positions(self, embedded: Tensor, position: Tensor) -> Tensor:
         """Embedded tokens [..., D] with their positions, as the first layer reads them."""
-        x = self.entry(self.positions(embedded, position))
+        x = self.embedding_layer_norm(self.positions(embedded, position))
         return dropout(x, self.config.dropout) if self.training and self.config.dropout else x
 
     def forward(self, x: Tensor, position: Tensor, view: View, last: View, memory=None) -> Tensor:
         """Embedded [N, D] -> [N, D], or [G, D] if `last` has rows."""
-        x = self.start(x, position)
+        x = self.embed_positions(x, position)
         for i, layer in enumerate(self.layers):
             run = layer
             if self.config.activation_checkpointing and self.training:
                 run = partial(checkpoint, layer, use_reentrant=False)
             x = run(x, last if i == len(self.layers) - 1 else view, memory)
-        return self.exit(x)
+        return self.final_layer_norm(x)
 
 
 class Seq2Seq(nn.Module):
     """Encoder, decoder and length head over one embedding table."""
 
-    def __init__(self, config: Config):
+    def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocabulary + config.extra_vectors, config.width)
         self.encoder = Stack(config, config.encoder_layers, crosses=False)
         self.decoder = Stack(config, config.decoder_layers, crosses=True)
-        self.length = nn.Linear(config.width, config.max_length, bias=False)
+        self.length_head = nn.Linear(config.width, config.max_length, bias=False)
         if not config.tied:
-            self.output = nn.Linear(config.width, config.vocabulary, bias=False)
+            self.lm_head = nn.Linear(config.width, config.vocabulary, bias=False)
         self.apply(partial(_initialise, glorot=config.init == "xavier"))
 
     def embed(self, token: Tensor) -> Tensor:
@@ -214,7 +219,7 @@ class Seq2Seq(nn.Module):
     def vocabulary_weight(self) -> Tensor:
         """[V, D]: what hidden states are multiplied with to give logits."""
         if not self.config.tied:
-            return self.output.weight
+            return self.lm_head.weight
         weight = self.embedding.weight
         return weight[: self.config.vocabulary] if self.config.extra_vectors else weight
 
@@ -239,7 +244,7 @@ class Seq2Seq(nn.Module):
         # Row E takes what belongs to no example (filling, second passes) and is left out.
         at = torch.where(source.example < 0, len(source.sizes), source.example)
         sums = sums.index_add(0, at, memory)[:-1]
-        return self.length(sums / source.sizes[:, None].to(sums.dtype))
+        return self.length_head(sums / source.sizes[:, None].to(sums.dtype))
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """-> hidden states [G, D] at the goals, length logits [E, max_length]."""
@@ -262,7 +267,7 @@ def _initialise(module: nn.Module, glorot: bool) -> None:
         nn.init.zeros_(module.bias)
 
 
-def flops(config: Config, sizes: dict[str, int]) -> float:
+def flops(config: ModelConfig, sizes: dict[str, int]) -> float:
     """Multiply-adds times 2 of forward and backward on a batch: what the exact semantics need.
 
     Encoder once; keys and values once per readable slot; last layer and vocabulary for goals only;

@@ -1,17 +1,16 @@
 """Left to right: each word from the words before it."""
 
-from typing import Annotated
+from typing import Literal
 
 import numpy as np
 
-from januslm.config import Allowed
 from januslm.layout import NONE, Layout, Rule, Slots, stack
 
 STREAMS = ("past", "next")
 PAST, NEXT = range(2)
 
-Read = Annotated[str, Allowed(choices=("next", "past"))]
-Place = Annotated[str, Allowed(choices=("input", "target"))]
+Read = Literal["next", "past"]
+Place = Literal["input", "target"]
 
 NOISE = {"nmt": ("none", {}), "pretrain": ("infill", {})}
 SMOOTHING = {"nmt": 0.1, "pretrain": 0.0}
@@ -23,12 +22,13 @@ def sees(q, k):
     return (k.stream == PAST) & (k.rank <= q.rank)
 
 
-RULE = Rule(STREAMS, sees)
+PREDICTS = {"past": "ar", "next": "ar"}
+RULE = Rule(STREAMS, sees, PREDICTS)
 
 
-def weights(preset: str, read: str) -> dict[str, float]:
-    """One term: the stream the next word is read from."""
-    return {f"ce/{read}": 1.0}
+def weights(preset: str) -> dict[str, float]:
+    """One term: the next word."""
+    return {"ce/ar": 1.0}
 
 
 def layout(

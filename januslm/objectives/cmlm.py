@@ -17,12 +17,12 @@ def sees(q, k):
     return (q.stream == q.stream) & (k.stream == k.stream)
 
 
-RULE = Rule(STREAMS, sees)
+RULE = Rule(STREAMS, sees, {"mask": "nar"})
 
 
 def weights(preset: str) -> dict[str, float]:
     """Ghazvininejad 2019: the masked words, and the length where there are pairs."""
-    return {"ce/mask": 1.0} | ({"ce/length": 0.1} if preset == "nmt" else {})
+    return {"ce/nar": 1.0} | ({"ce/length": 0.1} if preset == "nmt" else {})
 
 
 def layout(target: np.ndarray, hidden: np.ndarray, special, *, ends: bool = False) -> Layout:
@@ -45,7 +45,7 @@ def layout(target: np.ndarray, hidden: np.ndarray, special, *, ends: bool = Fals
     )
 
 
-def canvas(length: int, special, *, ends: bool = False) -> Slots:
+def template(length: int, special, *, ends: bool = False) -> Slots:
     """What mask-predict starts from: all of w1..wn EOS is to be written; length counts BOS."""
     at = np.arange(1, length - ends)
     if not ends:

@@ -11,8 +11,8 @@ from januslm.layout import NONE, Layout, Rule, Slots, stack
 from januslm.objectives import ar
 from januslm.objectives.ar import Place, Read
 
-STREAMS = ("given", "mask", "told", "query", "past", "next")
-GIVEN, MASK, TOLD, QUERY, PAST, NEXT = range(6)
+STREAMS = ("given", "mask", "revealed", "query", "past", "next")
+GIVEN, MASK, REVEALED, QUERY, PAST, NEXT = range(6)
 
 NOISE = {"nmt": ("spans", {}), "pretrain": ("dual_spans", {})}
 SMOOTHING = {"nmt": 0.1, "pretrain": 0.0}
@@ -20,27 +20,30 @@ NORMALIZE = {"nmt": "term", "pretrain": "tokens"}
 
 
 def sees(q, k):
-    """Past words see back; what is given and masked sees itself; told words and queries replace,
-    hole by hole from the left, the masks of the holes before them by the words."""
+    """Past words see back; what is given and masked sees itself; revealed words and queries
+    replace, hole by hole from the left, the masks of the holes before them by the words."""
     left_to_right = (q.stream >= PAST) & (k.stream == PAST) & (k.rank <= q.rank)
-    knows = (q.stream >= TOLD) & ((k.rank < q.rank) | ((k.rank == q.rank) & (q.stream == TOLD)))
-    hole = ((k.stream == MASK) & ~knows) | ((k.stream == TOLD) & knows)
+    knows = (q.stream >= REVEALED) & (
+        (k.rank < q.rank) | ((k.rank == q.rank) & (q.stream == REVEALED))
+    )
+    hole = ((k.stream == MASK) & ~knows) | ((k.stream == REVEALED) & knows)
     return left_to_right | ((q.stream < PAST) & ((k.stream == GIVEN) | hole))
 
 
-RULE = Rule(STREAMS, sees)
+PREDICTS = {"mask": "nar", "query": "aux"} | ar.PREDICTS
+RULE = Rule(STREAMS, sees, PREDICTS)
 
 
-def weights(preset: str, read: str) -> dict[str, float]:
+def weights(preset: str) -> dict[str, float]:
     """The published weights: janus_loss for translation, janus_pretrain_loss for pretraining."""
     if preset == "nmt":
         return {
-            f"ce/{read}": 1.0, "ce/mask": 0.5, "ce/query": 0.5, "ce/length": 0.1,
-            f"kl/{read}~mask": 1.0, f"kl/{read}~query": 3.0, "kl/mask~query": 1.0,
+            "ce/ar": 1.0, "ce/nar": 0.5, "ce/aux": 0.5, "ce/length": 0.1,
+            "kl/ar~nar": 1.0, "kl/ar~aux": 3.0, "kl/nar~aux": 1.0,
         }  # fmt: skip
     return {
-        f"ce/{read}": 0.5, "ce/mask": 0.5, "ce/query": 0.5,
-        "kl/mask~query": 0.5, f"kl/{read}~query": 0.5,
+        "ce/ar": 0.5, "ce/nar": 0.5, "ce/aux": 0.5,
+        "kl/nar~aux": 0.5, "kl/ar~aux": 0.5,
     }  # fmt: skip
 
 
@@ -59,7 +62,7 @@ def layout(
     filling = stack(
         (target[given], given, GIVEN, NONE, NONE),
         (special.mask, holes, MASK, order, holes),
-        (target[holes], holes, TOLD, order, NONE),
+        (target[holes], holes, REVEALED, order, NONE),
         (special.mask, holes, QUERY, order, holes),
     )
     writing = ar.slots(target, special, read, query_position, first_stream=PAST)
@@ -67,7 +70,7 @@ def layout(
     return Layout(Slots(*both), RULE)
 
 
-def canvas(length: int, special) -> Slots:
+def template(length: int, special) -> Slots:
     """What mask-predict starts from: BOS and EOS stand, all between is to be written."""
     at, holes = np.arange(length), np.arange(1, length - 1)
     ends = at[[0, -1]]

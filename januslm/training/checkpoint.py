@@ -46,7 +46,7 @@ def gathered(value) -> list:
     return values
 
 
-def decided(function: Callable):
+def on_rank0(function: Callable):
     """What rank 0's call returns, on every rank.
 
     A refusal or a failing disk on rank 0 is raised on every rank, so that none is left waiting.
@@ -83,7 +83,7 @@ class Saving:
         self.path = self.root / f".saving-{name(step)}"
         self.files: dict[str, dict] = {}
         self.failure = ""
-        decided(self._clear)
+        on_rank0(self._clear)
 
     def _clear(self) -> None:
         for left in self.root.glob(".saving-*") if self.root.exists() else ():
@@ -113,9 +113,9 @@ class Saving:
             if failures:
                 raise Refused("; ".join(failures))
             manifest = {"step": self.step, **manifest, "files": files}
-            return decided(lambda: self._rename(manifest, keep))
+            return on_rank0(lambda: self._rename(manifest, keep))
         except Refused as error:
-            decided(lambda: shutil.rmtree(self.path, ignore_errors=True))
+            on_rank0(lambda: shutil.rmtree(self.path, ignore_errors=True))
             raise NotSaved(self._apology(str(error))) from None
 
     def _rename(self, manifest: dict, keep: int) -> Path:
@@ -145,7 +145,7 @@ class Saving:
                 shutil.rmtree(folder)
 
     def _apology(self, why: str) -> str:
-        found = decided(lambda: next((c for c in _candidates(self.root) if c[0] != "."), None))
+        found = on_rank0(lambda: next((c for c in _candidates(self.root) if c[0] != "."), None))
         kept = f"the last complete checkpoint, {self.root / found}, is untouched" if found else (
             "there was no checkpoint before it")  # fmt: skip
         return (
@@ -225,7 +225,7 @@ def _same_size(path: Path, facts: dict) -> None:
 def newest(root: Path) -> tuple[Found | None, list[str]]:
     """The newest complete checkpoint, the same on all ranks, and why newer ones were skipped."""
     skipped = []
-    for candidate in decided(lambda: _candidates(Path(root))):
+    for candidate in on_rank0(lambda: _candidates(Path(root))):
         folder = Path(root) / candidate
         problems = [problem for problem in gathered(_problem(folder)) if problem]
         if not problems:
@@ -262,7 +262,7 @@ def _problem(folder: Path) -> str:
     return ""
 
 
-def chance() -> dict[str, torch.Tensor]:
+def rng_state() -> dict[str, torch.Tensor]:
     """The state of this rank's random generators."""
     state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
@@ -270,8 +270,8 @@ def chance() -> dict[str, torch.Tensor]:
     return state
 
 
-def set_chance(state: dict[str, torch.Tensor]) -> None:
-    """Go on drawing where `chance` was called."""
+def set_rng_state(state: dict[str, torch.Tensor]) -> None:
+    """Go on drawing where `rng_state` was called."""
     torch.set_rng_state(state["cpu"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])

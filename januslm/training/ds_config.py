@@ -4,8 +4,9 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from januslm.config import Refused, json_table, one, suggest
+from januslm.config import Refused, json_table, setting, suggest
 
 # What a DeepSpeed JSON must not say, and who says it instead.
 OWNED = {
@@ -32,14 +33,14 @@ ALLOWED = frozenset({
 
 
 @dataclass(frozen=True)
-class Optimizer:
+class OptimizerSettings:
     """Adam as in torch: adamw decays the weights, adam adds the decay to the gradient."""
 
-    name: str = one("adamw", choices=("adam", "adamw"))
-    lr: float = one(5e-4, above=0)  # the schedule's peak
-    betas: tuple[float, ...] = one((0.9, 0.98), low=0, below=1)
-    eps: float = one(1e-8, above=0)
-    weight_decay: float = one(0.01, low=0)
+    name: Literal["adam", "adamw"] = "adamw"
+    lr: float = setting(5e-4, above=0)  # the schedule's peak
+    betas: tuple[float, ...] = setting((0.9, 0.98), low=0, below=1)
+    eps: float = setting(1e-8, above=0)
+    weight_decay: float = setting(0.01, low=0)
 
     def __post_init__(self):
         if len(self.betas) != 2:
@@ -53,7 +54,7 @@ class Values:
     batch: int
     accumulate: int
     clip: float
-    optimizer: Optimizer
+    optimizer: OptimizerSettings
 
 
 def read(path: str | Path) -> dict:

@@ -24,15 +24,15 @@ from januslm.training.checkpoint import (
     STATE,
     Found,
     Saving,
-    chance,
     converted,
-    decided,
     gathered,
-    set_chance,
+    on_rank0,
+    rng_state,
+    set_rng_state,
 )
-from januslm.training.ds_config import Optimizer, Values, merge, precision, read, stage
+from januslm.training.ds_config import OptimizerSettings, Values, merge, precision, read, stage
 
-__all__ = ["Engine", "Optimizer", "Values", "World", "connect", "leave", "merge", "read"]
+__all__ = ["Engine", "OptimizerSettings", "Values", "World", "connect", "leave", "merge", "read"]
 
 RESUME = 85  # exit code: stopped by a signal and saved; start the same command again
 
@@ -118,7 +118,7 @@ class Engine:
         moved = resume and self._moved(resume, where)
         config = merge(values, ds, world.size, where, universal=bool(moved))
         _understood(config, where)
-        # The same module without storage: whole() fills it with weights gathered from all ranks.
+        # The same module without storage: gathered_copy() fills it.
         empty = {id(p): _like(p, p.to("meta")) for p in module.parameters()}
         self.skeleton = copy.deepcopy(module, empty)
         self.engine, *_ = deepspeed.initialize(
@@ -166,10 +166,10 @@ class Engine:
             losses.append(loss.detach())
             sums.append(parts)
             norm = self._apply(last=len(losses) == len(batches))
-        whole = self.reduce({"loss": sum(losses).item()} | _total(sums, weights))
-        loss = whole.pop("loss") / (self.world.size * len(batches))
+        totals = self.reduce({"loss": sum(losses).item()} | _total(sums, weights))
+        loss = totals.pop("loss") / (self.world.size * len(batches))
         return {
-            "loss": loss, "terms": _means(whole, counts), "grad_norm": norm,
+            "loss": loss, "terms": _means(totals, counts), "grad_norm": norm,
             "tokens": counts["all tokens"], "flops": counts["flops"],
             "skipped": not self.engine.was_step_applied() or norm == float("inf"),
         }  # fmt: skip
@@ -215,7 +215,7 @@ class Engine:
         return {"loss": loss, **_means(sums, counts)}
 
     @contextmanager
-    def whole(self) -> Iterator[nn.Module | None]:
+    def gathered_copy(self) -> Iterator[nn.Module | None]:
         """A copy of the module with all its weights in fp32 on rank 0, None elsewhere.
 
         All ranks enter.  The live module would not do: ZeRO-3's hooks wait for other ranks in each
@@ -250,7 +250,7 @@ class Engine:
         self.engine._copy_recovery_script = lambda path: None
         self.engine.save_checkpoint(str(saving.path), tag=STATE, save_latest=False)
         mine = saving.path / f"rank-{self.world.rank:05d}.pt"
-        saving.write(mine, functools.partial(torch.save, chance()))
+        saving.write(mine, functools.partial(torch.save, rng_state()))
         facts = {"world": self.world.size, "stage": self.stage, "precision": self.precision}
         return saving.publish(manifest | facts, keep)
 
@@ -265,7 +265,7 @@ class Engine:
             )
         if was["world"] == self.world.size or self.stage == 0:
             return None
-        return Path(decided(lambda: str(converted(found, self.stage))))
+        return Path(on_rank0(lambda: str(converted(found, self.stage))))
 
     def _load(self, found: Found, moved: Path | None) -> None:
         path, _ = self.engine.load_checkpoint(str(moved or found.folder), tag=STATE)
@@ -273,7 +273,7 @@ class Engine:
         assert path is not None, found.folder
         if found.manifest["world"] == self.world.size:
             mine = found.folder / f"rank-{self.world.rank:05d}.pt"
-            set_chance(torch.load(mine, weights_only=True))
+            set_rng_state(torch.load(mine, weights_only=True))
         gathered(None)  # nobody may still be reading
         if moved and self.world.first:
             shutil.rmtree(moved)

@@ -9,35 +9,35 @@ import numpy as np
 import torch
 from torch import nn
 
-from januslm.config import Refused, one
+from januslm.config import Refused, setting
 from januslm.data.tokenizer import Tokenizer
 from januslm.decoding import greedy, mask_predict
-from januslm.inference.incremental import Reader
+from januslm.inference.incremental import IncrementalDecoder
 from januslm.interop import native
 from januslm.layout import NONE
 from januslm.model.packing import Batch, Example, Packer
-from januslm.model.transformer import Config
-from januslm.objective import Learner, Objective, batch_of
+from januslm.model.transformer import ModelConfig
+from januslm.objective import ModelWithLoss, Objective, batch_of
 
 Read = Callable[[np.ndarray], list]
 VALID_IDS = 1 << 62  # validation's noise comes from sample ids that no training step reaches
 
 
 @dataclass(frozen=True)
-class Packing:
+class PackingSettings:
     """[packing]: how examples share rows."""
 
-    encoder_passes: int = one(1, low=1, high=2)  # 2: the reference's, one per block of streams
-    row: int = one(8192, low=0)  # slots per row for FlexAttention; 0: dense plans on GPUs too
-    valid_micro: int = one(32, low=1)  # validation examples per batch
-    samples: int = one(4, low=0)  # validation texts that are decoded for TensorBoard
+    encoder_passes: int = setting(1, low=1, high=2)  # 2: the reference's, one per block of streams
+    row: int = setting(8192, low=0)  # slots per row for FlexAttention; 0: dense plans on GPUs too
+    valid_micro: int = setting(32, low=1)  # validation examples per batch
+    samples: int = setting(4, low=0)  # validation texts that are decoded for TensorBoard
 
 
 @dataclass
-class Training:
+class Job:
     """januslm.training.trainer.Work: texts and an objective around one model."""
 
-    module: Learner
+    module: ModelWithLoss
     objective: Objective
     tokenizer_file: Path
     tokenizer: Tokenizer
@@ -45,7 +45,7 @@ class Training:
     read_valid: Read
     valid_size: int
     seed: int
-    packing: Packing
+    packing: PackingSettings
     device: torch.device
     about: dict
     weights: dict[str, float] = field(init=False)
@@ -71,7 +71,7 @@ class Training:
         self._pack = Packer(self.weights, self.packing.encoder_passes, row or None)
 
     @property
-    def config(self) -> Config:
+    def config(self) -> ModelConfig:
         """The model's."""
         return self.module.model.config
 
@@ -81,7 +81,7 @@ class Training:
         return batch_of(self._pack, self.objective, pairs, ids, self.seed, self.config)
 
     def weights_at(self, step: int) -> dict[str, float]:
-        """See Loss.at."""
+        """See LossSettings.at."""
         return self.objective.loss.at(step)
 
     @property
@@ -108,31 +108,31 @@ class Training:
             self.objective.example(*pair, np.random.default_rng(int(i)))
             for pair, i in zip(self.read_valid(ids), ids, strict=True)
         ]
-        reader = Reader(module.model, self.objective)
+        decoder = IncrementalDecoder(module.model, self.objective)
         columns = {"source": [e.source for e in examples], "target": [e.target for e in examples]}
-        for title, outputs in self._written(reader, examples):
+        for title, outputs in self._written(decoder, examples):
             columns[title] = [out.tokens for out in outputs]
         return self._table(columns)
 
-    def _written(self, reader: Reader, examples: list[Example]):
+    def _written(self, decoder: IncrementalDecoder, examples: list[Example]):
         """What each way of writing makes of the sources that this objective has taught."""
         sources, special = [e.source for e in examples], self.objective.special
         if {"next", "past"} & set(self.objective.plugin.STREAMS):
             longest = max(len(e.target) for e in examples)
-            yield "AR (greedy)", greedy.decode(reader, sources, special, max_length=longest)
-        if self.objective.canvas is None:
+            yield "AR (greedy)", greedy.decode(decoder, sources, special, max_length=longest)
+        if self.objective.template is None:
             return
         for passes in (1, 4):
             if "ce/length" in self.weights:
-                outputs = mask_predict.decode(reader, sources, special, iterations=passes)
+                outputs = mask_predict.decode(decoder, sources, special, iterations=passes)
                 yield f"NAR (iterations: {passes})", outputs
                 continue
             # Nobody has taught this model to tell lengths, as the pretraining preset does not.
             known = torch.tensor([[len(e.target)] for e in examples], device=self.device)
             hide = mask_predict.schedule(passes)
             with torch.inference_mode():
-                state = reader.start(sources)
-                outputs = mask_predict.write(reader, state, special, known, hide, True)
+                state = decoder.start(sources)
+                outputs = mask_predict.write(decoder, state, special, known, hide, True)
             yield f"NAR (iterations: {passes}, length given)", outputs
 
     def _table(self, columns: dict[str, list]) -> str:
@@ -151,5 +151,5 @@ class Training:
 
 
 def _starts_from_masks_alone(objective: Objective) -> bool:
-    canvas = objective.canvas
-    return canvas is not None and bool((canvas(9).goal != NONE).all())
+    template = objective.template
+    return template is not None and bool((template(9).goal != NONE).all())

@@ -38,7 +38,7 @@ class Log:
         os.replace(aside, path)
         return len(lines) - len(kept)
 
-    def say(self, text: str) -> None:
+    def line(self, text: str) -> None:
         """One line for people."""
         if self.first:
             print(text, flush=True)

@@ -2,24 +2,23 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
-from januslm.config import Refused, one
-
-NAMES = ("inverse_sqrt", "polynomial", "cosine", "constant")
+from januslm.config import Refused, setting
 
 
 @dataclass(frozen=True)
-class Schedule:
+class ScheduleSettings:
     """How the learning rate rises to its peak ([optimizer] lr) and what follows."""
 
-    name: str = one("inverse_sqrt", choices=NAMES)
-    warmup: int = one(4000, low=0)  # updates until the peak
-    start: float = one(1e-7, above=0)  # rate of the first update, where there is a warmup
-    end: float = one(0.0, low=0, high=1)  # what is left of the peak after the last update
-    power: float = one(1.0, above=0)  # of the polynomial; 1 is a straight line
+    name: Literal["inverse_sqrt", "polynomial", "cosine", "constant"] = "inverse_sqrt"
+    warmup: int = setting(4000, low=0)  # updates until the peak
+    start: float = setting(1e-7, above=0)  # rate of the first update, where there is a warmup
+    end: float = setting(0.0, low=0, high=1)  # what is left of the peak after the last update
+    power: float = setting(1.0, above=0)  # of the polynomial; 1 is a straight line
 
 
-def check(schedule: Schedule, steps: int) -> None:
+def check(schedule: ScheduleSettings, steps: int) -> None:
     """Refuse a decay that would begin after the run has ended."""
     if schedule.name in ("polynomial", "cosine") and schedule.warmup >= steps:
         raise Refused(
@@ -28,7 +27,7 @@ def check(schedule: Schedule, steps: int) -> None:
         )
 
 
-def rate(schedule: Schedule, peak: float, step: int, steps: int) -> float:
+def rate(schedule: ScheduleSettings, peak: float, step: int, steps: int) -> float:
     """The learning rate of update `step` (the first is 1) of `steps`; never 0.
 
     Rises in a straight line from `start` and reaches the peak at update warmup + 1, as fairseq

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from januslm.config import Refused
 from januslm.training.engine import World, connect, leave
-from januslm.training.job import Training
-from januslm.training.trainer import RESUME, Plan, train
+from januslm.training.job import Job
+from januslm.training.trainer import RESUME, RunPlan, train
 
 REFUSED = 2  # exit code: the user's mistake, told in one line
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,7 +21,7 @@ def spread(asked: str, world: World) -> Path:
 
 
 def run(
-    prepare: Callable[[], Callable[[World], tuple[Plan, Training]]],
+    prepare: Callable[[], Callable[[World], tuple[RunPlan, Job]]],
     tell: Callable[[str], None],
     report: Path | None,
 ) -> int:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 
-class Board:
+class TensorBoard:
     """Writes only where `first` is true (rank 0).  `step`: where a resumed run goes on."""
 
     def __init__(self, folder: Path, first: bool = True, step: int = 0):

@@ -9,44 +9,48 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from numpy import ndarray
 from torch import nn
 
-from januslm.config import Refused, one
+from januslm.config import Refused, setting
 from januslm.data.prefetch import ahead
 from januslm.data.sampler import portions
-from januslm.training.checkpoint import chance, decided, newest, set_chance
-from januslm.training.engine import RESUME, Engine, Optimizer, Values, World, read
+from januslm.training.checkpoint import newest, on_rank0, rng_state, set_rng_state
+from januslm.training.engine import RESUME, Engine, OptimizerSettings, Values, World, read
 from januslm.training.log import Log, duration
-from januslm.training.lr_schedule import Schedule, check, rate
+from januslm.training.lr_schedule import ScheduleSettings, check, rate
 from januslm.training.machine import asked_to_stop, memory, peak_flops
 from januslm.training.run_dir import exported, mark, opened
-from januslm.training.tensorboard import Board
+from januslm.training.tensorboard import TensorBoard
 
-SPOKEN = 5.0  # seconds between two lines for people
+REPORT_EVERY = 5.0  # seconds between two lines for people
 
 
 @dataclass(frozen=True)
-class Train:
+class TrainSettings:
     """How long, in which portions, and how often to look and to save; steps are updates."""
 
-    steps: int = one(low=1)
-    batch: int = one(256, low=1)  # examples per update, over all processes
-    accumulate: int = one(1, low=1)  # micro batches per update and process
-    clip: float = one(1.0, low=0)  # largest norm of the gradient; 0 does not clip
-    seed: int = one(1, low=0)
-    log_every: int = one(10, low=1)
-    validate_every: int = one(1000, low=1)
-    save_every: int = one(1000, low=1)
-    keep: int = one(2, low=1)  # checkpoints that stay on the disk
-    export: str = one("end", choices=("end", "save"))  # when to write export/model.safetensors
-    exports: int = one(0, low=0)  # more than 0: at each save, and so many stay, for averaging
-    workers: int | None = one(None, low=0)  # processes that pack, per rank; 0: a thread; GPUs: 1
-    bad_steps: int = one(10, low=1)  # updates in a row that may be skipped as not finite
-    peak_flops: float | None = one(None, above=0)  # per process, for the utilisation; else measured
+    steps: int = setting(low=1)
+    batch: int = setting(256, low=1)  # examples per update, over all processes
+    accumulate: int = setting(1, low=1)  # micro batches per update and process
+    clip: float = setting(1.0, low=0)  # largest norm of the gradient; 0 does not clip
+    seed: int = setting(1, low=0)
+    log_every: int = setting(10, low=1)
+    validate_every: int = setting(1000, low=1)
+    save_every: int = setting(1000, low=1)
+    keep: int = setting(2, low=1)  # checkpoints that stay on the disk
+    export: Literal["end", "save"] = "end"  # when to write export/model.safetensors
+    exports: int = setting(0, low=0)  # more than 0: at each save, and so many stay, for averaging
+    workers: int | None = setting(
+        None, low=0
+    )  # processes that pack, per rank; 0: a thread; GPUs: 1
+    bad_steps: int = setting(10, low=1)  # updates in a row that may be skipped as not finite
+    peak_flops: float | None = setting(
+        None, above=0
+    )  # per process, for the utilisation; else measured
 
 
 class Batch(Protocol):
@@ -59,7 +63,7 @@ class Batch(Protocol):
     def to(self, device: torch.device) -> "Batch": ...
 
 
-class Work(Protocol):
+class Trainable(Protocol):
     """What is trained, and on what.
 
     module(batch, coefficients) -> (loss, sums), loss = sum of coefficients[name] * sums[name].
@@ -84,13 +88,13 @@ class Work(Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """A run: its folder, its settings, and the tables of `config` that may never change in it."""
 
     folder: Path
-    train: Train
-    optimizer: Optimizer
-    schedule: Schedule
+    train: TrainSettings
+    optimizer: OptimizerSettings
+    schedule: ScheduleSettings
     ds: Path
     config: dict
     identity: tuple[str, ...] = ("model", "objective", "data")
@@ -106,37 +110,37 @@ class Outcome:
     validation: dict[str, float] = field(default_factory=dict)
 
 
-def train(plan: Plan, work: Work, world: World) -> Outcome:
+def train(plan: RunPlan, work: Trainable, world: World) -> Outcome:
     """Train until plan.train.steps, from the newest complete checkpoint if there is one."""
     log, settings = Log(plan.folder, world.first), plan.train
     check(plan.schedule, settings.steps)
     whose = (plan.folder, plan.config, plan.identity, settings.steps)
-    if finished := decided(lambda: opened(*whose)):
-        log.say(f"{plan.folder} is done: step {finished['step']:,}, loss {finished['loss']:.4f}")
+    if finished := on_rank0(lambda: opened(*whose)):
+        log.line(f"{plan.folder} is done: step {finished['step']:,}, loss {finished['loss']:.4f}")
         return Outcome(0, finished["step"], finished["loss"], finished["validation"])
     found, skipped = newest(plan.folder / "checkpoints")
     for line in skipped:
-        log.say(f"skipped: {line}")
+        log.line(f"skipped: {line}")
     step = found.step if found else 0
     # Dropout differs by rank; after a checkpoint of as many ranks, Engine restores the states.
     torch.manual_seed(((settings.seed << 20) + step) * 4096 + world.rank)
     values = Values(settings.batch, settings.accumulate, settings.clip, plan.optimizer)
     engine = Engine(work.module, values, read(plan.ds), world, str(plan.ds), found)
     for file in ("train", "valid"):
-        decided(lambda file=file: log.rewind(file, step))
-    board = Board(plan.folder / "board", world.first, step)
+        on_rank0(lambda file=file: log.rewind(file, step))
+    board = TensorBoard(plan.folder / "board", world.first, step)
     board.text(step, "config", f"```json\n{json.dumps(plan.config, indent=1)}\n```")
     if found:
-        log.say(f"going on from {found.folder.name}, after {found.manifest['samples']:,} samples")
+        log.line(f"going on from {found.folder.name}, after {found.manifest['samples']:,} samples")
         if found.manifest["world"] != world.size:
-            log.say(f"it was written by {found.manifest['world']} processes, now: {world.size}")
+            log.line(f"it was written by {found.manifest['world']} processes, now: {world.size}")
     try:
-        return _Run(plan, work, engine, log, board, found.manifest if found else {}).go()
+        return Trainer(plan, work, engine, log, board, found.manifest if found else {}).go()
     finally:
         board.close()
 
 
-class _Run:
+class Trainer:
     """The state of a run between two updates."""
 
     def __init__(self, plan, work, engine, log, board, manifest: dict):
@@ -151,7 +155,7 @@ class _Run:
         self.peak = plan.train.peak_flops or peak_flops(engine.device, engine.precision)
         self.since: list[dict] = []  # results since the last record
         self.recorded = self.began = time.monotonic()
-        self.spoken = 0.0
+        self.reported = 0.0
         self.first_step, self.tokens = self.step, 0  # of this process
 
     def go(self) -> Outcome:
@@ -169,14 +173,14 @@ class _Run:
                     self.save()
                 if stop and not last:
                     why = signal.Signals(asked[0]).name if asked else "a signal to another rank"
-                    self.log.say(f"stopped by {why} and saved; start the same command to go on")
+                    self.log.line(f"stopped by {why} and saved; start the same command to go on")
                     return self.outcome(RESUME)
         if self.saved != steps:  # the last checkpoint was there, the mark that it is done was not
             self.save()
         self.export()
         outcome = self.outcome(0)
-        decided(lambda: mark(self.plan.folder, asdict(outcome)))
-        self.log.say(f"done: step {steps:,}, loss {outcome.loss:.4f}")
+        on_rank0(lambda: mark(self.plan.folder, asdict(outcome)))
+        self.log.line(f"done: step {steps:,}, loss {outcome.loss:.4f}")
         return outcome
 
     def outcome(self, code: int) -> Outcome:
@@ -208,8 +212,12 @@ class _Run:
         last = self.step == self.settings.steps
         if self.step % self.settings.log_every == 0 or last or self.bad == self.settings.bad_steps:
             self.record()
-        if last or self.step == self.first_step + 1 or time.monotonic() - self.spoken > SPOKEN:
-            self.speak()
+        if (
+            last
+            or self.step == self.first_step + 1
+            or time.monotonic() - self.reported > REPORT_EVERY
+        ):
+            self.report()
         if self.bad == self.settings.bad_steps:
             raise Refused(
                 f"{self.plan.folder}: the loss or its gradient was not finite {self.bad} times in "
@@ -239,13 +247,13 @@ class _Run:
         self.board.numbers(self.step, **{k: v for k, v in numbers.items() if math.isfinite(v)})
         self.since, self.recorded = [], now
 
-    def speak(self) -> None:
-        self.spoken = now = time.monotonic()
+    def report(self) -> None:
+        self.reported = now = time.monotonic()
         made = self.step - self.first_step
         left = (now - self.began) / made * (self.settings.steps - self.step)
         r = self.result
         terms = " ".join(f"{name} {value:.3f}" for name, value in r["terms"].items())
-        self.log.say(
+        self.log.line(
             f"step {self.step:,}/{self.settings.steps:,} | loss {r['loss']:.4f} | {terms} | "
             f"lr {r['lr']:.2e} | {self.tokens / (now - self.began):,.0f} tok/s | "
             f"{f'{self.skipped} skipped | ' if self.skipped else ''}eta {duration(left)}"
@@ -253,7 +261,7 @@ class _Run:
 
     def validate(self) -> None:
         """Every term on the same batches each time; training's random state is left alone."""
-        before, paused, work = chance(), time.monotonic(), self.work
+        before, paused, work = rng_state(), time.monotonic(), self.work
         torch.manual_seed(self.settings.seed)
         items, size, rank = list(work.validation), self.world.size, self.world.rank
         if items:
@@ -263,11 +271,11 @@ class _Run:
             self.validation = self.engine.evaluate(made, work.weights, work.normalize, len(mine))
             self.log.record("valid", step=self.step, **self.validation)
             self.board.numbers(self.step, **{f"valid/{k}": v for k, v in self.validation.items()})
-            told = " | ".join(f"{name} {value:.4f}" for name, value in self.validation.items())
-            self.log.say(f"validation at step {self.step:,} | {told}")
-        with self.engine.whole() as module:
-            decided(lambda: self._samples(module))
-        set_chance(before)
+            shown = " | ".join(f"{name} {value:.4f}" for name, value in self.validation.items())
+            self.log.line(f"validation at step {self.step:,} | {shown}")
+        with self.engine.gathered_copy() as module:
+            on_rank0(lambda: self._samples(module))
+        set_rng_state(before)
         self._pause(time.monotonic() - paused)
 
     def _samples(self, module: nn.Module) -> None:
@@ -284,15 +292,15 @@ class _Run:
         root = self.plan.folder / "checkpoints"
         folder = self.engine.save(root, self.step, facts, self.settings.keep)
         self.saved = self.step
-        self.log.say(f"saved {folder}")
+        self.log.line(f"saved {folder}")
         if self.settings.export == "save" or self.settings.exports:
             self.export()
         self._pause(time.monotonic() - began)
 
     def export(self) -> None:
         where = (self.plan.folder, self.step, self.settings.exports)
-        with self.engine.whole() as module:
-            decided(lambda: exported(*where, module, self.work.export))
+        with self.engine.gathered_copy() as module:
+            on_rank0(lambda: exported(*where, module, self.work.export))
 
     def _pause(self, seconds: float) -> None:
         """Keep time that was not training out of the speeds."""

@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from januslm.layout import NONE
-from januslm.model.packing import Example
+from januslm.layout import NONE, Example
 from januslm.model.transformer import Attention, Layer, Seq2Seq
 from januslm.objectives.janus import GIVEN, MASK, NEXT, PAST, QUERY, TOLD
 

@@ -20,7 +20,8 @@ from januslm.decoding import greedy
 from januslm.inference.cuda_graphs import GraphedDecoder
 from januslm.inference.incremental import IncrementalDecoder
 from januslm.interop import bart
-from januslm.model.packing import Example, Packer
+from januslm.layout import Example
+from januslm.model.packing import Packer
 from januslm.model.transformer import Seq2Seq
 from januslm.objective import LossSettings, Objective, resolve_objective
 

@@ -24,9 +24,12 @@ from benchmarks import reference
 from benchmarks.record import record
 from januslm.data import tokenizer
 from januslm.data.sampler import sample_rng
-from januslm.model.packing import Batch, Example, Packer
-from januslm.model.transformer import ModelConfig, Seq2Seq, configure, flops, parameters
-from januslm.objective import LossSettings, ModelWithLoss, resolve_objective
+from januslm.layout import Example
+from januslm.model.config import ModelConfig, configure
+from januslm.model.joint_loss import ModelWithLoss
+from januslm.model.packing import Batch, Packer
+from januslm.model.transformer import Seq2Seq, flops, parameters
+from januslm.objective import LossSettings, resolve_objective
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_TOKENS = 1024  # fairseq's --max-tokens: sentences times the longest of them

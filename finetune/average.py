@@ -9,6 +9,7 @@ from januslm.cli.command import answered, to_write
 from januslm.config import Refused, plain, suggest
 from januslm.data.text_pairs import records
 from januslm.interop import native
+from januslm.interop.export_folder import FILES
 from januslm.training.run_dir import EXPORTS, difference
 
 
@@ -59,7 +60,7 @@ def average(run: Path, places: list[Path], out: Path) -> list[str]:
     mean = {name: (value / len(places)).float() for name, value in total.items()}
     native.fill(first.model, mean, run)
     names = [place.name for place in places]
-    words = first.folder / native.FILES[2]
+    words = first.folder / FILES[2]
     about = first.about | {"averaged": names}
     native.write(out, first.model, words, first.objective, first.options, about)
     return names

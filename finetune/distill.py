@@ -22,7 +22,7 @@ from januslm.data.token_pairs import sources
 from januslm.decoding import beam
 from januslm.inference import generator
 from januslm.inference.generator import LoadedModel
-from januslm.interop import native
+from januslm.interop.export_folder import FILES
 from januslm.training.log import duration
 from januslm.training.run_dir import difference
 
@@ -88,7 +88,7 @@ def distill(options: argparse.Namespace) -> dict:
     about = {
         "task": task.__name__.rpartition(".")[2], "data": str(trained.root.resolve()),
         "teacher": str(trained.saved.folder),
-        "weights": _digest(trained.saved.folder / native.FILES[0]),
+        "weights": _digest(trained.saved.folder / FILES[0]),
         "settings": made.settings, "limits": vars(trained.limits), "limit": options.limit,
         "portion": options.portion,
     }  # fmt: skip

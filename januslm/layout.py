@@ -122,6 +122,15 @@ class Layout:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class Example:
+    """One training example: source int64 [N], target int64 [T] (BOS .. EOS each), its slots."""
+
+    source: np.ndarray
+    target: np.ndarray
+    layout: Layout
+
+
 def visible(rule: Rule, queries, keys) -> Any:
     """bool [Q, K]: the rule, evaluated for every pair.  The sides are Slots or Codes."""
     q = Codes(queries.stream[:, None], queries.rank[:, None])

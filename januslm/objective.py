@@ -1,4 +1,4 @@
-"""What is trained: examples become layouts, batches become loss terms, on one backbone."""
+"""What is learnt: an objective with its options, its noise and the weights of its terms."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -8,18 +8,12 @@ from types import ModuleType
 from typing import Literal
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from januslm import registry
-from januslm.config import Refused, setting
-from januslm.data.sampler import sample_rng
+from januslm.config import Refused, setting, suggest
 from januslm.data.tokenizer import Special
-from januslm.layout import Layout, Slots
-from januslm.model import losses
-from januslm.model.packing import Batch, Example, Packer
-from januslm.model.transformer import Seq2Seq, flops
+from januslm.layout import NONE, Example, Layout, Slots
+from januslm.model.config import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -81,6 +75,22 @@ class Objective:
         options = {key: value for key, value in self.options.items() if key in known}
         return partial(made, special=self.special, **options)
 
+    @property
+    def starts_from_masks_alone(self) -> bool:
+        """Whether what mask-predict starts from has no word that is given."""
+        template = self.template
+        return template is not None and bool((template(9).goal != NONE).all())
+
+    def check_fit(self, model: ModelConfig, where: str) -> None:
+        """Refuse a model that could never learn this."""
+        if model.positions == "rotary" and self.starts_from_masks_alone:
+            other = ", or objective.ends true" if "ends" in self.options else ""
+            raise Refused(
+                f"{where}: model.positions must be learned or sinusoidal{other} for "
+                f"{self.name!r}: it writes from masks alone, which rotary positions cannot tell "
+                "apart"
+            )
+
 
 def resolve_objective(
     table: Mapping,
@@ -109,7 +119,7 @@ def resolve_objective(
     given = (usual_options if noise_name == usual else {}) | noise_table
     noise_options = registry.options(hide, given, f"{where}: noise")
     weights = plugin.weights(preset) if loss.weights is None else loss.weights
-    losses.check(weights, plugin.RULE.distributions, f"{where}: loss.weights")
+    check_weights(weights, plugin.RULE.distributions, f"{where}: loss.weights")
     loss = replace(
         loss,
         weights={k: w for k, w in weights.items() if w},
@@ -119,40 +129,18 @@ def resolve_objective(
     return Objective(name, plugin, options, noise_name, hide, noise_options, loss, special)
 
 
-class ModelWithLoss(nn.Module):
-    """The module that is trained: `learner(batch, coefficients) -> (loss, sums of terms)`."""
-
-    def __init__(self, model: Seq2Seq, loss: LossSettings):
-        super().__init__()
-        self.model, self.loss = model, loss
-
-    def forward(
-        self, batch: Batch, coefficients: Mapping[str, float]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """loss = sum of coefficients[name] * sums[name]; the sums carry no gradient."""
-        hidden, length_logits = self.model(batch)
-        loss, sums = losses.fused(
-            hidden, self.model.vocabulary_weight(), batch.loss_groups, dict(coefficients),
-            smoothing=self.loss.smoothing, detach=self.loss.detach, chunk=self.loss.chunk,
-        )  # fmt: skip
-        if "ce/length" in coefficients:
-            last = length_logits.shape[-1] - 1
-            wide = torch.promote_types(length_logits.dtype, torch.float32)
-            term = cross_entropy(
-                length_logits.to(wide), batch.lengths.clamp(max=last), reduction="sum"
-            )
-            loss = loss + coefficients["ce/length"] * term
-            sums["ce/length"] = term.detach()
-        return loss, sums
+def terms_of(distributions) -> list[str]:
+    """Every term that distributions over common words can give, as logs and run files name it."""
+    names = list(distributions)
+    pairs = [f"kl/{a}~{b}" for a in names for b in names if a != b]
+    return [f"ce/{name}" for name in names] + pairs
 
 
-def batch_of(
-    packer: Packer, objective: Objective, pairs: list, ids: np.ndarray, seed: int, model_config
-) -> Batch:
-    """Pack (source, target) pairs with the global sample ids `ids`: noise comes from (seed, id)."""
-    examples = [
-        objective.example(source, target, sample_rng(seed, int(i)))
-        for (source, target), i in zip(pairs, ids, strict=True)
-    ]
-    batch = packer(examples)
-    return replace(batch, flops=flops(model_config, batch.sizes))
+def check_weights(weights: dict[str, float], distributions, where: str) -> None:
+    """Refuse a weight for a term that does not exist, or a negative one."""
+    known = [*terms_of(distributions), "ce/length"]
+    for name, weight in weights.items():
+        if name not in known:
+            raise Refused(f"{where}: no loss term {name!r}{suggest(name, known)}")
+        if weight < 0:
+            raise Refused(f"{where}: the weight of {name} must be at least 0, got {weight}")

@@ -9,8 +9,10 @@ import torch
 
 from januslm import registry
 from januslm.data.tokenizer import Special
-from januslm.model.packing import Batch, Example, Packer
-from januslm.model.transformer import ModelConfig, Seq2Seq
+from januslm.layout import Example
+from januslm.model.config import ModelConfig
+from januslm.model.packing import Batch, Packer
+from januslm.model.transformer import Seq2Seq
 from januslm.objective import LossSettings, resolve_objective
 
 SPECIAL = Special()

@@ -11,7 +11,8 @@ from finetune.average import average, best, newest
 from januslm.config import Refused
 from januslm.data import tokenizer
 from januslm.interop import native
-from januslm.model.transformer import Seq2Seq, configure
+from januslm.model.config import configure
+from januslm.model.transformer import Seq2Seq
 from januslm.training.log import Log
 from januslm.training.run_dir import exported
 from tests.conftest import ROOT

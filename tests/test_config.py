@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import pytest
 
 from januslm.config import Allowed, Refused, build, load, plain, setting, suggest
-from januslm.model.transformer import configure
+from januslm.model.config import configure
 
 
 @dataclass(frozen=True)

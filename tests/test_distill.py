@@ -19,7 +19,8 @@ from januslm.decoding import beam
 from januslm.inference import generator
 from januslm.inference.incremental import IncrementalDecoder
 from januslm.interop import native
-from januslm.model.transformer import Seq2Seq, configure
+from januslm.model.config import configure
+from januslm.model.transformer import Seq2Seq
 from januslm.objective import LossSettings, resolve_objective
 from tests.conftest import ROOT
 from tests.launching import wait_until

@@ -1,15 +1,15 @@
 """A fine-tuning run goes on as itself only: the same task, words and data."""
 
-import argparse
-
 import pytest
 import torch
 
-from finetune.__main__ import load, resolve
+from finetune.job import build
+from finetune.settings import load, resolve
 from januslm.config import Refused
 from januslm.data import tokenizer
 from januslm.interop import native
-from januslm.model.transformer import Seq2Seq, configure
+from januslm.model.config import configure
+from januslm.model.transformer import Seq2Seq
 from januslm.training.engine import World
 from januslm.training.run_dir import opened
 from tests.conftest import ROOT
@@ -37,8 +37,7 @@ def planned(home, *changes: str, words: str = "one"):
     given = [f"out={home / 'run'}", f"data.root={home / 'data'}", "train.steps=6", "train.batch=2"]
     given += [f"tokenizer={home / words}.json", *sizes] if words else []
     run = load(file, [*given, *changes])
-    options = argparse.Namespace(run=file, data="", ds="")
-    return resolve(run, options)(World(0, 1, torch.device("cpu")))[0]
+    return build(resolve(run, file, ""), World(0, 1, torch.device("cpu")))[0]
 
 
 def begun(plan) -> None:
@@ -78,7 +77,7 @@ def test_the_first_lines_say_from_where_how_long_and_how_often(home, capsys):
     assert length == "6 updates of 2 pairs: 4.0 epochs"
 
 
-def test_a_canvas_of_masks_alone_is_refused_with_positions_that_cannot_tell_its_slots_apart(home):
+def test_a_template_of_masks_alone_is_refused_with_positions_that_cannot_tell_its_slots_apart(home):
     bare = ("objective.name=cmlm", "model.positions=rotary")
     with pytest.raises(Refused, match=r"or sinusoidal, or objective\.ends true for 'cmlm'"):
         planned(home, *bare)
@@ -97,10 +96,11 @@ def test_a_start_from_a_model_of_another_task_is_said(home, capsys, tmp_path):
         f'out = "{home / "run"}"\ntask = "iwslt14"\n[train]\nsteps = 6\nbatch = 2\n'
         f'[data]\nroot = "{home / "data"}"\n'
     )
-    options = argparse.Namespace(run=str(file), data="", ds="")
     for task, end in (("multi30k", "4.0 epochs, from a model of task 'multi30k'"),
                       ("iwslt14", "4.0 epochs")):  # fmt: skip
-        resolve(load(file, [f"start={home / task}"]), options)(World(0, 1, torch.device("cpu")))
+        run = load(file, [f"start={home / task}"])
+        build(resolve(run, str(file), ""), World(0, 1, torch.device("cpu")))
         assert capsys.readouterr().out.endswith(f": {end}\n")
+    run = load(file, [f"start={home / 'multi30k'}", f"tokenizer={words}"])
     with pytest.raises(Refused, match=r"tokenizer comes with start = .*multi30k', take it out"):
-        resolve(load(file, [f"start={home / 'multi30k'}", f"tokenizer={words}"]), options)
+        resolve(run, str(file), "")

@@ -23,6 +23,7 @@ TALKS = {
     "cli",
     "launch",
     "log.py",
+    "process.py",
     "token_pairs.py",
     "generator.py",
 }  # folders and files of the core that speak to people

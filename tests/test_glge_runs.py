@@ -1,6 +1,5 @@
 """GLGE's run files: published settings reach every task, and the whole path runs on a stand-in."""
 
-import argparse
 import json
 import shutil
 import subprocess
@@ -10,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from finetune import evaluate, generate
-from finetune.__main__ import FinetuneSettings, load, resolve
 from finetune.glge import leaderboard, prepare
+from finetune.settings import FinetuneSettings, load, resolve
 from januslm.config import Refused
 from januslm.data import tokenizer
 from januslm.interop import native
-from januslm.model.transformer import Seq2Seq, configure
+from januslm.model.config import configure
+from januslm.model.transformer import Seq2Seq
 from tests.conftest import ROOT
 
 ARCHIVE = Path(__file__).parent / "fixtures" / "glge" / "data" / "easy"
@@ -54,8 +54,7 @@ def test_there_is_a_run_file_for_each_way_of_writing():
 @pytest.mark.parametrize("task", TASKS)
 def test_a_run_file_can_be_built_for_every_task_up_to_its_data(path, task, start):
     run = asked(path, task, start)
-    options = argparse.Namespace(run=str(path), data="", ds="")
-    assert callable(resolve(run, options))
+    assert resolve(run, str(path), "").task.__name__ == f"finetune.tasks.{task}"
     assert run.out == f"runs/glge/{path.stem.removeprefix('glge_')}/{task}"
     assert path.read_text().startswith("# GLGE")
     assert f"./launch.sh finetune finetune/runs/{path.name} task=$task" in path.read_text()

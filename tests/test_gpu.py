@@ -6,7 +6,7 @@ import torch
 
 from januslm.inference.cuda_graphs import GraphedDecoder
 from januslm.inference.incremental import IncrementalDecoder
-from januslm.objective import ModelWithLoss
+from januslm.model.joint_loss import ModelWithLoss
 from januslm.registry import find, options
 from tests.samples import SPECIAL, coefficients, examples, model, packed, resolved, sentence
 from tests.test_decoding import WAYS

@@ -9,8 +9,10 @@ import torch
 from januslm.data.tokenizer import Special
 from januslm.inference.incremental import IncrementalDecoder
 from januslm.inference.onednn_linear import Packed
-from januslm.model.packing import Example, Packer
-from januslm.model.transformer import ModelConfig, Seq2Seq
+from januslm.layout import Example
+from januslm.model.config import ModelConfig
+from januslm.model.packing import Packer
+from januslm.model.transformer import Seq2Seq
 from januslm.objective import LossSettings, resolve_objective
 
 SPECIAL = Special()

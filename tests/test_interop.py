@@ -11,8 +11,9 @@ from januslm.data import tokenizer
 from januslm.data.sampler import sample_rng
 from januslm.interop import bart, native
 from januslm.interop.__main__ import convert
+from januslm.model.config import configure
 from januslm.model.packing import Packer
-from januslm.model.transformer import Seq2Seq, configure
+from januslm.model.transformer import Seq2Seq
 from januslm.objective import LossSettings, resolve_objective
 
 transformers = pytest.importorskip("transformers", reason="transformers is a dev dependency")

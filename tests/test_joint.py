@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import gelu, layer_norm, relu
 
-from januslm.objective import ModelWithLoss
+from januslm.model.joint_loss import ModelWithLoss
 from tests.samples import SPECIAL, coefficients, examples, model, packed, resolved
 
 CLOSE = 1e-10

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from januslm.layout import Layout, Rule, leaks
-from januslm.model.packing import Example, Packer
+from januslm.layout import Example, Layout, Rule, leaks
+from januslm.model.packing import Packer
 from tests.samples import SPECIAL, case_name, every_layout, model, resolved, sentence
 
 CASES = every_layout()

@@ -9,7 +9,7 @@ import torch
 from januslm.config import Refused
 from januslm.model import losses
 from januslm.model.losses import LossGroup, fused
-from januslm.objective import LossSettings
+from januslm.objective import LossSettings, terms_of
 from tests.samples import resolved
 
 DISTRIBUTIONS = ("ar", "nar", "aux")
@@ -67,7 +67,7 @@ def test_the_fused_loss_is_the_formula_with_its_gradient(chunk, smoothing, detac
     for seed in range(4):
         rng = np.random.default_rng(seed)
         loss_groups, rows = groups_of(rng)
-        names = [n for n in losses.terms_of(DISTRIBUTIONS) if rng.random() < 0.6] or ["ce/nar"]
+        names = [n for n in terms_of(DISTRIBUTIONS) if rng.random() < 0.6] or ["ce/nar"]
         scale = {name: float(rng.random() * 3) for name in names}
         given = inputs(rows)
         wanted, wanted_sums = slow(*given, loss_groups, scale, smoothing, detach)
@@ -155,7 +155,7 @@ def test_bfloat16_states_still_give_a_softmax_in_float32():
 
 def test_without_gradient_the_sums_are_the_same():
     loss_groups, rows = groups_of(np.random.default_rng(4))
-    scale = dict.fromkeys(losses.terms_of(DISTRIBUTIONS), 1.0)
+    scale = dict.fromkeys(terms_of(DISTRIBUTIONS), 1.0)
     given = inputs(rows)
     _, sums = fused(*given, loss_groups, scale, smoothing=0.1)
     with torch.no_grad():

@@ -9,9 +9,10 @@ import torch
 from torch.nn.functional import gelu, layer_norm, linear, relu
 from torch.utils.flop_counter import FlopCounterMode
 
+from januslm.model.config import PRESETS, configure
+from januslm.model.joint_loss import ModelWithLoss
 from januslm.model.positions import rotate, waves
-from januslm.model.transformer import PRESETS, Seq2Seq, configure, flops, parameters
-from januslm.objective import ModelWithLoss
+from januslm.model.transformer import Seq2Seq, flops, parameters
 from tests.samples import (
     case_name,
     coefficients,

@@ -10,7 +10,7 @@ import pytest
 from benchmarks import multi30k
 from benchmarks.cli_runs import ROOT
 from benchmarks.record import FOLDER
-from finetune.__main__ import load
+from finetune.settings import load
 from januslm.config import Refused
 from januslm.data.tokenizer import Special
 from januslm.metrics import bleu

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from januslm.objective import ModelWithLoss
+from januslm.model.joint_loss import ModelWithLoss
 from tests.samples import case_name, coefficients, every_layout, examples, model, packed, resolved
 
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from januslm.config import Refused
-from januslm.layout import NONE
+from januslm.layout import NONE, Example
 from januslm.model import attention
-from januslm.model.packing import Example, Packer
-from januslm.objective import ModelWithLoss, batch_of
+from januslm.model.joint_loss import ModelWithLoss
+from januslm.model.packing import Packer
+from januslm.training.job import batch_of
 from tests.samples import (
     case_name,
     coefficients,

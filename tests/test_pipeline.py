@@ -11,7 +11,7 @@ import torch
 
 from januslm import config
 from januslm.config import Refused
-from pretrain.__main__ import PretrainRun, resolve
+from pretrain.settings import PretrainRun, resolve
 from tests.conftest import ROOT
 
 CORPUS = """

@@ -9,8 +9,7 @@ import pytest
 from januslm import registry
 from januslm.config import Allowed, Refused
 from januslm.layout import NONE
-from januslm.model import losses
-from januslm.objective import LossSettings, resolve_objective
+from januslm.objective import LossSettings, check_weights, resolve_objective
 from tests.samples import OBJECTIVES, SPECIAL, resolved
 
 EVERY = pytest.mark.parametrize("name", OBJECTIVES)
@@ -48,7 +47,7 @@ def test_an_objective_has_streams_rule_noise_and_weights(name):
     assert set(plugin.NOISE) == set(plugin.SMOOTHING) == set(plugin.NORMALIZE)
     for preset in plugin.NOISE:
         objective = resolved(name, preset)
-        losses.check(objective.loss.weights, plugin.RULE.distributions, name)
+        check_weights(objective.loss.weights, plugin.RULE.distributions, name)
         assert 0 <= objective.loss.smoothing < 1
         assert objective.loss.normalize in ("term", "tokens", "microbatch")
         assert sum(objective.loss.weights.values()) > 0

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from finetune.__main__ import FinetuneRun
+from finetune.settings import FinetuneRun
 from finetune.tasks import docsum, multi30k, scitldr, xsum
 from januslm import config
 from januslm.config import Refused

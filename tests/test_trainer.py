@@ -12,7 +12,7 @@ from januslm.data.prefetch import ahead
 from januslm.training.log import Log, duration
 from januslm.training.machine import memory, peak_flops
 from januslm.training.run_dir import mark, opened, swapped
-from januslm.training.trainer import TrainSettings
+from januslm.training.settings import TrainSettings
 
 CONFIG = {"model": {"width": 24, "kind": {"norm": "pre"}}, "objective": "ar", "optimizer": 1}
 IDENTITY = ("model", "objective", "data")

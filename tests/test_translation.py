@@ -10,9 +10,9 @@ import pytest
 
 from data_tools.recipe import read as recipe
 from data_tools.train_tokenizer import learn
-from finetune.__main__ import load
 from finetune.evaluation import scoring
 from finetune.evaluation.predictions import Predictions
+from finetune.settings import load
 from finetune.tasks import (
     _bitext,
     iwslt14,

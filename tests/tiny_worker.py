@@ -19,7 +19,8 @@ from januslm.config import Refused, build
 from januslm.training import engine
 from januslm.training.engine import OptimizerSettings
 from januslm.training.lr_schedule import ScheduleSettings
-from januslm.training.trainer import RunPlan, TrainSettings, train
+from januslm.training.settings import TrainSettings
+from januslm.training.trainer import RunPlan, train
 
 V, D, T = 48, 24, 7
 WEIGHTS = {"ce/ar": 1.0, "ce/nar": 0.5}

@@ -12,7 +12,8 @@ from torch import Tensor
 from januslm.config import Refused, build, json_table
 from januslm.data.tokenizer import SPECIALS
 from januslm.interop import native
-from januslm.model.transformer import ModelConfig, Seq2Seq
+from januslm.model.config import ModelConfig
+from januslm.model.transformer import Seq2Seq
 
 OPTIONS = {"read": "past", "query_position": "target"}
 OFFSET = 2  # BART's position tables begin with two rows that nothing reads

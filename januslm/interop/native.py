@@ -9,12 +9,10 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from januslm.config import Refused, build
+from januslm.config import Refused
 from januslm.data.tokenizer import Tokenizer
-from januslm.model.transformer import ModelConfig, Seq2Seq
-
-FILES = ("model.safetensors", "config.json", "tokenizer.json")
-FORMAT = 2  # of the folder: tensor names and the keys of config.json
+from januslm.interop.export_folder import FILES, FORMAT, read_facts
+from januslm.model.transformer import Seq2Seq
 
 
 @dataclass(frozen=True)
@@ -49,38 +47,14 @@ def write(
     (folder / FILES[1]).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
-def locate(folder: str | Path) -> Path:
-    """The folder itself, or the export/ of a run; Refused, naming what is missing, otherwise."""
-    folder = Path(folder)
-    for place in (folder, folder / "export"):
-        if all((place / name).is_file() for name in FILES):
-            return place
-    near = folder / "export" if (folder / "export").is_dir() else folder
-    missing = [name for name in FILES if not (near / name).is_file()]
-    hint = "" if folder.is_dir() else "; there is no such folder"
-    raise Refused(f"{near}: no {', '.join(missing)}: not an exported model{hint}")
-
-
 def read(folder: str | Path) -> Saved:
     """Read a folder that `write` made; raises Refused naming the file that does not fit."""
-    place = locate(folder)
-    try:
-        config = json.loads((place / FILES[1]).read_text(encoding="utf-8"))
-        about_model, objective = config["model"], dict(config["objective"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise Refused(f"{place / FILES[1]}: not a model's configuration ({error!r})") from None
-    if config.get("format", 1) != FORMAT:
-        raise Refused(
-            f"{place / FILES[1]}: format {config.get('format', 1)}, this version reads {FORMAT}: "
-            "tensors and loss terms have other names; export it anew with this version"
-        )
-    tokenizer = Tokenizer.load(place / FILES[2])
-    if config.get("tokenizer") != tokenizer.sha256:
-        raise Refused(f"{place / FILES[2]}: not the tokenizer that {FILES[1]} names")
-    model = Seq2Seq(build(ModelConfig, about_model, f"{place / FILES[1]}: model"))
-    fill(model, load(place / FILES[0]), place / FILES[0])
-    name = objective.pop("name")
-    return Saved(model.eval(), tokenizer, name, objective, config.get("about", {}), place)
+    facts = read_facts(folder)
+    model = Seq2Seq(facts.config)
+    fill(model, load(facts.folder / FILES[0]), facts.folder / FILES[0])
+    return Saved(
+        model.eval(), facts.tokenizer, facts.objective, facts.options, facts.about, facts.folder
+    )
 
 
 def load(path: Path) -> dict:

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from januslm.config import Refused, suggest
-
 CHUNK = {True: 256, False: 2048}  # rows on a CPU: what a cache holds; else: what outlasts a launch
 
 
@@ -25,23 +23,6 @@ class LossGroup:
 
     def to(self, device) -> "LossGroup":
         return LossGroup(self.distributions, self.rows.to(device), self.target.to(device))
-
-
-def terms_of(distributions) -> list[str]:
-    """Every term that distributions over common words can give, as logs and run files name it."""
-    names = list(distributions)
-    pairs = [f"kl/{a}~{b}" for a in names for b in names if a != b]
-    return [f"ce/{name}" for name in names] + pairs
-
-
-def check(weights: dict[str, float], distributions, where: str) -> None:
-    """Refuse a weight for a term that does not exist, or a negative one."""
-    known = [*terms_of(distributions), "ce/length"]
-    for name, weight in weights.items():
-        if name not in known:
-            raise Refused(f"{where}: no loss term {name!r}{suggest(name, known)}")
-        if weight < 0:
-            raise Refused(f"{where}: the weight of {name} must be at least 0, got {weight}")
 
 
 def counts(

@@ -14,22 +14,13 @@ import torch
 from torch import Tensor
 
 from januslm.config import Refused
-from januslm.layout import NONE, Codes, Layout, Rule
+from januslm.layout import NONE, Codes, Example, Rule
 from januslm.model.attention import PADDING, Dense, Flex, Side, dense
 from januslm.model.losses import LossGroup, counts
 
 AttentionPlan = Dense | Flex
 Columns = dict[str, np.ndarray]
 MULTIPLE = 128  # FlexAttention's block: rows are filled up to a multiple of it
-
-
-@dataclass(frozen=True)
-class Example:
-    """One training example: source int64 [N], target int64 [T] (BOS .. EOS each), its slots."""
-
-    source: np.ndarray
-    target: np.ndarray
-    layout: Layout
 
 
 @dataclass(frozen=True)

@@ -7,86 +7,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, relu
 from torch.utils.checkpoint import checkpoint
 
-from januslm.config import Refused, build, setting, suggest
+from januslm.model.config import ModelConfig
 from januslm.model.dropout import dropout
 from januslm.model.packing import Batch, Decoded, Encoded
 from januslm.model.positions import Positions, rotate
 
 Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Sizes and style of a model; `januslm.model.transformer.PRESETS` has named ones."""
-
-    vocabulary: int = setting(low=8)
-    width: int = setting(256, low=8)
-    ffn: int = setting(1024, low=8)
-    heads: int = setting(4, low=1)
-    encoder_layers: int = setting(3, low=1)
-    decoder_layers: int = setting(3, low=1)
-    dropout: float = setting(0.1, low=0, below=1)
-    attention_dropout: float = setting(0.0, low=0, below=1)
-    activation: Literal["gelu", "relu"] = "gelu"
-    norm: Literal["post", "pre"] = "post"
-    positions: Literal["learned", "sinusoidal", "rotary"] = "learned"
-    embedding_norm: bool = True
-    embedding_scale: bool = False
-    tied: bool = True
-    max_positions: int = setting(1024, low=4)
-    max_length: int = setting(256, low=4)
-    init: Literal["bert", "xavier"] = "bert"  # xavier suits widths under 512
-    extra_vectors: int = setting(0, low=0)  # learned inputs that are no words, after the vocabulary
-    activation_checkpointing: bool = False
-
-    def __post_init__(self):
-        if self.width % self.heads:
-            raise Refused(f"width {self.width} is not a multiple of heads {self.heads}")
-        if self.positions == "rotary" and self.width // self.heads % 2:
-            raise Refused(
-                f"rotary positions need an even head width, got {self.width // self.heads}"
-            )
-
-
-_BART = {"activation": "gelu", "embedding_norm": True, "embedding_scale": False}
-_FAIRSEQ = {"activation": "relu", "embedding_norm": False, "embedding_scale": True}
-
-# What a narrow model learns fastest with (docs/log.md).
-_MODERN = _BART | {"norm": "pre", "positions": "rotary", "init": "xavier", "dropout": 0.0}
-
-PRESETS = {
-    "tiny": _MODERN | dict(width=128, ffn=512, heads=4, encoder_layers=2, decoder_layers=2),
-    "iwslt": _FAIRSEQ | dict(
-        width=512, ffn=1024, heads=4, encoder_layers=6, decoder_layers=6, dropout=0.3
-    ),
-    "base": _BART | dict(
-        width=768, ffn=3072, heads=12, encoder_layers=6, decoder_layers=6, max_length=1024
-    ),
-    "large": _BART | dict(
-        width=1024, ffn=4096, heads=16, encoder_layers=12, decoder_layers=12, max_length=1024
-    ),
-}  # fmt: skip
-
-
-def configure(table: dict, vocabulary: int, where: str) -> ModelConfig:
-    """A ModelConfig from a run file's [model] table: `preset` and what differs from it.
-
-    Raises Refused for an unknown preset, key or value.
-    """
-    table = dict(table)
-    name = table.pop("preset", "tiny")
-    if name not in PRESETS:
-        raise Refused(f"{where}: no model preset {name!r}{suggest(str(name), PRESETS)}")
-    if "vocabulary" in table:
-        raise Refused(f"{where}: vocabulary comes from the tokenizer, take it out of [model]")
-    return build(ModelConfig, PRESETS[name] | table | {"vocabulary": vocabulary}, where)
 
 
 class Attention(nn.Module):

@@ -62,6 +62,12 @@ def read(path: str | Path) -> dict:
     return json_table(path)
 
 
+def check_spread(path: str) -> None:
+    """Refuse a file of ds_configs/ that cannot be used; "": the usual one, which can."""
+    if path:
+        _check(read(path), path)
+
+
 def merge(
     values: Values, ds: Mapping, world: int, where: str = "ds_config",
     universal: bool = False,

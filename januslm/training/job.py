@@ -1,7 +1,7 @@
 """What a run trains on: examples by global id, packed; validation, decoded samples, export."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -9,33 +9,27 @@ import numpy as np
 import torch
 from torch import nn
 
-from januslm.config import Refused, setting
+from januslm.config import Refused
+from januslm.data.sampler import sample_rng
 from januslm.data.tokenizer import Tokenizer
 from januslm.decoding import greedy, mask_predict
 from januslm.inference.incremental import IncrementalDecoder
 from januslm.interop import native
-from januslm.layout import NONE
-from januslm.model.packing import Batch, Example, Packer
-from januslm.model.transformer import ModelConfig
-from januslm.objective import ModelWithLoss, Objective, batch_of
+from januslm.layout import Example
+from januslm.model.config import ModelConfig
+from januslm.model.joint_loss import ModelWithLoss
+from januslm.model.packing import Batch, Packer
+from januslm.model.transformer import flops
+from januslm.objective import Objective
+from januslm.training.settings import PackingSettings
 
 Read = Callable[[np.ndarray], list]
 VALID_IDS = 1 << 62  # validation's noise comes from sample ids that no training step reaches
 
 
-@dataclass(frozen=True)
-class PackingSettings:
-    """[packing]: how examples share rows."""
-
-    encoder_passes: int = setting(1, low=1, high=2)  # 2: the reference's, one per block of streams
-    row: int = setting(8192, low=0)  # slots per row for FlexAttention; 0: dense plans on GPUs too
-    valid_micro: int = setting(32, low=1)  # validation examples per batch
-    samples: int = setting(4, low=0)  # validation texts that are decoded for TensorBoard
-
-
 @dataclass
 class Job:
-    """januslm.training.trainer.Work: texts and an objective around one model."""
+    """januslm.training.trainer.Trainable: texts and an objective around one model."""
 
     module: ModelWithLoss
     objective: Objective
@@ -60,13 +54,6 @@ class Job:
             raise Refused(
                 "model.attention_dropout must be 0 with FlexAttention, which has none, got "
                 f"{config.attention_dropout}; or set packing.row = 0 for dense attention"
-            )
-        if config.positions == "rotary" and _starts_from_masks_alone(self.objective):
-            other = ", or objective.ends true" if "ends" in self.objective.options else ""
-            raise Refused(
-                f"model.positions must be learned or sinusoidal{other} for "
-                f"{self.objective.name!r}: it writes from masks alone, which rotary positions "
-                "cannot tell apart"
             )
         self._pack = Packer(self.weights, self.packing.encoder_passes, row or None)
 
@@ -150,6 +137,13 @@ class Job:
         )  # fmt: skip
 
 
-def _starts_from_masks_alone(objective: Objective) -> bool:
-    template = objective.template
-    return template is not None and bool((template(9).goal != NONE).all())
+def batch_of(
+    packer: Packer, objective: Objective, pairs: list, ids: np.ndarray, seed: int, model_config
+) -> Batch:
+    """Pack (source, target) pairs with the global sample ids `ids`: noise comes from (seed, id)."""
+    examples = [
+        objective.example(source, target, sample_rng(seed, int(i)))
+        for (source, target), i in zip(pairs, ids, strict=True)
+    ]
+    batch = packer(examples)
+    return replace(batch, flops=flops(model_config, batch.sizes))

@@ -1,7 +1,9 @@
 """One process of a training run, from its first import to its exit code."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from januslm.config import Refused
 from januslm.training.engine import World, connect, leave
@@ -20,30 +22,30 @@ def spread(asked: str, world: World) -> Path:
     return ROOT / "ds_configs" / usual
 
 
-def run(
-    prepare: Callable[[], Callable[[World], tuple[RunPlan, Job]]],
-    tell: Callable[[str], None],
+def run_process(
+    resolve: Callable[[], Any],
+    build: Callable[[Any, World], tuple[RunPlan, Job]],
     report: Path | None,
 ) -> int:
     """Join the ranks, train, and return the exit code: 0 done, 85 resume me, 2 refused.
 
-    prepare() reads the run file before the ranks meet, and gives back what makes the rest.
+    resolve() reads and checks the run file before the ranks meet; build makes the rest of it.
     report: a folder for launch.sh, where a file started says that the ranks have met, and a file
     done, resume or refused how it ended.
     """
     world, code = None, REFUSED
     try:
-        make = prepare()
+        resolved = resolve()
         world = connect()
-        plan, work = make(world)
+        plan, job = build(resolved, world)
         if report and world.first:
             (report / "started").touch()
-        code = train(plan, work, world).code
+        code = train(plan, job, world).code
         if report and world.first:
             (report / ("resume" if code == RESUME else "done")).write_text(f"{plan.folder}\n")
     except Refused as error:
         if _first_to_say(report, "refused"):
-            tell(str(error))
+            print(f"error: {error}", file=sys.stderr)
     if world:
         leave(code)
     return code

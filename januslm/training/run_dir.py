@@ -6,8 +6,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from torch import nn
-
 from januslm.config import Refused, json_table
 
 DONE = "done"
@@ -48,7 +46,7 @@ def difference(old, new, key: str) -> str:
     return "" if old == new else f"there {key} = {old!r}, here {new!r}"
 
 
-def swapped(folder: Path, module: nn.Module, export: Callable) -> None:
+def swapped(folder: Path, module, export: Callable) -> None:
     """Export aside, then put it in the place of the former export."""
     aside, old = folder.with_name(".export-new"), folder.with_name(".export-old")
     for left in (aside, old):
@@ -61,7 +59,7 @@ def swapped(folder: Path, module: nn.Module, export: Callable) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def exported(folder: Path, step: int, keep: int, module: nn.Module, export: Callable) -> None:
+def exported(folder: Path, step: int, keep: int, module, export: Callable) -> None:
     """Write export/; with `keep`, put a copy of it into exports/ and prune that to so many."""
     swapped(folder / "export", module, export)
     if not keep:

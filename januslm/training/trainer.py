@@ -9,13 +9,13 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from numpy import ndarray
 from torch import nn
 
-from januslm.config import Refused, setting
+from januslm.config import Refused
 from januslm.data.prefetch import ahead
 from januslm.data.sampler import portions
 from januslm.training.checkpoint import newest, on_rank0, rng_state, set_rng_state
@@ -24,33 +24,10 @@ from januslm.training.log import Log, duration
 from januslm.training.lr_schedule import ScheduleSettings, check, rate
 from januslm.training.machine import asked_to_stop, memory, peak_flops
 from januslm.training.run_dir import exported, mark, opened
+from januslm.training.settings import TrainSettings
 from januslm.training.tensorboard import TensorBoard
 
 REPORT_EVERY = 5.0  # seconds between two lines for people
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How long, in which portions, and how often to look and to save; steps are updates."""
-
-    steps: int = setting(low=1)
-    batch: int = setting(256, low=1)  # examples per update, over all processes
-    accumulate: int = setting(1, low=1)  # micro batches per update and process
-    clip: float = setting(1.0, low=0)  # largest norm of the gradient; 0 does not clip
-    seed: int = setting(1, low=0)
-    log_every: int = setting(10, low=1)
-    validate_every: int = setting(1000, low=1)
-    save_every: int = setting(1000, low=1)
-    keep: int = setting(2, low=1)  # checkpoints that stay on the disk
-    export: Literal["end", "save"] = "end"  # when to write export/model.safetensors
-    exports: int = setting(0, low=0)  # more than 0: at each save, and so many stay, for averaging
-    workers: int | None = setting(
-        None, low=0
-    )  # processes that pack, per rank; 0: a thread; GPUs: 1
-    bad_steps: int = setting(10, low=1)  # updates in a row that may be skipped as not finite
-    peak_flops: float | None = setting(
-        None, above=0
-    )  # per process, for the utilisation; else measured
 
 
 class Batch(Protocol):

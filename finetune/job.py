@@ -1,0 +1,68 @@
+"""From a resolved run to what the trainer needs: the model, its loss, its pairs."""
+
+from pathlib import Path
+
+import torch
+
+from finetune.settings import ResolvedRun
+from januslm.data.token_pairs import Pairs, prepare, summary
+from januslm.interop import native
+from januslm.model.joint_loss import ModelWithLoss
+from januslm.model.transformer import Seq2Seq
+from januslm.training import process
+from januslm.training.checkpoint import on_rank0
+from januslm.training.engine import World
+from januslm.training.job import Job
+from januslm.training.trainer import RunPlan
+
+# What may not change while a run goes on: the same ids would mean other words, or other pairs.
+IDENTITY = ("task", "tokenizer_sha256", "model", "objective", "data")
+
+
+def build(resolved: ResolvedRun, world: World) -> tuple[RunPlan, Job]:
+    """The run's plan and its job in this process; rank 0 prints what they are."""
+    run, objective = resolved.run, resolved.objective
+    torch.manual_seed(run.train.seed)
+    model = Seq2Seq(resolved.model)
+    if resolved.start:
+        weights = native.read(resolved.start.folder).model.state_dict()
+        native.fill(model, weights, resolved.start.folder)
+    train, valid = (_pairs(resolved, split, world.first) for split in ("train", "valid"))
+    job = Job(
+        module=ModelWithLoss(model, objective.loss),
+        objective=objective,
+        tokenizer_file=resolved.tokenizer_file,
+        tokenizer=resolved.tokenizer,
+        read=train.read,
+        read_valid=valid.read,
+        valid_size=min(run.data.valid_samples, len(valid)),
+        seed=run.train.seed,
+        packing=run.packing,
+        device=world.device,
+        about=resolved.about,
+    )
+    ds = process.spread(resolved.about["ds"], world)
+    length = run.train.until(len(train))
+    if world.first:
+        passes = f"{length.steps * length.batch / len(train):.1f} epochs"
+        note = _note(resolved)
+        print(f"{length.steps:,} updates of {length.batch:,} pairs: {passes}{note}", flush=True)
+    plan = RunPlan(Path(run.out), length, run.optimizer, run.schedule, ds, resolved.about, IDENTITY)
+    return plan, job
+
+
+def _pairs(resolved: ResolvedRun, split: str, first: bool) -> Pairs:
+    """The token pairs of a split, prepared by rank 0 unless they are there."""
+    place, run = Path(resolved.run.out) / "data" / split, resolved.run
+    what = (resolved.task, resolved.root, split, resolved.tokenizer, resolved.limits, place)
+    counts = on_rank0(lambda: prepare(*what))
+    if first:
+        print(f"{split}: {summary(counts)}", flush=True)
+    return Pairs(place, run.train.seed if split == "train" else 0)
+
+
+def _note(resolved: ResolvedRun) -> str:
+    """A model that has learnt another task before is told of."""
+    task = resolved.run.task
+    learnt = resolved.start.about.get("task", task) if resolved.start else task
+    return f", from a model of task {learnt!r}" if learnt != task else ""

@@ -1,0 +1,176 @@
+"""A run file of finetune/runs/ as checked values, and all that it names, found: without torch."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+from januslm import config, registry
+from januslm.config import Refused, setting
+from januslm.data.token_pairs import Limits
+from januslm.data.tokenizer import Tokenizer
+from januslm.interop.export_folder import ExportFacts, read_facts
+from januslm.model.config import ModelConfig, configure
+from januslm.objective import LossSettings, Objective, resolve_objective
+from januslm.training.ds_config import OptimizerSettings, check_spread
+from januslm.training.lr_schedule import ScheduleSettings, check
+from januslm.training.settings import PackingSettings, TrainSettings
+
+CHANGEABLE = ("dropout", "attention_dropout", "activation_checkpointing")  # of a finished model
+
+
+@dataclass(frozen=True)
+class FinetuneData:
+    """[data]: where the task's files lie and how much of each text is read, in tokens."""
+
+    root: str = ""  # "": what --data says; launch.sh gives $JANUSLM_DATA, else ../shared/data
+    max_source: int = setting(512, low=4)
+    max_target: int = setting(128, low=4)
+    longer: Literal["cut", "refuse"] = "cut"
+    valid_samples: int = setting(512, low=1)
+
+
+@dataclass(frozen=True)
+class FinetuneSettings(TrainSettings):
+    """[train] of a fine-tuning run: that of any run, and a length in passes over the pairs."""
+
+    steps: int = setting(0, low=0)  # 0: as many as `epochs` make
+    epochs: float = setting(0.0, low=0)  # 0: no limit but `steps`; the first that is reached counts
+
+    def __post_init__(self):
+        if not self.steps and not self.epochs:
+            raise Refused("steps is missing, or epochs")
+
+    def until(self, pairs: int) -> "FinetuneSettings":
+        """The same for a training set of so many pairs: `steps` says how long it is."""
+        limits = [self.steps, math.ceil(self.epochs * pairs / self.batch)]
+        return replace(self, steps=min(limit for limit in limits if limit))
+
+
+@dataclass(frozen=True)
+class FinetuneRun:
+    """A run file of finetune/runs/."""
+
+    out: str  # the run's folder, with logs, export/, predictions/; {task} in it is the task's name
+    task: str  # a file of finetune/tasks/
+    train: FinetuneSettings
+    published: bool = False  # true: the task's FINETUNE holds where this file says nothing
+    data: FinetuneData = field(default_factory=FinetuneData)
+    start: str = ""  # a run's folder or its export/; "": from scratch, with [model] and tokenizer
+    tokenizer: str = ""
+    model: dict = field(default_factory=dict)
+    objective: dict = field(default_factory=lambda: {"name": "janus"})
+    noise: dict = field(default_factory=dict)
+    loss: LossSettings = field(default_factory=LossSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    packing: PackingSettings = field(default_factory=PackingSettings)
+    ds: str = ""
+
+
+@dataclass(frozen=True)
+class ResolvedRun:
+    """A run with all that it names, found and checked; its texts and weights are not read yet."""
+
+    run: FinetuneRun
+    task: ModuleType
+    root: Path
+    limits: Limits
+    tokenizer_file: Path
+    tokenizer: Tokenizer
+    model: ModelConfig
+    objective: Objective
+    start: ExportFacts | None
+    about: dict  # what config.json and the export say of the run
+
+
+def load(path: str | Path, changes: Sequence[str] = ()) -> FinetuneRun:
+    """A run file, over the published settings of its task if it asks for them.
+
+    Raises Refused, naming the file and the key.
+    """
+    tables, where = config.tree(path, changes), str(path)
+    if tables.get("published"):
+        name = str(tables.get("task"))
+        usual = getattr(registry.find("finetune.tasks", name), "FINETUNE", {})
+        if not usual:
+            raise Refused(f"{where}: published = true, but task {name!r} has no FINETUNE")
+        tables = config.over(tables, usual)
+    run = config.build(FinetuneRun, tables, where)
+    return replace(run, out=run.out.replace("{task}", run.task))
+
+
+def resolve(run: FinetuneRun, where: str, data: str, ds: str = "") -> ResolvedRun:
+    """All that can be refused is looked at here, before the ranks meet.
+
+    data: where tasks look for their files, unless the run says so.  Raises Refused, naming the
+    file and the key.
+    """
+    root = Path(run.data.root or data)
+    task = registry.find("finetune.tasks", run.task)
+    if run.train.steps:
+        check(run.schedule, run.train.steps)
+    check_spread(ds or run.ds)
+    start, tokenizer_file = _start(run, where)
+    tokenizer = start.tokenizer if start else Tokenizer.load(tokenizer_file)
+    model = _model(run, start, tokenizer.size, where)
+    _fits(run.data, model, where)
+    table = _inherit(run.objective, start) if start else run.objective
+    objective = resolve_objective(table, run.noise, run.loss, "nmt", tokenizer.special, where)
+    objective.check_fit(model, where)
+    limits = Limits(run.data.max_source, run.data.max_target, run.data.longer)
+    about = asdict(run) | {
+        "objective": {"name": objective.name, **objective.options},
+        "noise": {"name": objective.noise, **objective.noise_options},
+        "loss": asdict(objective.loss), "model": asdict(model),
+        "data": asdict(run.data) | {"root": str(root.resolve())},
+        "tokenizer_sha256": tokenizer.sha256, "ds": ds or run.ds,
+    }  # fmt: skip
+    return ResolvedRun(
+        run, task, root, limits, tokenizer_file, tokenizer, model, objective, start, about
+    )
+
+
+def _start(run: FinetuneRun, where: str) -> tuple[ExportFacts | None, Path]:
+    """The model to start from, if there is one, and the file of the tokenizer."""
+    if not run.start:
+        if not run.tokenizer:
+            raise Refused(
+                f"{where}: start or tokenizer is missing: a model, or words to start with"
+            )
+        return None, Path(run.tokenizer)
+    if run.tokenizer:
+        raise Refused(f"{where}: tokenizer comes with start = {run.start!r}, take it out")
+    if unknown := set(run.model) - set(CHANGEABLE):
+        raise Refused(
+            f"{where}: model.{min(unknown)} is given by start = {run.start!r}; what can be "
+            f"changed: {', '.join(CHANGEABLE)}"
+        )
+    start = read_facts(run.start)
+    return start, start.tokenizer_file
+
+
+def _model(run: FinetuneRun, start: ExportFacts | None, words: int, where: str) -> ModelConfig:
+    if start is None:
+        return configure(run.model, words, f"{where}: model")
+    return config.build(ModelConfig, asdict(start.config) | run.model, f"{where}: model")
+
+
+def _inherit(table: dict, start: ExportFacts) -> dict:
+    """A model goes on reading as it learnt to: `read` and `query_position`, unless they are set."""
+    left_to_right = {"ar", "janus"}
+    if table.get("name") not in left_to_right or start.objective not in left_to_right:
+        return table
+    return start.options | table
+
+
+def _fits(data: FinetuneData, model: ModelConfig, where: str) -> None:
+    # One place more than the target: with query_position "target" an EOS comes first.
+    for key, need in (("max_source", data.max_source), ("max_target", data.max_target + 1)):
+        if need > model.max_positions:
+            raise Refused(
+                f"{where}: data.{key} = {getattr(data, key)} does not fit model.max_positions = "
+                f"{model.max_positions}"
+            )

@@ -1,0 +1,40 @@
+"""[train] and [packing] of a run file: read and checked without torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from januslm.config import setting
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How long, in which portions, and how often to look and to save; steps are updates."""
+
+    steps: int = setting(low=1)
+    batch: int = setting(256, low=1)  # examples per update, over all processes
+    accumulate: int = setting(1, low=1)  # micro batches per update and process
+    clip: float = setting(1.0, low=0)  # largest norm of the gradient; 0 does not clip
+    seed: int = setting(1, low=0)
+    log_every: int = setting(10, low=1)
+    validate_every: int = setting(1000, low=1)
+    save_every: int = setting(1000, low=1)
+    keep: int = setting(2, low=1)  # checkpoints that stay on the disk
+    export: Literal["end", "save"] = "end"  # when to write export/model.safetensors
+    exports: int = setting(0, low=0)  # more than 0: at each save, and so many stay, for averaging
+    workers: int | None = setting(
+        None, low=0
+    )  # processes that pack, per rank; 0: a thread; GPUs: 1
+    bad_steps: int = setting(10, low=1)  # updates in a row that may be skipped as not finite
+    peak_flops: float | None = setting(
+        None, above=0
+    )  # per process, for the utilisation; else measured
+
+
+@dataclass(frozen=True)
+class PackingSettings:
+    """[packing]: how examples share rows."""
+
+    encoder_passes: int = setting(1, low=1, high=2)  # 2: the reference's, one per block of streams
+    row: int = setting(8192, low=0)  # slots per row for FlexAttention; 0: dense plans on GPUs too
+    valid_micro: int = setting(32, low=1)  # validation examples per batch
+    samples: int = setting(4, low=0)  # validation texts that are decoded for TensorBoard

@@ -1,0 +1,43 @@
+"""From a resolved run to what the trainer needs: the model, its loss, its texts."""
+
+from pathlib import Path
+
+import torch
+
+from januslm.interop import native
+from januslm.model.joint_loss import ModelWithLoss
+from januslm.model.transformer import Seq2Seq, parameters
+from januslm.training import process
+from januslm.training.engine import World
+from januslm.training.job import Job
+from januslm.training.trainer import RunPlan
+from pretrain.settings import ResolvedRun
+
+
+def build(resolved: ResolvedRun, world: World) -> tuple[RunPlan, Job]:
+    """The run's plan and its job in this process; rank 0 prints what they are."""
+    run, objective = resolved.run, resolved.objective
+    torch.manual_seed(run.train.seed)
+    model = Seq2Seq(resolved.model)
+    if resolved.start:
+        weights = native.read(resolved.start.folder).model.state_dict()
+        native.fill(model, weights, resolved.start.folder)
+    job = Job(
+        module=ModelWithLoss(model, objective.loss),
+        objective=objective,
+        tokenizer_file=Path(run.tokenizer),
+        tokenizer=resolved.tokenizer,
+        read=resolved.texts.read,
+        read_valid=resolved.valid.read,
+        valid_size=min(run.data.valid_samples, len(resolved.valid)),
+        seed=run.train.seed,
+        packing=run.packing,
+        device=world.device,
+        about=resolved.about,
+    )
+    ds = process.spread(resolved.about["ds"], world)
+    if world.first:
+        size = f"{parameters(model):,} parameters, {len(resolved.texts):,} samples"
+        print(f"{size}, {world.size} processes, {ds.name}", flush=True)
+    plan = RunPlan(Path(run.out), run.train, run.optimizer, run.schedule, ds, resolved.about)
+    return plan, job

@@ -1,0 +1,77 @@
+"""A run file of pretrain/runs/ as checked values, and all that it names, found: without torch."""
+
+from dataclasses import asdict, dataclass, field
+
+from januslm.config import Refused
+from januslm.data.token_samples import PretrainData, Texts
+from januslm.data.tokenizer import Tokenizer
+from januslm.interop.export_folder import ExportFacts, read_facts
+from januslm.model.config import ModelConfig, configure
+from januslm.objective import LossSettings, Objective, resolve_objective
+from januslm.training.ds_config import OptimizerSettings, check_spread
+from januslm.training.lr_schedule import ScheduleSettings, check
+from januslm.training.settings import PackingSettings, TrainSettings
+
+
+@dataclass(frozen=True)
+class PretrainRun:
+    """A run file of pretrain/runs/."""
+
+    out: str  # the run's folder: checkpoints, logs, board/ for TensorBoard, export/
+    tokenizer: str
+    data: PretrainData
+    train: TrainSettings
+    model: dict = field(default_factory=dict)  # preset, and what differs
+    objective: dict = field(default_factory=lambda: {"name": "janus"})
+    noise: dict = field(default_factory=dict)  # name and options: a file of januslm/noise/
+    loss: LossSettings = field(default_factory=LossSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    packing: PackingSettings = field(default_factory=PackingSettings)
+    start: str = ""  # an exported model to go on from, e.g. BART's weights; "": from scratch
+    ds: str = ""  # a file of ds_configs/; "": cpu_fp32 on a CPU, zero1_bf16 on a GPU
+
+
+@dataclass(frozen=True)
+class ResolvedRun:
+    """A run with all that it names, found and checked: januslm's part of it needs no torch."""
+
+    run: PretrainRun
+    tokenizer: Tokenizer
+    model: ModelConfig
+    objective: Objective
+    texts: Texts
+    valid: Texts
+    start: ExportFacts | None
+    about: dict  # what config.json and the export say of the run
+
+
+def resolve(run: PretrainRun, where: str, ds: str = "") -> ResolvedRun:
+    """All that can be refused is looked at here, before the ranks meet.
+
+    Raises Refused, naming the file and the key.
+    """
+    check(run.schedule, run.train.steps)
+    check_spread(ds or run.ds)
+    tokenizer = Tokenizer.load(run.tokenizer)
+    model = configure(run.model, tokenizer.size, f"{where}: model")
+    if run.data.length + 1 > model.max_positions:
+        raise Refused(
+            f"{where}: data.length {run.data.length} needs model.max_positions of at least "
+            f"{run.data.length + 1}, got {model.max_positions}"
+        )
+    special = tokenizer.special
+    objective = resolve_objective(run.objective, run.noise, run.loss, "pretrain", special, where)
+    objective.check_fit(model, where)
+    texts = Texts(run.data, run.data.train, tokenizer, run.train.seed)
+    valid = Texts(run.data, run.data.valid, tokenizer, seed=0)
+    start = read_facts(run.start) if run.start else None
+    if start and start.tokenizer.sha256 != tokenizer.sha256:
+        raise Refused(f"{where}: start = {run.start!r} was trained with another tokenizer")
+    about = asdict(run) | {
+        "objective": {"name": objective.name, **objective.options},
+        "noise": {"name": objective.noise, **objective.noise_options},
+        "loss": asdict(objective.loss), "model": asdict(model),
+        "data": asdict(run.data) | {"fingerprints": texts.fingerprint}, "ds": ds or run.ds,
+    }  # fmt: skip
+    return ResolvedRun(run, tokenizer, model, objective, texts, valid, start, about)

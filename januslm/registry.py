@@ -67,7 +67,8 @@ class _Names(dict):
     """The names of a file, each made when it is asked for: by an import or an assignment."""
 
     def __init__(self, tree: ast.Module, package: str):
-        super().__init__(__package__=package)
+        super().__init__()
+        self._around = {"__package__": package}  # for relative imports
         self._made: dict[str, ast.stmt] = {}
         for node in tree.body:
             if isinstance(node, ast.Import | ast.ImportFrom):
@@ -80,12 +81,12 @@ class _Names(dict):
 
     def value(self, expression: ast.expr | None) -> Any:
         """What an expression of the file means; NameError where the file has to be run for it."""
-        return eval(compile(ast.Expression(expression), "option", "eval"), {}, self)
+        return eval(compile(ast.Expression(expression), "option", "eval"), self._around, self)
 
     def __missing__(self, name: str) -> Any:
         if name not in self._made:
             raise KeyError(name)
-        exec(compile(ast.Module([self._made[name]], []), "option", "exec"), {}, self)
+        exec(compile(ast.Module([self._made[name]], []), "option", "exec"), self._around, self)
         return self[name]
 
 

@@ -125,9 +125,12 @@ def test_a_weight_of_zero_leaves_its_term_out():
 
 
 FOLDERS = {
-    "januslm.decoding": "decode", "januslm.metrics": "score", "januslm.noise": "hide",
-    "januslm.objectives": "layout", "data_tools.sources": "inputs",
-}  # fmt: skip
+    "januslm.decoding": "decode",
+    "januslm.metrics": "score",
+    "januslm.noise": "hide",
+    "januslm.objectives": "layout",
+    "data_tools.sources": "inputs",
+}
 PLUGINS = [(package, name) for package in FOLDERS for name in registry.names(package)]
 
 

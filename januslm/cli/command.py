@@ -1,9 +1,10 @@
-"""What all commands share: how a mistake ends them, and where they write."""
+"""What all commands share: how they are called, and how a mistake ends them."""
 
+import argparse
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from typing import NoReturn
 
 from januslm.config import Refused
 
@@ -23,9 +24,20 @@ def answered(command: Callable[[], int | None]) -> int:
     return 2
 
 
-def to_write(path: str) -> Path:
-    """Where a command writes what it was told to by name: from where the user stands.
+def program() -> str:
+    """What the user types in front of a verb: januslm, or launch.sh as it was called."""
+    return os.environ.get("JANUSLM_PROGRAM", "januslm")
 
-    launch.sh runs its commands in the project, and says where it was called.
-    """
-    return Path(os.environ.get("JANUSLM_STARTED_IN", "")) / path
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, like every other mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; {self.prog} --help tells more\n")
+
+
+def parser(verb: str, description: str, usage: str | None = None) -> Parser:
+    """For one verb; PROGRAM in its texts is what the user types, lines stay as they are."""
+    described, used = (text and text.replace("PROGRAM", program()) for text in (description, usage))
+    plain = argparse.RawDescriptionHelpFormatter
+    return Parser(f"{program()} {verb}", used, described, formatter_class=plain)

@@ -59,6 +59,20 @@ PRESETS = {
 }  # fmt: skip
 
 
+SIZES = (
+    "vocabulary",
+    "width",
+    "ffn",
+    "encoder_layers",
+    "decoder_layers",
+    "norm",
+    "embedding_norm",
+    "tied",
+    "max_length",
+    "extra_vectors",
+)  # what decides which tensors a model has, and their shapes; positions do if they are learned
+
+
 def configure(table: dict, vocabulary: int, where: str) -> ModelConfig:
     """A ModelConfig from a run file's [model] table: `preset` and what differs from it.
 
@@ -71,3 +85,13 @@ def configure(table: dict, vocabulary: int, where: str) -> ModelConfig:
     if "vocabulary" in table:
         raise Refused(f"{where}: vocabulary comes from the tokenizer, take it out of [model]")
     return build(ModelConfig, PRESETS[name] | table | {"vocabulary": vocabulary}, where)
+
+
+def unlike(one: ModelConfig, other: ModelConfig) -> tuple[str, object, object] | None:
+    """The first size in which two models differ, so that weights of one do not fit the other."""
+    learned = "learned" in (one.positions, other.positions)
+    for name in (*SIZES, *(("positions", "max_positions") if learned else ())):
+        mine, theirs = getattr(one, name), getattr(other, name)
+        if mine != theirs:
+            return name, mine, theirs
+    return None

@@ -39,7 +39,7 @@ def test_a_hostfile_is_handed_to_deepspeed(tmp_path):
     text = launch(
         "pretrain", "--dry-run", "pretrain/runs/base.toml", "--hostfile", "hosts", cwd=tmp_path
     )
-    assert f"--hostfile {tmp_path}/hosts" in text
+    assert "--hostfile hosts" in text
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_hostfile_is_handed_to_deepspeed(tmp_path):
         (("generate", "runs/x", "--algorithm", "beam"), "-m finetune.generate runs/x --algorithm"),
         (("evaluate", "runs/x"), "-m finetune.evaluate runs/x"),
         (("tensorboard", "runs/x"), "-m tensorboard.main --logdir runs/x"),
-        (("demo",), "-m data_tools build data_tools/corpora/docstrings.toml"),
+        (("demo",), "-m data_tools build docstrings"),
         (("test",), "-m pytest"),
     ],
 )
@@ -68,23 +68,10 @@ def test_help_is_help_and_starts_nothing(verb, word):
 def test_it_works_from_any_directory(tmp_path):
     (tmp_path / "mine.toml").write_text("")
     text = launch("pretrain", "--dry-run", "mine.toml", cwd=tmp_path)
-    assert f"--module pretrain {tmp_path}/mine.toml" in text
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("pretend",), "error: no verb pretend; there are setup, demo, test"),
-        (("pretrain",), "error: which run?"),
-        (("pretrain", "tinny.toml"), "tinny.toml: no such run file; there are bart_janus.toml"),
-        (("pretrain", "x", "--gpus", "two"), "--gpus must be a whole number from 1, got 'two'"),
-        (("pretrain", "x", "--ds"), "error: --ds needs a value"),
-    ],
-)  # fmt: skip
-def test_a_mistake_gets_one_line_and_code_2(words, message):
-    text = launch(*words, code=2)
-    assert message in text
-    assert len(text.strip().splitlines()) == 1
+    assert "--module pretrain mine.toml" in text
+    assert launch("pretrain", "mine.toml", cwd=tmp_path, code=2) == (
+        "error: mine.toml: out is missing\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,10 @@ def asked(texts: Sequence[str]) -> list[Metric]:
         name, _, rest = text.partition(":")
         pairs = [part.partition("=") for part in rest.split(",") if part]
         values = {key: {"true": True, "false": False}.get(value, value) for key, _, value in pairs}
-        found.append(replace(_metric(name, values), asked=True))
+        metric = replace(_metric(name, values), asked=True)
+        if hasattr(metric.module, "missing") and (why := metric.module.missing()):
+            raise Refused(why)
+        found.append(metric)
     return found
 
 

@@ -32,7 +32,6 @@ Exit codes: 0 done; 2 a mistake, told in one line; 85 stopped and saved, the sam
 
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from januslm.cli.command import answered, program
@@ -104,6 +103,8 @@ def _command(verb: str, rest: list[str]) -> list[str]:
 
 def _setup(options: Options) -> int:
     """Say what is installed; launch.sh has made the environment before it called us."""
+    from importlib.metadata import PackageNotFoundError, version  # a tenth of a second
+
     found = []
     for name in ("januslm", "torch", "deepspeed"):
         try:

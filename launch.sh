@@ -24,12 +24,13 @@ patiently() {
     wait $pid
 }
 
-get() { "$venv/bin/python" -m pip install -q --disable-pip-version-check -c "$root/constraints.txt" "$@"; }
+get() { "$venv/bin/python" -m pip install -vv --disable-pip-version-check -c "$root/constraints.txt" "$@"; }
 
 # Why pip gave up, in one line.
 refuse() {
     local why
     why=$(grep -E '^ *(ERROR|error)' "$log" | head -n 1 || tail -n 1 "$log")
+    ! grep -q ResolutionImpossible "$log" || why="the package index lacks a version that constraints.txt names"
     ! grep -qE 'NewConnectionError|ConnectTimeout|ReadTimeout|ProxyError|NameResolution' "$log" || why="the package index does not answer: is there a network?"
     ! grep -q 'No space left' "$log" || why="the disk is full"
     fail "$1 could not be installed: $why"

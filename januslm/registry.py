@@ -42,23 +42,22 @@ def declared(package: str, name: str, function: str) -> inspect.Signature:
     """
     _known(package, name)
     spec = importlib.util.find_spec(f"{package}.{name}")
-    tree = ast.parse(Path(spec.origin).read_bytes())
+    tree = ast.parse(Path(typing.cast(str, spec and spec.origin)).read_bytes())
     names_of = _Names(tree, package)
     found = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == function]
     try:
         [definition] = found
         asked = definition.args
-        return inspect.Signature(
-            [
-                inspect.Parameter(
-                    one.arg,
-                    inspect.Parameter.KEYWORD_ONLY,
-                    default=inspect.Parameter.empty if usual is None else names_of.value(usual),
-                    annotation=names_of.value(one.annotation),
-                )
-                for one, usual in zip(asked.kwonlyargs, asked.kw_defaults, strict=True)
-            ]
-        )
+        options = [
+            inspect.Parameter(
+                one.arg,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=names_of.value(usual),
+                annotation=names_of.value(one.annotation),
+            )
+            for one, usual in zip(asked.kwonlyargs, asked.kw_defaults, strict=True)
+        ]
+        return inspect.Signature(options)
     except (ValueError, NameError):  # made in a way that only running the file can tell
         return inspect.signature(getattr(find(package, name), function), eval_str=True)
 
@@ -81,6 +80,8 @@ class _Names(dict):
 
     def value(self, expression: ast.expr | None) -> Any:
         """What an expression of the file means; NameError where the file has to be run for it."""
+        if expression is None:
+            return inspect.Parameter.empty
         return eval(compile(ast.Expression(expression), "option", "eval"), self._around, self)
 
     def __missing__(self, name: str) -> Any:
@@ -103,6 +104,7 @@ def options(of: Callable | inspect.Signature, given: Mapping, where: str) -> dic
     for p in signature.parameters.values():
         if p.kind is not p.KEYWORD_ONLY:
             continue
+        assert p.annotation is not p.empty, f"{where}: option {p.name} has no type"
         extra = getattr(p.annotation, "__metadata__", ())
         metadata = {"allowed": extra[0]} if extra else {}
         want = typing.get_args(p.annotation)[0] if extra else p.annotation

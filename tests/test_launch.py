@@ -1,6 +1,8 @@
 """launch.sh turns its verbs into the commands it says, and refuses what it does not know."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 
@@ -91,3 +93,85 @@ def test_a_hostfile_that_names_no_hosts_is_refused(text, message, tmp_path):
         (tmp_path / "hosts").write_text(text)
     said = launch("pretrain", "pretrain/runs/base.toml", "--hostfile", tmp_path / "hosts", code=2)
     assert said == f"error: {tmp_path / 'hosts'}{message}\n"
+
+
+def alone(tmp_path, *words, **environment) -> subprocess.CompletedProcess:
+    """launch.sh in a clone that nothing is set up in."""
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    for name in ("launch.sh", "pyproject.toml", "constraints.txt", "README.md"):
+        shutil.copy(ROOT / name, clone)
+    for name in ("januslm", "pretrain", "finetune", "data_tools", "ds_configs"):
+        (clone / name).symlink_to(ROOT / name)
+    return subprocess.run(
+        ["bash", str(clone / "launch.sh"), *words], cwd=tmp_path, capture_output=True, text=True,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), **environment}, timeout=300,
+    )  # fmt: skip
+
+
+def programs(tmp_path, *without: str, **scripts: str) -> str:
+    """A PATH with bash's usual programs, without some, and with scripts in place of others."""
+    place = tmp_path / "bin"
+    place.mkdir()
+    names = ("bash", "cat", "cksum", "sed", "awk", "df", "dirname", "python3", "mktemp", "rm")
+    for name in names:
+        if name in scripts:
+            (place / name).write_text(f"#!/bin/bash\n{scripts[name]}\n")
+            (place / name).chmod(0o755)
+        elif name not in without:
+            found = sys.executable if name == "python3" else shutil.which(name)
+            (place / name).symlink_to(found)
+    return str(place)
+
+
+def refused(done: subprocess.CompletedProcess) -> str:
+    """The last line on stderr of what ended with code 2."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr.splitlines()[-1]
+
+
+def test_without_a_python_setup_says_which_it_needs(tmp_path):
+    done = alone(tmp_path, "setup", PATH=programs(tmp_path, "python3"))
+    assert refused(done) == "error: Python 3.11 or newer is needed; on the PATH is none"
+
+
+def test_an_old_python_is_named(tmp_path):
+    old = 'if [ "$1" = --version ]; then echo Python 3.8.10; else exit 1; fi'
+    done = alone(tmp_path, "demo", PATH=programs(tmp_path, python3=old))
+    assert refused(done) == "error: Python 3.11 or newer is needed; on the PATH is Python 3.8.10"
+
+
+def test_a_python_that_is_named_but_not_there_is_refused(tmp_path):
+    done = alone(tmp_path, "demo", JANUSLM_PYTHON="/no/python")
+    assert "$JANUSLM_PYTHON = /no/python: not there, or older" in refused(done)
+
+
+def test_a_full_disk_is_told_before_anything_is_installed(tmp_path):
+    full = "printf 'Filesystem 1024-blocks Used Available\\nx 9 9 20480 y z\\n'"
+    done = alone(tmp_path, "setup", PATH=programs(tmp_path, df=full))
+    assert re.search(r"clone: 20 MB are free, the environment needs \d+$", refused(done))
+    assert not (tmp_path / "clone" / ".venv").exists()
+
+
+@pytest.mark.parametrize("words", [("pretend",), ("pretrain", "x", "--gpus", "two"), ("demo", "x")])
+def test_a_mistake_is_told_before_the_environment_is_made(tmp_path, words):
+    assert refused(alone(tmp_path, *words)).startswith("error: ")
+    assert not (tmp_path / "clone" / ".venv").exists()
+
+
+def test_help_and_dry_runs_need_no_environment(tmp_path):
+    assert alone(tmp_path).stdout.startswith("Usage: ")
+    shutil.rmtree(tmp_path / "clone")
+    assert "deepspeed" in alone(tmp_path, "pretrain", "tiny", "--dry-run").stdout
+    assert not (tmp_path / "clone" / ".venv").exists()
+
+
+@pytest.mark.slow
+def test_without_a_network_setup_says_so_in_a_line(tmp_path):
+    away = {"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": "http://127.0.0.1:9/simple"}
+    done = alone(tmp_path, "setup", PIP_RETRIES="0", **away)
+    assert refused(done).endswith(
+        "installed: the package index does not answer: is there a network?"
+    )
+    assert not (tmp_path / "clone" / ".venv" / "ready").exists()

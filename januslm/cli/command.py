@@ -12,7 +12,8 @@ from januslm.config import Refused
 def answered(command: Callable[[], int | None]) -> int:
     """The exit code of a command: its own, 0 for None; 2 and one line on stderr if it is refused.
 
-    So for what the file system refuses, too: a full disk is no fault of the code's.
+    So for what the file system refuses, too: a full disk is no fault of the code's.  130 after
+    Ctrl-C, as a shell has it.
     """
     try:
         return command() or 0
@@ -21,6 +22,9 @@ def answered(command: Callable[[], int | None]) -> int:
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         print(f"error: {place}{error.strerror or error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     return 2
 
 

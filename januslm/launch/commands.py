@@ -54,7 +54,7 @@ def show(command: Sequence[str], environment: Mapping[str, str]) -> None:
     print(shlex.join([*(["env", *new] if new else []), *command]), flush=True)
 
 
-def become(command: Sequence[str], environment: Mapping[str, str]) -> int:
+def become(command: list[str], environment: Mapping[str, str]) -> int:
     """Run a command in place of this process, so that its signals and its exit code are its own."""
     sys.stdout.flush()
     os.execve(command[0], command, environment)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from januslm.cli.command import program
 from januslm.launch.commands import Options, code_of, module
 from januslm.launch.environment import environment, has_gpu
 from januslm.launch.train import say, train
@@ -35,9 +36,11 @@ def demo(options: Options) -> int:
         say(f"{number}/{len(steps)}  {title}")
         if code := step(options):
             return code
+    if options.dry:
+        return 0
     minutes, seconds = divmod(int(time.monotonic() - began), 60)
     say(f"The demo took {minutes} m {seconds} s; all of it lies in runs/tiny and corpora/.")
-    say("Curves and decoded samples: runs/tiny, drawn by the verb  tensorboard runs/tiny")
+    say(f"Curves and decoded samples: {program()} tensorboard runs/tiny")
     return 0
 
 

@@ -91,12 +91,15 @@ def distill(options: argparse.Namespace) -> dict:
     found, settings = _asked(options)
     out, task = options.out, found.task
     about = {
-        "task": found.task_name, "data": str(found.root.resolve()),
+        "task": found.task_name,
+        "data": str(found.root.resolve()),
         "teacher": str(found.facts.folder),
         "weights": _digest(found.facts.folder / FILES[0]),
-        "settings": settings, "limits": vars(found.limits), "limit": options.limit,
+        "settings": settings,
+        "limits": vars(found.limits),
+        "limit": options.limit,
         "portion": options.portion,
-    }  # fmt: skip
+    }
     if (out / MADE).is_file():
         done = json_table(out / MADE)
         _same(done.get("about", {}), about, out)
@@ -128,8 +131,11 @@ def _asked(options: argparse.Namespace) -> tuple[TrainedRun, dict]:
     request.check(vars(options), "portion", "batch", "limit", "threads")
     found = request.find(options.run, options.task, options.data)
     if not hasattr(found.task, "save"):
-        able = [one for one in registry.names("finetune.tasks")
-                if hasattr(registry.find("finetune.tasks", one), "save")]  # fmt: skip
+        able = [
+            one
+            for one in registry.names("finetune.tasks")
+            if hasattr(registry.find("finetune.tasks", one), "save")
+        ]
         raise Refused(f"task {found.task_name!r} has no `save`; tasks with it: {', '.join(able)}")
     return found, request.settings(found.task, "beam", request.changes(options.options))
 

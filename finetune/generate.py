@@ -63,14 +63,16 @@ def _arguments() -> argparse.Namespace:
         "--longer", default="cut", help="sources over the model's limit: cut (and count) or refuse"
     )
     known.add_argument(
-        "--verify", action="store_true",
+        "--verify",
+        action="store_true",
         help="speculative: decode greedily too and compare each sentence; exit 1 on a difference",
-    )  # fmt: skip
+    )
     known.add_argument("--graphs", action="store_true", help="CUDA: capture passes and replay them")
     known.add_argument(
-        "--precision", help="fp32 or bf16 (default: bf16 on a GPU, where --verify may then find "
+        "--precision",
+        help="fp32 or bf16 (default: bf16 on a GPU, where --verify may then find "
         "near ties that fall otherwise; else fp32)",
-    )  # fmt: skip
+    )
     known.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     known.add_argument("--out", type=Path, help="default: RUN/predictions/SPLIT.ALGORITHM....jsonl")
     return known.parse_intermixed_args()
@@ -83,9 +85,6 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
     """
     _check(options)
     given = request.changes(options.options)
-    registry.options(
-        registry.declared(ALGORITHMS, options.algorithm, "decode"), given, options.algorithm
-    )
     found = request.find(options.run, options.task, options.data)
     settings = request.settings(found.task, options.algorithm, given)
     out = options.out or _place(options, given)
@@ -122,26 +121,39 @@ def _decoded(
 
 
 def _facts(
-    options: argparse.Namespace, settings: dict, trained: LoadedModel, mine: Decoded,
-    pairs: list[Pair], counts: Counter,
-) -> dict:  # fmt: skip
+    options: argparse.Namespace,
+    settings: dict,
+    trained: LoadedModel,
+    mine: Decoded,
+    pairs: list[Pair],
+    counts: Counter,
+) -> dict:
     """What lies beside the predictions: how they were made, and what it took."""
     import torch
 
     return {
-        "algorithm": options.algorithm, "settings": settings,
-        "checkpoint": str(trained.saved.folder), "task": trained.task.__name__.rpartition(".")[2],
-        "split": options.split, "data": str(trained.root), "sentences": len(pairs),
-        "batch": options.batch, "graphs": options.graphs,
+        "algorithm": options.algorithm,
+        "settings": settings,
+        "checkpoint": str(trained.saved.folder),
+        "task": trained.task.__name__.rpartition(".")[2],
+        "split": options.split,
+        "data": str(trained.root),
+        "sentences": len(pairs),
+        "batch": options.batch,
+        "graphs": options.graphs,
         "precision": str(trained.decoder.model.embedding.weight.dtype).partition(".")[2],
         "threads": torch.get_num_threads(),
-        "seconds": mine.seconds, "cpu_seconds": mine.cpu_seconds,
-        "ms_per_sentence": 1000 * mine.seconds / len(pairs), "tokens": mine.tokens,
-        "passes": mine.passes, "truncated": counts["sources cut"], "limit": options.limit,
+        "seconds": mine.seconds,
+        "cpu_seconds": mine.cpu_seconds,
+        "ms_per_sentence": 1000 * mine.seconds / len(pairs),
+        "tokens": mine.tokens,
+        "passes": mine.passes,
+        "truncated": counts["sources cut"],
+        "limit": options.limit,
         "empty": {k: n for k, n in counts.items() if k.startswith("empty")},
         "unanswered": sum(not pair.targets for pair in pairs),
         "learnt": trained.saved.about.get("task"),
-    }  # fmt: skip
+    }
 
 
 def _check(options: argparse.Namespace) -> None:

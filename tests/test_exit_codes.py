@@ -40,8 +40,12 @@ def _start(place: Path, *words, **variables: str) -> subprocess.Popen:
     environment = os.environ | usual | variables
     return subprocess.Popen(
         ["bash", str(ROOT / "launch.sh"), *map(str, words)],
-        cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        cwd=place,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def _ended(place: Path, run: subprocess.Popen, out: Path) -> tuple[int, str]:
@@ -131,7 +135,7 @@ def test_other_hosts_are_told_the_variables_of_the_run_and_the_users_own(base, t
     run = _start(base, *words, PATH=f"{tmp_path}:{os.environ['PATH']}")
     code, said = _ended(base, run, base / "hosted")
     assert code == 3, said
-    assert "ended before it trained (launcher's code 3); the lines above say why" in said
+    assert "ended before its first update (launcher's code 3); the lines above say why" in said
     assert GOES_ON not in said
     asked = (tmp_path / "asked").read_text()
     for variable in ("MINE=1", "OMP_NUM_THREADS=1", "TOKENIZERS_PARALLELISM=false"):

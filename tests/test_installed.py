@@ -59,9 +59,13 @@ def _run(words, cwd=None, code=0) -> subprocess.CompletedProcess:
     hidden = {"PYTHONPATH", "JANUSLM_DATA", "JANUSLM_PROGRAM"}
     environment = {k: v for k, v in os.environ.items() if k not in hidden}
     done = subprocess.run(
-        [str(word) for word in words], cwd=cwd, env=environment | {"OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        [str(word) for word in words],
+        cwd=cwd,
+        env=environment | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == code, done.stdout + done.stderr
     return done
 

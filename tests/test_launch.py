@@ -104,9 +104,13 @@ def alone(tmp_path, *words, **environment) -> subprocess.CompletedProcess:
     for name in ("januslm", "pretrain", "finetune", "data_tools", "ds_configs"):
         (clone / name).symlink_to(ROOT / name)
     return subprocess.run(
-        ["bash", str(clone / "launch.sh"), *words], cwd=tmp_path, capture_output=True, text=True,
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), **environment}, timeout=300,
-    )  # fmt: skip
+        ["bash", str(clone / "launch.sh"), *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), **environment},
+        timeout=300,
+    )
 
 
 def programs(tmp_path, *without: str, **scripts: str) -> str:

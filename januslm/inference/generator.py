@@ -51,9 +51,11 @@ class Decoded:
 
 
 def load(
-    found: TrainedRun, threads: int | None = None, graphs: bool = False,
+    found: TrainedRun,
+    threads: int | None = None,
+    graphs: bool = False,
     precision: str | None = None,
-) -> LoadedModel:  # fmt: skip
+) -> LoadedModel:
     """A run's model on the GPU where there is one, in bf16, else on some CPU threads, in fp32.
 
     precision: one of PRECISIONS in place of that.  graphs: capture passes (cuda_graphs.py).

@@ -20,13 +20,18 @@ def read_config(folder: Path) -> ModelConfig:
         if config["encoder_ffn_dim"] != config["decoder_ffn_dim"]:
             raise Refused(f"{path}: encoder and decoder differ in ffn_dim")
         table = {
-            "vocabulary": config["vocab_size"], "width": config["d_model"],
-            "ffn": config["encoder_ffn_dim"], "heads": config["encoder_attention_heads"],
-            "encoder_layers": config["encoder_layers"], "decoder_layers": config["decoder_layers"],
-            "activation": config["activation_function"], "dropout": config["dropout"],
-            "max_positions": config["max_position_embeddings"], "norm": "post",
+            "vocabulary": config["vocab_size"],
+            "width": config["d_model"],
+            "ffn": config["encoder_ffn_dim"],
+            "heads": config["encoder_attention_heads"],
+            "encoder_layers": config["encoder_layers"],
+            "decoder_layers": config["decoder_layers"],
+            "activation": config["activation_function"],
+            "dropout": config["dropout"],
+            "max_positions": config["max_position_embeddings"],
+            "norm": "post",
             "max_length": config["max_position_embeddings"],
-        }  # fmt: skip
+        }
     except KeyError as error:
         raise Refused(f"{path}: no {error}, which a BART's has") from None
     if not (folder / "tokenizer.json").is_file():

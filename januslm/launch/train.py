@@ -43,10 +43,9 @@ def train(verb: str, words: Sequence[str], options: Options) -> int:
     if options.dry:
         show(command, variables)
         return 0
-    each = options.gpus and len(slots) * options.gpus
-    world = (each or sum(slots.values())) if slots else local or max(gpus(), 1)
     need("torch", "deepspeed")
-    if code := code_of(module(verb, *arguments, "--check", str(world)), variables):
+    world = str(_world(slots, options.gpus) if slots else local or max(gpus(), 1))
+    if code := code_of(module(verb, *arguments, "--check", world), variables):
         return code
     with tempfile.TemporaryDirectory(prefix="januslm-") as folder:
         report = Path(folder, "report")
@@ -57,6 +56,11 @@ def train(verb: str, words: Sequence[str], options: Options) -> int:
             Path(variables["DS_ENV_FILE"]).write_text(handed_over(variables))
         code = _supervised([*command, "--report", str(report)], variables, report)
         return _verdict(report, code)
+
+
+def _world(slots: Mapping[str, int], each: int | None) -> int:
+    """How many processes there will be; each: on every host, in place of its slots."""
+    return len(slots) * each if each else sum(slots.values())
 
 
 def _command(verb: str, arguments: list[str], options: Options, local: int | None) -> list[str]:
@@ -91,9 +95,12 @@ def _supervised(command: list[str], variables: Mapping[str, str], report: Path) 
     try:
         sys.stdout.flush()
         process = subprocess.Popen(
-            command, env=variables, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            command,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             process_group=0,
-        )  # fmt: skip
+        )
         for number in early:
             _tell(process.pid, number)
         assert process.stderr is not None
@@ -156,7 +163,7 @@ def _verdict(report: Path, code: int) -> int:
     if "started" in ended:
         hint = "without finishing", "the same command goes on from its last checkpoint"
     else:
-        hint = "before it trained", "the lines above say why"
+        hint = "before its first update", "the lines above say why, unless it was stopped"
     say(f"the run ended {hint[0]} (launcher's code {code}); {hint[1]}")
     return code if code not in (0, REFUSED, RESUME) else 1
 

@@ -10,6 +10,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow  # each starts a process
+
 
 def launch(*words, cwd=ROOT, code=0) -> str:
     """What launch.sh prints on a machine that is set up; its exit code is checked."""
@@ -171,7 +173,6 @@ def test_help_and_dry_runs_need_no_environment(tmp_path):
     assert not (tmp_path / "clone" / ".venv").exists()
 
 
-@pytest.mark.slow
 def test_without_a_network_setup_says_so_in_a_line(tmp_path):
     away = {"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": "http://127.0.0.1:9/simple"}
     done = alone(tmp_path, "setup", PIP_RETRIES="0", **away)

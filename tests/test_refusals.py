@@ -13,6 +13,7 @@ from tests.conftest import ROOT
 from tests.test_distill import ENGLISH, GERMAN, teach
 from tests.test_translation import lay
 
+pytestmark = pytest.mark.slow  # each starts two or three processes
 # In every process, by PYTHONPATH: notes the imports that a refusal must not wait for.
 OBSERVER = """
 import os, sys
@@ -225,7 +226,6 @@ REFUSED = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("words", "message"), REFUSED, ids=[words for words, _ in REFUSED])
 def test_a_mistake_is_one_line_and_code_2_before_torch(base, words, message):
     (base / "other").mkdir(exist_ok=True)
@@ -238,7 +238,6 @@ def test_a_mistake_is_one_line_and_code_2_before_torch(base, words, message):
     assert not (base / "seen").exists(), f"imported: {(base / 'seen').read_text()}"
 
 
-@pytest.mark.slow
 def test_the_observer_sees_what_is_imported(base):
     """Else the test above would hold whatever happened."""
     done = launched(base, "generate", "iwslt14-janus", "--limit", 1, "max_length=4")
@@ -246,7 +245,6 @@ def test_the_observer_sees_what_is_imported(base):
     assert "torch\n" in (base / "seen").read_text()
 
 
-@pytest.mark.slow
 def test_a_run_without_mistakes_passes_the_check_without_torch(base):
     """What a launcher asks before it starts DeepSpeed."""
     for module, file in (("pretrain", "pre.toml"), ("finetune", "tune.toml")):

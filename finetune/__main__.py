@@ -12,6 +12,7 @@ from pathlib import Path
 from finetune.settings import ResolvedRun, check_start, load, resolve
 from januslm.cli.command import answered, parser
 from januslm.cli.paths import RUNS, shipped
+from januslm.launch.environment import data_root
 
 
 def main() -> int:
@@ -34,7 +35,7 @@ def _arguments() -> argparse.Namespace:
     known.add_argument("run", metavar="RUN", help="a run file: what is learnt")
     known.add_argument("changes", nargs="*", metavar="key=value", help="e.g. train.steps=100")
     known.add_argument("--ds", default="", help="a file of ds_configs/: how the run is spread")
-    known.add_argument("--data", default="../shared/data", help="where tasks look for their files")
+    known.add_argument("--data", default=data_root(), help="where tasks look for their files")
     known.add_argument("--check", type=int, metavar="PROCESSES", help=argparse.SUPPRESS)
     known.add_argument("--report", type=Path, help=argparse.SUPPRESS)
     known.add_argument("--local_rank", help=argparse.SUPPRESS)  # DeepSpeed's launcher adds it

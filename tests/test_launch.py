@@ -54,7 +54,8 @@ def test_a_hostfile_is_handed_to_deepspeed(tmp_path):
         (("evaluate", "runs/x"), "-m finetune.evaluate runs/x"),
         (("tensorboard", "runs/x"), "-m tensorboard.main --logdir runs/x"),
         (("demo",), "-m data_tools build docstrings"),
-        (("test",), "-m pytest"),
+        (("test",), "-m pytest -q -n 2 --dist loadfile\n"),
+        (("test", "--quick", "-x"), "-m pytest -q -n 2 --dist loadfile -m 'not slow' -x\n"),
     ],
 )
 def test_each_verb_names_its_command(words, module):

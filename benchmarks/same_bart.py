@@ -204,7 +204,7 @@ def _packed(programs: Programs, sources, targets) -> Tensor:
     """Ours with `next` slots, in the packed pass of training."""
     kind = objective("next")
     examples = [
-        Example(s, t, kind.layout(t, np.zeros(len(t), bool)))
+        Example(s, t, kind.layout(t, np.zeros(len(t), bool), np.random.default_rng(0)))
         for s, t in zip(sources, targets, strict=True)
     ]
     made = Packer(kind.loss.weights)(examples).to(programs.device)

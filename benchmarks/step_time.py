@@ -48,7 +48,7 @@ def lengths() -> list[tuple[int, int]]:
     ]
     path = ROOT / "build" / "multi30k-8000.json"
     path.parent.mkdir(exist_ok=True)
-    words = tokenizer.train([*sides[0], *sides[1]], 8000, path)
+    words = tokenizer.train_tokenizer([*sides[0], *sides[1]], 8000, path)
     source, target = ([len(x) + 2 for x in words.encode(side)] for side in sides)
     return list(zip(source, target, strict=True))
 

@@ -26,9 +26,8 @@ class Recipe:
     tokenizer_megabytes: float = setting(64.0, above=0)  # for `tokenizer`: text to learn them from
     processes: int = setting(2, low=1, high=1024)  # the shards do not depend on it
     part_megabytes: float = setting(64.0, above=0)  # inputs one process works on at a time
-    shard_megabytes: float = setting(
-        512.0, above=0
-    )  # tokens of several parts share a shard up to this
+    # tokens of several parts share a shard up to this
+    shard_megabytes: float = setting(512.0, above=0)
     max_document_bytes: int = setting(10_000_000, low=1)  # longer documents are dropped and counted
     max_document_tokens: int = setting(0, low=0)  # the same in tokens; 0: no limit
     deduplicate: bool = True  # drop documents whose text came before, in any source

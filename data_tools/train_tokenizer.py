@@ -9,7 +9,7 @@ from data_tools.tokenize_parts import passed, split_of
 from data_tools.workers import finished, pool
 from januslm.cli.progress import Progress
 from januslm.config import Refused
-from januslm.data.tokenizer import Tokenizer, train
+from januslm.data.tokenizer import Tokenizer, train_tokenizer
 
 Report = Callable[[str], None]
 
@@ -46,7 +46,7 @@ def learn_with(executor: Executor, recipe: Recipe, work: list[Bundle], report: R
         raise Refused(f"{recipe.out}: the sources hold no text to learn a tokenizer from")
     progress.show(f"learning from {size / 1e6:.1f} M letters")
     texts = (text for _, texts in sorted(found.items()) for text in texts)
-    tokenizer = train(texts, recipe.vocabulary, recipe.tokenizer_file)
+    tokenizer = train_tokenizer(texts, recipe.vocabulary, recipe.tokenizer_file)
     progress.end()
     report(
         f"{recipe.tokenizer_file}: {tokenizer.size:,} tokens from {size / 1e6:.1f} M letters "

@@ -24,7 +24,7 @@ from data_tools.sources import docstrings, hf, jsonl, parquet, text
 from data_tools.summaries import pairs
 from januslm.config import Refused
 from januslm.data.shards import open_corpus
-from januslm.data.tokenizer import Tokenizer, train
+from januslm.data.tokenizer import Tokenizer, train_tokenizer
 from januslm.registry import names
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,7 +48,7 @@ def run(*words: object, **options) -> subprocess.CompletedProcess:
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    train(sentences(200, 0), 400, path)
+    train_tokenizer(sentences(200, 0), 400, path)
     return path
 
 

@@ -28,7 +28,7 @@ def start(tmp_path_factory) -> Path:
     """A pretrained JANUS model, tiny and untaught, that knows the stand-in's words."""
     folder = tmp_path_factory.mktemp("start")
     texts = [path.read_text() for path in sorted(ARCHIVE.rglob("*.src"))]
-    words = tokenizer.train(texts, 400, folder / "words.json")
+    words = tokenizer.train_tokenizer(texts, 400, folder / "words.json")
     table = {"width": 16, "ffn": 32, "heads": 2, "encoder_layers": 1, "decoder_layers": 1}
     table["positions"] = "learned"  # as base and large have them; cmlm refuses the others
     model = Seq2Seq(configure(table, words.size, "test"))

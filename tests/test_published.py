@@ -9,7 +9,6 @@ import torch
 
 from januslm.decoding import beam, greedy, mask_predict
 from januslm.inference.incremental import IncrementalDecoder
-from januslm.model.transformer import View
 from tests.test_decoding import SOURCES, SPECIAL, Table, log_p
 from tests.test_incremental import V, built, sentence
 
@@ -20,7 +19,7 @@ class TwiceCached:
     def __init__(self):
         self.keys, self.values = [], []
 
-    def __call__(self, q, k, v, dropout=0.0):
+    def __call__(self, q, k, v, dropout=0.0, bias=None):
         """q [2, H, d], content then query; k, v [1, H, d] of the content row."""
         answers = []
         for one in q:
@@ -51,7 +50,7 @@ class TwiceRead(IncrementalDecoder):
         return super()._layers(state, tokens, place, keys, rows, (inner, masks[1]))
 
 
-def plain(q, k, v, dropout=0.0):
+def plain(q, k, v, dropout=0.0, bias=None):
     weights = torch.einsum("qhd,nhd->qhn", q, k) / q.shape[-1] ** 0.5
     return torch.einsum("qhn,nhd->qhd", weights.softmax(-1), v)
 
@@ -65,16 +64,16 @@ def published(model, prefix, source, words):
     for at, word in enumerate((*prefix, *words)):
         place = torch.tensor([at, at], device=device)
         x = model.decoder.embed_positions(model.embed(torch.tensor([word, SPECIAL.mask])), place)
-        turned = place if model.config.positions == "rotary" else None
         for layer, cache in zip(model.decoder.layers, caches, strict=True):
-            x = layer(x, View(cache, plain, torch.tensor([0]), None, turned), memory)
+            view = model.decoder.view(cache, place, cross=plain, keys=torch.tensor([0]))
+            x = layer(x, view, memory)
         logits.append(model.decoder.final_layer_norm(x)[1] @ model.vocabulary_weight().T)
     return torch.stack(logits[len(prefix) - 1 :])
 
 
 def _memory(model, source):
     place = torch.arange(len(source))
-    view = View(plain, position=place if model.config.positions == "rotary" else None)
+    view = model.encoder.view(plain, place)
     return model.encoder(model.embed(torch.from_numpy(source)), place, view, view)
 
 

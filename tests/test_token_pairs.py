@@ -39,7 +39,7 @@ WORDS = [
 @pytest.fixture
 def words(tmp_path):
     """A small tokenizer."""
-    return tokenizer.train([" ".join(WORDS)] * 3, 300, tmp_path / "tokenizer.json")
+    return tokenizer.train_tokenizer([" ".join(WORDS)] * 3, 300, tmp_path / "tokenizer.json")
 
 
 def task(pairs):
@@ -167,7 +167,7 @@ def test_other_limits_or_files_prepare_anew_and_the_same_ones_do_not(tmp_path, w
     lay(tmp_path, sentences(7))
     assert prepared(limits) == (7, False)
     assert prepared(Limits(64, 32, "cut")) == (7, False)
-    other = tokenizer.train([" ".join(WORDS)], 290, tmp_path / "other.json")
+    other = tokenizer.train_tokenizer([" ".join(WORDS)], 290, tmp_path / "other.json")
     assert prepared(Limits(64, 32, "cut"), other) == (7, False)
     (tmp_path / "d" / "counts.json").write_text('{"counts": ')
     assert prepared(Limits(64, 32, "cut"), other) == (7, False)

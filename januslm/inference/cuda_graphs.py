@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from januslm.config import Refused
 from januslm.inference.incremental import IncrementalDecoder, everywhere
 from januslm.inference.kv_cache import Batched, Pair, Shared, State
 
@@ -33,7 +34,9 @@ class Fixed:
     batch: int
     mask: Tensor  # float [B or 1, 1, queries, P], -inf at places that are not filled
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, bias: None = None
+    ) -> Tensor:
         q, k, v = (x.view(self.batch, -1, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
         keys, values = self.cache
         keys.index_copy_(2, self.at, k)
@@ -103,6 +106,8 @@ class GraphedDecoder(IncrementalDecoder):
 
     def __init__(self, model, objective, patience: int = 1):
         super().__init__(model, objective)
+        if kind := model.config.position_bias:
+            raise Refused(f"captured passes know no position bias, the model has {kind!r}")
         self.patience, self.came = patience, Counter()
         cuda = model.embedding.weight.is_cuda
         self.pool = torch.cuda.graph_pool_handle() if cuda else None

@@ -17,13 +17,13 @@ from januslm.inference.onednn_linear import Packed, fits, packed_copy
 from januslm.layout import Slots, visible
 from januslm.model.attention import Side, dense
 from januslm.model.packing import Encoded
-from januslm.model.transformer import Seq2Seq, View
+from januslm.model.transformer import Seq2Seq
 
 
 class IncrementalDecoder:
     """What decoding algorithms ask: `start` a batch, then `step`, `block` or `fill`.
 
-    objective: has `name`, `plugin`, `options` and `special` (januslm.objective.Objective).
+    objective: has `name`, `plugin`, `special`, `ar_read` and `template` (januslm.objective).
     packed: keep a second copy of the weights in oneDNN's layout (CPU, fp32 only): faster
     for few rows, equal to rounding.  Weights that change later are not noticed.
     """
@@ -32,11 +32,9 @@ class IncrementalDecoder:
         packed = packed and fits(model.vocabulary_weight())
         self.model = packed_copy(model) if packed else model
         self.special, self.name = objective.special, objective.name
-        streams, options = objective.plugin.STREAMS, objective.options
-        self.left_to_right = "past" in streams
-        self.asks = options.get("read", "past") == "next"
-        shifted = options.get("query_position", "input") == "target"
-        self.prefix = (self.special.eos,) * shifted + (self.special.bos,)
+        self.read = objective.ar_read
+        self.asks = self.read is not None and self.read.asks != self.read.words
+        self.prefix = self.read.prefix if self.read else ()
         self.template_slots = objective.template
         self.rule = objective.plugin.RULE
         self.vocabulary = model.config.vocabulary
@@ -56,7 +54,7 @@ class IncrementalDecoder:
 
     def require(self, way: str) -> None:
         """Refuse what the checkpoint never learnt: way is "word by word" or "all at once"."""
-        if way == "word by word" and not self.left_to_right:
+        if way == "word by word" and self.read is None:
             raise Refused(
                 f"a checkpoint of objective {self.name!r} cannot write or rescore word by word; "
                 "it can mask_predict and semi"
@@ -97,7 +95,7 @@ class IncrementalDecoder:
         ]
         real = torch.from_numpy(step < sizes[:, None]).to(memory.device)
         memory_mask = None if real.all() else additive_mask(real[:, None, None], memory.dtype)
-        return State(pairs, memory_mask, lengths, torch.zeros_like(at[:, 0]))
+        return State(pairs, memory_mask, lengths, torch.zeros_like(at[:, 0]), at[:, :0])
 
     @torch.inference_mode()
     def step(
@@ -132,11 +130,12 @@ class IncrementalDecoder:
         mask = self._look(state, width, run, parents)
         tokens = words.flatten(1)
         if self.asks:
-            tokens = torch.cat([tokens, torch.full_like(tokens, self.special.mask)], 1)
+            tokens = torch.cat([tokens, torch.full_like(tokens, self.read.query)], 1)
         place = state.at[:, None] + torch.arange(run, device=device).repeat(streams * width)
         # What is ended, and the filling of short blocks, may stand beyond the last position.
         place = place.clamp(max=self.model.config.max_positions - 1)
         state.at = state.at + run
+        state.key_position = torch.cat([state.key_position, place[:, :size]], 1)
         self._make_room(state, size)
         rows = torch.arange(streams * size, device=device).view(streams, width, run)
         keys, rows = rows[0].flatten(), rows[-1, :, 0 if ask_all else -1 :].flatten()
@@ -188,7 +187,8 @@ class IncrementalDecoder:
         batch = len(tokens)
         last = len(self.layers) - 1
         plans = [
-            Cached(pair, state.used, batch, masks[i == last]) for i, pair in enumerate(state.cache)
+            Cached(pair, state.used, batch, masks[i == last], state.key_position)
+            for i, pair in enumerate(state.cache)
         ]
         rows = rows if len(rows) < tokens.shape[1] else None
         return self._through(
@@ -199,12 +199,13 @@ class IncrementalDecoder:
     def _through(self, tokens, place, plans, cross, memory, keys, rows) -> Tensor:
         """The decoder's layers, each reading by its own plan -> [wanted rows, D]."""
         place = place.flatten()
-        turned = place if self.model.config.positions == "rotary" else None
-        x = self.model.decoder.embed_positions(self.model.embed(tokens.flatten()), place)
+        stack = self.model.decoder
+        x = stack.embed_positions(self.model.embed(tokens.flatten()), place)
         for i, (layer, plan) in enumerate(zip(self.layers, plans, strict=True)):
             wanted = rows if i == len(self.layers) - 1 else None
-            x = layer(x, View(plan, cross, keys, wanted, turned), memory[i])
-        return self.model.decoder.final_layer_norm(x)
+            view = stack.view(plan, place, cross=cross, keys=keys, rows=wanted)
+            x = layer(x, view, memory[i])
+        return stack.final_layer_norm(x)
 
     @torch.inference_mode()
     def fill(

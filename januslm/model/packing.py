@@ -170,6 +170,7 @@ def _parts(examples: Sequence[Example], rule: Rule, passes: int) -> list[tuple[C
     blocks = int(rule.block.max()) + 1
     rank_of = 2 * rule.block + ~rule.readable  # the order within an example, by stream
     parts = []
+    weighted = any(e.layout.slots.weight is not None for e in examples)  # else 1 everywhere
     for number, example in enumerate(examples):
         slots = example.layout.slots[
             np.argsort(rank_of[example.layout.slots.stream], kind="stable")
@@ -186,7 +187,8 @@ def _parts(examples: Sequence[Example], rule: Rule, passes: int) -> list[tuple[C
                 "memory": np.full(tokens, memory),
                 "example": np.full(tokens, len(examples) if turn else number),
             }  # fmt: skip
-            decoded = {f.name: getattr(mine, f.name) for f in fields(mine)} | {
+            ones = {"weight": np.ones(len(mine))} if weighted else {}
+            decoded = ones | mine.columns | {
                 "memory": np.full(len(mine), memory), "example": np.full(len(mine), number),
                 "group": number * blocks + rule.block[mine.stream],
             }  # fmt: skip
@@ -242,7 +244,8 @@ def _loss_groups(goals: Columns, examples: Sequence[Example], rule: Rule) -> lis
         assert (size[mine] == len(chosen)).all(), "two slots of one distribution share a goal"
         rows = real[order[start[mine][None, :] + np.arange(len(chosen))[:, None]]]
         names = tuple(rule.distributions[i] for i in chosen)
-        loss_groups.append(LossGroup(names, _long(rows), _long(target[words[mine]])))
+        weight = torch.from_numpy(goals["weight"][rows]) if "weight" in goals else None
+        loss_groups.append(LossGroup(names, _long(rows), _long(target[words[mine]]), weight))
     return loss_groups
 
 

@@ -16,13 +16,16 @@ from januslm.data.tokenizer import Special
 PACKAGE = "januslm.objectives"
 TARGET = np.array([0, 11, 12, 13, 2])  # BOS, three words, EOS
 HIDDEN = np.array([False, True, False, True, False])
+VOCABULARY = 20
 
 
 def drawing(name: str, given: dict) -> str:
     """The layout of the example sentence; raises Refused for an unknown name, option or value."""
     plugin = registry.find(PACKAGE, name)
     options = registry.options(plugin.layout, given, name)
-    return plugin.layout(TARGET, HIDDEN, Special(), **options).draw()
+    extra = tuple(VOCABULARY + i for i in range(getattr(plugin, "EXTRA_VECTORS", 0)))
+    special, rng = Special(vocabulary=VOCABULARY, extra=extra), np.random.default_rng(3)
+    return plugin.layout(TARGET, HIDDEN, special, rng, **options).draw()
 
 
 def listing() -> str:

@@ -7,7 +7,7 @@ from `query`.
 
 import numpy as np
 
-from januslm.layout import NONE, Layout, Rule, Slots, stack
+from januslm.layout import NONE, Layout, Rule, Slots, joined, stack
 from januslm.objectives import ar
 from januslm.objectives.ar import Place, Read
 
@@ -32,6 +32,7 @@ def sees(q, k):
 
 PREDICTS = {"mask": "nar", "query": "aux"} | ar.PREDICTS
 RULE = Rule(STREAMS, sees, PREDICTS)
+ar_read = ar.ar_read
 
 
 def weights(preset: str) -> dict[str, float]:
@@ -51,6 +52,7 @@ def layout(
     target: np.ndarray,
     hidden: np.ndarray,
     special,
+    rng,
     *,
     read: Read = "next",
     query_position: Place = "input",
@@ -66,8 +68,7 @@ def layout(
         (special.mask, holes, QUERY, order, holes),
     )
     writing = ar.slots(target, special, read, query_position, first_stream=PAST)
-    both = (np.concatenate(pair) for pair in zip(_columns(filling), _columns(writing), strict=True))
-    return Layout(Slots(*both), RULE)
+    return Layout(joined(filling, writing), RULE)
 
 
 def template(length: int, special) -> Slots:
@@ -78,7 +79,3 @@ def template(length: int, special) -> Slots:
         (np.array([special.bos, special.eos]), ends, GIVEN, NONE, NONE),
         (special.mask, holes, MASK, np.arange(len(holes)), holes),
     )
-
-
-def _columns(slots: Slots) -> tuple:
-    return slots.token, slots.position, slots.stream, slots.rank, slots.goal

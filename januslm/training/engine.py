@@ -104,7 +104,7 @@ def leave(code: int) -> NoReturn:
 class Engine:
     """A module, its optimizer, and the ranks that train it together.
 
-    module(batch, coefficients) -> (loss, sums): see train.Work.
+    module(batch, coefficients) -> (loss, sums): see trainer.Trainable.
     `resume`: the checkpoint to go on from, which may come from another number of processes.
     """
 

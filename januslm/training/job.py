@@ -104,7 +104,7 @@ class Job:
     def _written(self, decoder: IncrementalDecoder, examples: list[Example]):
         """What each way of writing makes of the sources that this objective has taught."""
         sources, special = [e.source for e in examples], self.objective.special
-        if {"next", "past"} & set(self.objective.plugin.STREAMS):
+        if self.objective.ar_read is not None:
             longest = max(len(e.target) for e in examples)
             yield "AR (greedy)", greedy.decode(decoder, sources, special, max_length=longest)
         if self.objective.template is None:

@@ -87,12 +87,12 @@ class Outcome:
     validation: dict[str, float] = field(default_factory=dict)
 
 
-def train(plan: RunPlan, work: Trainable, world: World) -> Outcome:
+def train(plan: RunPlan, job: Trainable, world: World) -> Outcome:
     """Train until plan.train.steps, from the newest complete checkpoint if there is one."""
     log, settings = Log(plan.folder, world.first), plan.train
     check(plan.schedule, settings.steps)
-    whose = (plan.folder, plan.config, plan.identity, settings.steps)
-    if finished := on_rank0(lambda: opened(*whose)):
+    identity = plan.identity
+    if finished := on_rank0(lambda: opened(plan.folder, plan.config, identity, settings.steps)):
         log.line(f"{plan.folder} is done: step {finished['step']:,}, loss {finished['loss']:.4f}")
         return Outcome(0, finished["step"], finished["loss"], finished["validation"])
     found, skipped = newest(plan.folder / "checkpoints")
@@ -102,7 +102,7 @@ def train(plan: RunPlan, work: Trainable, world: World) -> Outcome:
     # Dropout differs by rank; after a checkpoint of as many ranks, Engine restores the states.
     torch.manual_seed(((settings.seed << 20) + step) * 4096 + world.rank)
     values = Values(settings.batch, settings.accumulate, settings.clip, plan.optimizer)
-    engine = Engine(work.module, values, read(plan.ds), world, str(plan.ds), found)
+    engine = Engine(job.module, values, read(plan.ds), world, str(plan.ds), found)
     for file in ("train", "valid"):
         on_rank0(lambda file=file: log.rewind(file, step))
     board = TensorBoard(plan.folder / "board", world.first, step)
@@ -112,7 +112,7 @@ def train(plan: RunPlan, work: Trainable, world: World) -> Outcome:
         if found.manifest["world"] != world.size:
             log.line(f"it was written by {found.manifest['world']} processes, now: {world.size}")
     try:
-        return Trainer(plan, work, engine, log, board, found.manifest if found else {}).go()
+        return Trainer(plan, job, engine, log, board, found.manifest if found else {}).go()
     finally:
         board.close()
 
@@ -120,8 +120,8 @@ def train(plan: RunPlan, work: Trainable, world: World) -> Outcome:
 class Trainer:
     """The state of a run between two updates."""
 
-    def __init__(self, plan, work, engine, log, board, manifest: dict):
-        self.plan, self.work, self.engine, self.log, self.board = plan, work, engine, log, board
+    def __init__(self, plan, job, engine, log, board, manifest: dict):
+        self.plan, self.job, self.engine, self.log, self.board = plan, job, engine, log, board
         self.settings, self.world = plan.train, engine.world
         self.step = manifest.get("step", 0)
         self.samples = manifest.get("samples", 0)
@@ -171,7 +171,7 @@ class Trainer:
         s, world = self.settings, self.world
         left = s.steps - self.step
         mine = portions(self.samples, left, s.batch, s.accumulate, world.rank, world.size)
-        return ahead(lambda ids: [self.work.batches(part) for part in ids], mine, workers)
+        return ahead(lambda ids: [self.job.batches(part) for part in ids], mine, workers)
 
     def update(self, batches: Iterator[list[Batch]]) -> None:
         began = time.monotonic()
@@ -179,7 +179,7 @@ class Trainer:
         waited = time.monotonic() - began
         self.step += 1
         lr = rate(self.plan.schedule, self.plan.optimizer.lr, self.step, self.settings.steps)
-        result = self.engine.step(batch, self.work.weights_at(self.step), self.work.normalize, lr)
+        result = self.engine.step(batch, self.job.weights_at(self.step), self.job.normalize, lr)
         self.result = result | {"lr": lr, "wait": waited}
         self.since.append(self.result)
         self.samples += self.settings.batch
@@ -208,7 +208,7 @@ class Trainer:
         seconds = max(now - self.recorded, 1e-9)
         flops = sum(r["flops"] for r in self.since)
         numbers = {"loss": fmean([r["loss"] for r in good] or [math.nan])}
-        for name in self.work.weights:
+        for name in self.job.weights:
             if values := [r["terms"][name] for r in good if name in r["terms"]]:
                 numbers[name] = fmean(values)
         numbers |= {
@@ -238,14 +238,14 @@ class Trainer:
 
     def validate(self) -> None:
         """Every term on the same batches each time; training's random state is left alone."""
-        before, paused, work = rng_state(), time.monotonic(), self.work
+        before, paused, job = rng_state(), time.monotonic(), self.job
         torch.manual_seed(self.settings.seed)
-        items, size, rank = list(work.validation), self.world.size, self.world.rank
+        items, size, rank = list(job.validation), self.world.size, self.world.rank
         if items:
             mine = items[rank::size]
             company = [items[0]] * (-(-len(items) // size) - len(mine))
             made = [item() if callable(item) else item for item in mine + company]
-            self.validation = self.engine.evaluate(made, work.weights, work.normalize, len(mine))
+            self.validation = self.engine.evaluate(made, job.weights, job.normalize, len(mine))
             self.log.record("valid", step=self.step, **self.validation)
             self.board.numbers(self.step, **{f"valid/{k}": v for k, v in self.validation.items()})
             shown = " | ".join(f"{name} {value:.4f}" for name, value in self.validation.items())
@@ -256,7 +256,7 @@ class Trainer:
         self._pause(time.monotonic() - paused)
 
     def _samples(self, module: nn.Module) -> None:
-        if text := self.work.samples(module):
+        if text := self.job.samples(module):
             self.board.text(self.step, "samples", text)
             self.board.flush()
 
@@ -275,9 +275,9 @@ class Trainer:
         self._pause(time.monotonic() - began)
 
     def export(self) -> None:
-        where = (self.plan.folder, self.step, self.settings.exports)
+        folder, keep = self.plan.folder, self.settings.exports
         with self.engine.gathered_copy() as module:
-            on_rank0(lambda: exported(*where, module, self.work.export))
+            on_rank0(lambda: exported(folder, self.step, keep, module, self.job.export))
 
     def _pause(self, seconds: float) -> None:
         """Keep time that was not training out of the speeds."""

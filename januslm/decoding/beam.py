@@ -28,18 +28,15 @@ def decode(
     no_repeat_ngram: Count = 0,
     early_stop: bool = True,
     n_best: Annotated[int, Allowed(low=1)] = 1,
-    doubled_cache: bool = False,
 ) -> list[Output]:
     """Score: log p / (words + EOS) ** length_penalty.
 
     early_stop: a sentence ends with its `beam`-th finished hypothesis, as in fairseq; otherwise it
-    goes on until no unfinished one can come out better.  doubled_cache: read as JANUS' published
-    code does (IncrementalDecoder.doubled).
+    goes on until no unfinished one can come out better.
     """
     if n_best > beam:
         raise Refused(f"beam: n_best {n_best} is more than beam {beam} can give")
     decoder.require("word by word")
-    decoder = decoder.doubled() if doubled_cache else decoder
     state = decoder.start(sources)
     logits = decoder.step(state)
     limits = dict(min_length=min_length, max_length=max_length, max_ratio=max_ratio)

@@ -26,15 +26,12 @@ def decode(
     max_length: Length = 200,
     max_ratio: Ratio = 0.0,
     no_repeat_ngram: Count = 0,
-    doubled_cache: bool = False,
 ) -> list[Output]:
     """At most max_length + max_ratio * source tokens (with BOS and EOS) words each.
 
     The score is log p per word, EOS too.
-    doubled_cache: read as JANUS' published code does (IncrementalDecoder.doubled).
     """
     decoder.require("word by word")
-    decoder = decoder.doubled() if doubled_cache else decoder
     return write(
         decoder, decoder.start(sources), sources, special, lambda scores, numbers: top(scores, 1),
         min_length=min_length, max_length=max_length, max_ratio=max_ratio,

@@ -130,7 +130,7 @@ class GraphedDecoder(IncrementalDecoder):
         )
         at = state.used + torch.arange(size, device=tokens.device)
         shape = ("write", batch, places, each, len(rows), inner.shape, last.shape)
-        key = (*shape, state.memory_mask.shape, self.doubles)
+        key = (*shape, state.memory_mask.shape)
         if not self._ready(key):
             return super()._layers(state, tokens, place, keys, rows, masks)
         if (batch, places) not in self.arenas:

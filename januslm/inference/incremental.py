@@ -4,8 +4,6 @@ B = sentences, W = hypotheses of one sentence, R = words each of them adds, L = 
 template, N = source tokens, H = heads, d = width of a head, V = vocabulary.
 """
 
-import copy
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,7 +35,6 @@ class IncrementalDecoder:
         streams, options = objective.plugin.STREAMS, objective.options
         self.left_to_right = "past" in streams
         self.asks = options.get("read", "past") == "next"
-        self.doubles = False
         shifted = options.get("query_position", "input") == "target"
         self.prefix = (self.special.eos,) * shifted + (self.special.bos,)
         self.template_slots = objective.template
@@ -69,21 +66,6 @@ class IncrementalDecoder:
                 f"a checkpoint of objective {self.name!r} cannot write all at once; "
                 "it can greedy, beam and sample"
             )
-
-    def doubled(self) -> "IncrementalDecoder":
-        """The same model, reading as JANUS' published code does while it writes word by word.
-
-        That code caches every past slot twice, so that one weighs each word before it two to one
-        against itself; `next` slots read everything twice, which changes nothing.
-        """
-        if not self.asks:
-            raise Refused(
-                "doubled_cache: only what is read from `next` slots caches twice in the published "
-                f"code; this checkpoint of {self.name!r} is read from `past`"
-            )
-        twin = copy.copy(self)
-        twin.doubles = True
-        return twin
 
     def template(self, length: int) -> Slots:
         """The slots mask-predict starts from, by position; `length` counts BOS and EOS."""
@@ -161,8 +143,6 @@ class IncrementalDecoder:
         masks = (None, None)
         if mask is not None:
             masks = mask.repeat(1, 1, streams, 1), mask[:, :, rows % size]
-        if self.doubles:
-            masks = _twice(masks[0], state.used, size, self.model.embedding.weight), masks[1]
         x = self._layers(state, tokens, place, keys, rows, masks)
         state.used += size
         return self.logits(x).view(batch, width, -1, self.vocabulary)
@@ -258,18 +238,6 @@ def everywhere(index: Tensor | None, batch: int, each: int) -> Tensor | None:
     if index is None or batch == 1:
         return index
     return (torch.arange(batch, device=index.device)[:, None] * each + index).flatten()
-
-
-def _twice(mask: Tensor | None, used: int, size: int, like: Tensor) -> Tensor:
-    """The mask of `size` past rows and as many `next` rows, earlier places doubled for the former.
-
-    A key that is there twice weighs as if log 2 were added to its score.
-    """
-    extra = like.new_zeros(2 * size, used + size)
-    extra[:size] = math.log(2)
-    own = torch.arange(size, device=like.device)
-    extra[own, used + own] = 0
-    return extra[None, None] if mask is None else mask + extra
 
 
 def _rows(asked: Tensor) -> tuple[Tensor | None, Tensor | None]:

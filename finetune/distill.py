@@ -3,7 +3,6 @@
 import argparse
 import hashlib
 import json
-import os
 import shutil
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from januslm import registry
 from januslm.cli.command import answered, to_write
 from januslm.config import Refused, json_table
+from januslm.data import atomic
 from januslm.data.text_pairs import MADE, Pair, records
 from januslm.data.token_pairs import sources
 from januslm.decoding import beam
@@ -108,7 +108,8 @@ def distill(options: argparse.Namespace) -> dict:
         print(f"{split}: {written:,} pairs as they are{kept}", flush=True)
     counts = _portions(made, out / PORTIONS, options.portion, options.limit)
     counts["written"] = task.save(out, "train", _written(out / PORTIONS, counts))
-    _put(out / MADE, json.dumps({"about": about, "counts": counts}, indent=1))
+    with atomic.plain(out / MADE) as file:
+        file.write(json.dumps({"about": about, "counts": counts}, indent=1))
     shutil.rmtree(out / PORTIONS)
     print(f"wrote {out}: {_summary(counts)}")
     return dict(counts)
@@ -137,7 +138,8 @@ def _begin(out: Path, about: dict) -> None:
         raise Refused(f"{out}: is not empty; name a new folder")
     try:
         mark.parent.mkdir(parents=True, exist_ok=True)
-        _put(mark, json.dumps(about, indent=1))
+        with atomic.plain(mark) as file:
+            file.write(json.dumps(about, indent=1))
     except OSError as error:
         raise Refused(f"{out}: cannot be written ({error.strerror})") from None
 
@@ -177,12 +179,14 @@ def _portions(made: Teacher, place: Path, size: int, limit: int | None) -> Count
 def _decode(made: Teacher, chunk: list[Pair], path: Path) -> None:
     """Write one portion; its own file comes last, so that what is there is whole."""
     texts, counts = made.write(chunk)
-    _put(path.with_suffix(".json"), json.dumps(counts))
+    with atomic.plain(path.with_suffix(".json")) as file:
+        file.write(json.dumps(counts))
     rows = [
         {"id": pair.id, "source": pair.source, "target": pair.targets[0], "made": text}
         for pair, text in zip(chunk, texts, strict=True)
     ]
-    _put(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    with atomic.plain(path) as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def _unchanged(path: Path, chunk: list[Pair]) -> None:
@@ -210,12 +214,6 @@ def _summary(counts: dict) -> str:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _put(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.new")
-    aside.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(aside, path)
 
 
 if __name__ == "__main__":

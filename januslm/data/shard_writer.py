@@ -1,14 +1,15 @@
 """Writes token shards and manifests so that a crash leaves whole files or none."""
 
 import json
-import os
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from xxhash import xxh3_64, xxh3_128
 
+from januslm.data import atomic
 from januslm.data.shards import BLOCK, FORMAT, MANIFEST, digest
 
 MAGIC = b"MMIDIDX\x00\x00"
@@ -45,7 +46,8 @@ class Writer:
         self._lengths: list[np.ndarray] = []
         self._whole, self._block, self._blocks = xxh3_128(), xxh3_64(), []
         self._room = BLOCK  # bytes until the block that is being hashed is full
-        self._bin = open(self._path("bin.tmp"), "wb")  # noqa: SIM115 - closed in `close`
+        self._open = ExitStack()
+        self._bin = self._open.enter_context(atomic.durable(self._path("bin"), "wb"))
 
     def add(self, documents: Iterable[np.ndarray]) -> None:
         """Append documents of int [T] ids without their eos, which is added here."""
@@ -73,42 +75,25 @@ class Writer:
         self._block.reset()
 
     def close(self) -> Shard:
-        """Finish the three files: write, fsync, rename."""
+        """Finish the three files, each whole and on the disk under its name."""
         if self._room < BLOCK:
             self._end_block(b"")
         size = self._bin.tell()
-        _sync_and_close(self._bin)
+        self._open.close()
         lengths = np.concatenate([np.empty(0, np.int32), *self._lengths])
         others = {
             "idx": _index(lengths, self.dtype),
             "xxh": np.array(self._blocks, "<u8").tobytes(),
         }
         for suffix, content in others.items():
-            file = open(self._path(f"{suffix}.tmp"), "wb")  # noqa: SIM115
-            file.write(content)
-            _sync_and_close(file)
-        for suffix in ("bin", *others):
-            os.replace(self._path(f"{suffix}.tmp"), self._path(suffix))
-        sync_folder(self.folder)
+            with atomic.durable(self._path(suffix), "wb") as file:
+                file.write(content)
         digests = {suffix: xxh3_128(content).hexdigest() for suffix, content in others.items()}
         tokens = size // self.dtype.itemsize
         return Shard(self.name, tokens, len(lengths), size, self._whole.hexdigest(), **digests)
 
     def _path(self, suffix: str) -> Path:
         return self.folder / f"{self.name}.{suffix}"
-
-
-def _sync_and_close(file) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-    file.close()
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames inside the folder durable; without it a power cut may undo them."""
-    handle = os.open(folder, os.O_RDONLY)
-    os.fsync(handle)
-    os.close(handle)
 
 
 def _index(lengths: np.ndarray, dtype: np.dtype) -> bytes:
@@ -132,14 +117,5 @@ def write_manifest(folder: str | Path, shards: list[Shard], **about) -> None:
         "tokens": sum(shard.tokens for shard in shards),
         "shards": [asdict(shard) for shard in shards],
     }
-    write_text(Path(folder) / MANIFEST, json.dumps(body | {"self": digest(body)}, indent=1))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file so that a crash leaves the old one or the new one, nothing between."""
-    half = path.with_name(path.name + ".tmp")
-    file = open(half, "w", encoding="utf-8")  # noqa: SIM115
-    file.write(text)
-    _sync_and_close(file)
-    os.replace(half, path)
-    sync_folder(path.parent)
+    with atomic.durable(Path(folder) / MANIFEST) as file:
+        file.write(json.dumps(body | {"self": digest(body)}, indent=1))

@@ -2,8 +2,9 @@
 
 import json
 import math
-import os
 from pathlib import Path
+
+from januslm.data import atomic
 
 
 class Log:
@@ -33,9 +34,8 @@ class Log:
         kept = [line for line in lines if _step(line) <= step]
         if len(kept) == len(lines):
             return 0
-        aside = path.with_suffix(".new")
-        aside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        os.replace(aside, path)
+        with atomic.plain(path) as file:
+            file.writelines(line + "\n" for line in kept)
         return len(lines) - len(kept)
 
     def line(self, text: str) -> None:

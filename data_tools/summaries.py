@@ -63,13 +63,12 @@ def write(
         report(f"reused: {out}, made from the same files")
         return
     made.unlink(missing_ok=True)
-    progress = Progress("summaries")
+    progress = Progress("summaries", len(tasks), "packages read")
     found: dict[int, tuple[list[Pair], Counter]] = {}
     order = sorted(range(len(tasks)), key=lambda i: -len(tasks[i][1].files()))
     with pool(processes) as executor:
         work = [(tasks[i][1],) for i in order]
-        tick = lambda done: progress.show(f"read {done} of {len(tasks)} packages")  # noqa: E731
-        for place, result in finished(executor, pairs, work, tick):
+        for place, result in finished(executor, pairs, work, progress.show):
             found[order[place]] = result
     progress.end()
     seen: set[str] = set()

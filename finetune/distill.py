@@ -5,16 +5,16 @@ import hashlib
 import json
 import shutil
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from januslm import registry
-from januslm.cli.command import answered, to_write
+from januslm.cli.command import answered, check_counts, to_write
+from januslm.cli.progress import Progress
 from januslm.config import Refused, json_table
 from januslm.data import atomic
 from januslm.data.text_pairs import MADE, Pair, records
@@ -23,7 +23,6 @@ from januslm.decoding import beam
 from januslm.inference import generator
 from januslm.inference.generator import LoadedModel
 from januslm.interop.export_folder import FILES
-from januslm.training.log import duration
 from januslm.training.run_dir import difference
 
 BEGUN, PORTIONS = "begun.json", ".portions"
@@ -66,12 +65,12 @@ class Teacher:
         """The task's own pairs; empty ones are counted, and left out of training."""
         return self.trained.task.read(self.trained.root, split, skipped=skipped)
 
-    def write(self, pairs: list[Pair]) -> tuple[list[str], dict]:
-        """What it makes of the sources, and the counts."""
+    def write(self, pairs: list[Pair], tick: Callable[[int], None]) -> tuple[list[str], dict]:
+        """What it makes of the sources, and the counts; `tick` is told how many are done."""
         words = self.trained.saved.tokenizer
         arrays, cut = sources([pair.source for pair in pairs], words, self.trained.limits.source)
         ways = {"beam": partial(beam.decode, **self.settings)}
-        made = generator.write(self.trained.decoder, ways, arrays, words.special, self.batch)[
+        made = generator.write(self.trained.decoder, ways, arrays, words.special, self.batch, tick)[
             "beam"
         ]
         counts = {"sentences": len(pairs), "sources cut": len(cut), "words": made.tokens}
@@ -81,7 +80,7 @@ class Teacher:
 
 def distill(options: argparse.Namespace) -> dict:
     """Decode what is not decoded yet, then write the task's files; returns the counts."""
-    generator.check(options, "portion", "batch", "limit", "threads")
+    check_counts(options, "portion", "batch", "limit", "threads")
     made = teacher(options)
     out = options.out
     trained, task = made.trained, made.trained.task
@@ -158,27 +157,23 @@ def _portions(made: Teacher, place: Path, size: int, limit: int | None) -> Count
     if not total:
         raise Refused(f"{made.trained.root}: the training set has nothing but empty lines")
     counts = Counter({f"{side} left out": number for side, number in empty.items()})
-    pairs, done, mine, began = made.read("train", Counter()), 0, 0, time.monotonic()
+    pairs, progress = made.read("train", Counter()), Progress("distilled", total, "sentences")
     for number, start in enumerate(range(0, total, size)):
         chunk = list(islice(pairs, min(size, total - start)))
         path = place / f"{number:06d}.jsonl"
         if path.is_file():
             _unchanged(path, chunk)
+            progress.phase(total, "sentences", before=start + len(chunk))
         else:
-            _decode(made, chunk, path)
-            mine += len(chunk)
+            _decode(made, chunk, path, lambda done, before=start: progress.show(before + done))
         counts.update(json_table(path.with_suffix(".json")))
-        done += len(chunk)
-        left = (time.monotonic() - began) / mine * (total - done) if mine else 0
-        print(
-            f"distilled {done:,}/{total:,} | {_summary(counts)} | eta {duration(left)}", flush=True
-        )
+    progress.end()
     return counts
 
 
-def _decode(made: Teacher, chunk: list[Pair], path: Path) -> None:
+def _decode(made: Teacher, chunk: list[Pair], path: Path, tick: Callable[[int], None]) -> None:
     """Write one portion; its own file comes last, so that what is there is whole."""
-    texts, counts = made.write(chunk)
+    texts, counts = made.write(chunk, tick)
     with atomic.plain(path.with_suffix(".json")) as file:
         file.write(json.dumps(counts))
     rows = [

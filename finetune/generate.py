@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from januslm import registry
-from januslm.cli.command import answered, to_write
+from januslm.cli.command import answered, check_counts, to_write
+from januslm.cli.progress import Progress
 from januslm.config import Refused
 from januslm.data import atomic
 from januslm.data.text_pairs import Pair
@@ -94,7 +95,9 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
     out = options.out or _place(options, given)
     _writable(out)
     special = trained.saved.tokenizer.special
-    found = generator.write(trained.decoder, ways, arrays, special, options.batch)
+    progress = Progress("decoded", len(pairs), "texts")
+    found = generator.write(trained.decoder, ways, arrays, special, options.batch, progress.show)
+    progress.end()
     mine = found[options.algorithm]
     facts = {
         "algorithm": options.algorithm, "settings": settings,
@@ -119,7 +122,7 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
 
 
 def _check(options: argparse.Namespace) -> None:
-    generator.check(options, "limit", "batch", "threads")
+    check_counts(options, "limit", "batch", "threads")
     if options.precision not in (None, *generator.PRECISIONS):
         kinds = " or ".join(generator.PRECISIONS)
         raise Refused(f"--precision must be {kinds}, got {options.precision!r}")

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from finetune.tasks import docsum, scitldr, wmt16
+from januslm.cli import progress
 from januslm.config import Refused
-from januslm.data import token_pairs, tokenizer
+from januslm.data import tokenizer
 from januslm.data.text_pairs import Pair, checked, lines, opened
 from januslm.data.token_pairs import CHUNK, Flat, Limits, Pairs, prepare, sources, summary
 
@@ -108,12 +109,12 @@ def test_a_long_text_is_refused_by_name_if_asked_for(tmp_path, words):
 
 
 def test_a_long_preparation_says_how_far_it_is(tmp_path, words, monkeypatch, capsys):
-    monkeypatch.setattr(token_pairs, "REPORT_EVERY", 0.0)  # else it would have to take seconds
+    monkeypatch.setattr(progress, "EVERY", 0.0)  # else it would have to take seconds
     texts = [("fox", "dog")] * (2 * CHUNK + 5)
     prepare(task(texts), tmp_path, "train", words, Limits(8, 8, "cut"), tmp_path / "d")
-    said = re.findall(r"(.*) pairs prepared \| [\d,]+ a second\n", capsys.readouterr().out)
-    done = ("4,096", "8,192", "8,197")
-    assert said == [f"{tmp_path}: train: {number}" for number in done]
+    pattern = r"(.*)/8,197 pairs prepared \| [\d,]+ a second \| eta \d+ s\n"
+    said = re.findall(pattern, capsys.readouterr().err)
+    assert said == [f"{tmp_path}: train: {number}" for number in ("4,096", "8,192", "8,197")]
 
 
 def test_pairs_are_checked_without_remembering_them():

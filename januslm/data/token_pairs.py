@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ from types import ModuleType
 
 import numpy as np
 
+from januslm.cli.progress import Progress
 from januslm.config import Refused, json_table
 from januslm.data import text_pairs
 from januslm.data.sampler import Sampler
@@ -21,7 +21,6 @@ from januslm.data.tokenizer import Tokenizer
 
 CHUNK = 4096  # texts that are tokenized at once
 SIDES = ("source", "target")
-REPORT_EVERY = 5.0  # seconds between two lines of progress
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,11 @@ def prepare(
             for side in SIDES
             for what, kind in (("tokens", np.int32), ("starts", np.int64))
         }
-        for chunk in _reported(_chunks(found), f"{root}: {split}"):
+        progress = Progress(f"{root}: {split}", _size(task, root, split), "pairs prepared")
+        for chunk in _chunks(found):
             _write(chunk, tokenizer, limits, arrays, counts, str(root))
+            progress.show(counts["pairs"])
+        progress.end()
         if not counts["pairs"]:
             raise Refused(f"{root}: split {split!r} of {task.__name__} has no pairs")
     about |= {"counts": dict(counts), "skipped": dict(skipped)}
@@ -110,6 +112,11 @@ def _begun(
     return chain(first, found), stats
 
 
+def _size(task: ModuleType, root: Path, split: str) -> int:
+    """How many pairs there are; what the task refuses is found before any text is tokenized."""
+    return sum(1 for _ in task.read(root, split, skipped=Counter()))
+
+
 class Flat:
     """A flat .npy file that is appended to, so that its array need not fit into memory.
 
@@ -149,19 +156,6 @@ def _chunks(found: Iterable[Pair]) -> Iterator[list[Pair]]:
     found = iter(found)
     while chunk := list(islice(found, CHUNK)):
         yield chunk
-
-
-def _reported(chunks: Iterable[list[Pair]], what: str) -> Iterator[list[Pair]]:
-    """The chunks; every few seconds a line says how far it is."""
-    began = reported = time.monotonic()
-    done = 0
-    for chunk in chunks:
-        yield chunk
-        done, now = done + len(chunk), time.monotonic()
-        if now - reported > REPORT_EVERY:
-            pace = f"{done / (now - began):,.0f} a second"
-            print(f"{what}: {done:,} pairs prepared | {pace}", flush=True)
-            reported = now
 
 
 def _write(

@@ -53,11 +53,3 @@ def _step(line: str) -> float:
         return json.loads(line)["step"]
     except (ValueError, KeyError):
         return math.inf  # the half line of a killed process
-
-
-def duration(seconds: float) -> str:
-    """A time as people say it: 42 s, 3 m, 2 h 5 m."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} m" if minutes < 90 else f"{minutes // 60} h {minutes % 60} m"

@@ -15,7 +15,7 @@ from pathlib import Path
 from januslm import registry
 from januslm.cli.command import answered, check_counts, to_write
 from januslm.cli.progress import Progress
-from januslm.config import Refused, json_table
+from januslm.config import Refused, assignments, json_table
 from januslm.data import atomic
 from januslm.data.text_pairs import MADE, Pair, records
 from januslm.data.token_pairs import sources
@@ -122,7 +122,8 @@ def teacher(options: argparse.Namespace) -> Teacher:
                 if hasattr(registry.find("finetune.tasks", one), "save")]  # fmt: skip
         name = trained.task.__name__.rpartition(".")[2]
         raise Refused(f"task {name!r} has no `save`; tasks with it: {', '.join(able)}")
-    settings = generator.settings(trained.task, beam, generator.changes(options.options))
+    given = assignments(options.options, "beam=5")
+    settings = generator.settings(trained.task, beam, given)
     trained.decoder.require("word by word")
     return Teacher(trained, settings, options.batch)
 

@@ -16,7 +16,7 @@ import torch
 from januslm import registry
 from januslm.cli.command import answered, check_counts, to_write
 from januslm.cli.progress import Progress
-from januslm.config import Refused
+from januslm.config import Refused, assignments
 from januslm.data import atomic
 from januslm.data.text_pairs import Pair
 from januslm.data.token_pairs import sources
@@ -85,7 +85,8 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
         options.run, options.task, options.data, options.threads, options.graphs, options.precision
     )
     algorithm = registry.find(generator.ALGORITHMS, options.algorithm)
-    given = generator.changes(options.options)
+    names = ", ".join(registry.names(generator.ALGORITHMS))
+    given = assignments(options.options, f"max_length=60; one of {names} goes after --algorithm")
     settings = generator.settings(trained.task, algorithm, given)
     ways = {options.algorithm: partial(algorithm.decode, **settings)}
     if options.verify:

@@ -10,7 +10,7 @@ from types import ModuleType
 import numpy as np
 import torch
 
-from januslm import config, registry
+from januslm import registry
 from januslm.config import Refused
 from januslm.data.token_pairs import Limits
 from januslm.decoding import Output
@@ -88,20 +88,6 @@ def load(
         else IncrementalDecoder(model, objective, packed=packed)
     )
     return LoadedModel(saved, registry.find("finetune.tasks", name), Path(root), decoder, limits)
-
-
-def changes(given: Sequence[str]) -> dict:
-    """key=value texts as a table."""
-    tree: dict = {}
-    for change in given:
-        if "=" not in change:
-            names = ", ".join(registry.names(ALGORITHMS))
-            raise Refused(
-                f"{change!r} is not an option: write key=value, e.g. max_length=60; one of {names} "
-                "goes after --algorithm"
-            )
-        config.apply(tree, change)
-    return tree
 
 
 def settings(task: ModuleType, algorithm: ModuleType, given: Mapping) -> dict:

@@ -5,12 +5,11 @@ predict word 3.  The sentence has three words, the first and the last of them hi
 """
 
 import sys
-import tomllib
 
 import numpy as np
 
 from januslm import registry
-from januslm.config import Refused
+from januslm.config import Refused, assignments
 from januslm.data.tokenizer import Special
 
 PACKAGE = "januslm.objectives"
@@ -34,27 +33,13 @@ def listing() -> str:
     )
 
 
-def changes(arguments: list[str]) -> dict:
-    """key=value arguments as a table; a bare word is a text."""
-    table = {}
-    for argument in arguments:
-        key, equals, text = argument.partition("=")
-        if not equals:
-            raise Refused(f"{argument!r} is not an option: write option=value, e.g. read=past")
-        try:
-            table[key] = tomllib.loads(f"x = {text}")["x"]
-        except tomllib.TOMLDecodeError:
-            table[key] = text
-    return table
-
-
 def main(arguments: list[str]) -> int:
     """Exit code: 0, or 2 for what cannot be drawn."""
     try:
         if arguments and arguments[0] in ("-h", "--help"):
             print(__doc__.strip())
         elif arguments:
-            print(drawing(arguments[0], changes(arguments[1:])))
+            print(drawing(arguments[0], assignments(arguments[1:], "read=past")))
         else:
             print(listing())
     except Refused as error:

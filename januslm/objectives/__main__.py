@@ -9,6 +9,7 @@ import sys
 import numpy as np
 
 from januslm import registry
+from januslm.cli.table import drawn
 from januslm.config import Refused, assignments
 from januslm.data.tokenizer import Special
 
@@ -27,10 +28,8 @@ def drawing(name: str, given: dict) -> str:
 def listing() -> str:
     """One line per objective: its name and what it does."""
     known = registry.names(PACKAGE)
-    width = max(map(len, known))
-    return "\n".join(
-        f"{name:{width}}  {registry.find(PACKAGE, name).__doc__.splitlines()[0]}" for name in known
-    )
+    rows = [(name, registry.find(PACKAGE, name).__doc__.splitlines()[0]) for name in known]
+    return drawn(rows, left=2, heading=False)
 
 
 def main(arguments: list[str]) -> int:

@@ -1,7 +1,7 @@
 """Writes token shards and manifests so that a crash leaves whole files or none."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -49,6 +49,14 @@ class Writer:
         self._open = ExitStack()
         self._bin = self._open.enter_context(atomic.durable(self._path("bin"), "wb"))
 
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *error) -> None:
+        """Leave nothing of the shard behind if an error comes before `close`."""
+        if error[0] is not None:
+            self._open.__exit__(*error)
+
     def add(self, documents: Iterable[np.ndarray]) -> None:
         """Append documents of int [T] ids without their eos, which is added here."""
         eos = np.array([self.eos], dtype=self.dtype)
@@ -81,14 +89,8 @@ class Writer:
         size = self._bin.tell()
         self._open.close()
         lengths = np.concatenate([np.empty(0, np.int32), *self._lengths])
-        others = {
-            "idx": _index(lengths, self.dtype),
-            "xxh": np.array(self._blocks, "<u8").tobytes(),
-        }
-        for suffix, content in others.items():
-            with atomic.durable(self._path(suffix), "wb") as file:
-                file.write(content)
-        digests = {suffix: xxh3_128(content).hexdigest() for suffix, content in others.items()}
+        others = {"idx": _index(lengths, self.dtype), "xxh": [np.array(self._blocks, "<u8")]}
+        digests = {suffix: _written(self._path(suffix), parts) for suffix, parts in others.items()}
         tokens = size // self.dtype.itemsize
         return Shard(self.name, tokens, len(lengths), size, self._whole.hexdigest(), **digests)
 
@@ -96,16 +98,27 @@ class Writer:
         return self.folder / f"{self.name}.{suffix}"
 
 
-def _index(lengths: np.ndarray, dtype: np.dtype) -> bytes:
-    """Megatron's .idx for documents of one sequence each."""
+def _written(path: Path, parts: Iterable[np.ndarray]) -> str:
+    """Write arrays end to end; xxh3_128 of the file."""
+    whole = xxh3_128()
+    with atomic.durable(path, "wb") as file:
+        for part in parts:
+            file.write(part.data)
+            whole.update(part.data)
+    return whole.hexdigest()
+
+
+def _index(lengths: np.ndarray, dtype: np.dtype) -> Iterator[np.ndarray]:
+    """Megatron's .idx for documents of one sequence each, part by part."""
     count = len(lengths)
-    pointers = np.zeros(count, np.int64)
-    np.cumsum(lengths[:-1].astype(np.int64) * dtype.itemsize, out=pointers[1:])
     head = np.array([1], "<u8").tobytes() + bytes([CODES[dtype.name]])
     head += np.array([count, count + 1], "<u8").tobytes()
-    return b"".join(
-        (MAGIC, head, lengths.tobytes(), pointers.tobytes(), np.arange(count + 1).tobytes())
-    )
+    yield np.frombuffer(MAGIC + head, np.uint8)
+    yield lengths
+    pointers = np.zeros(count, np.int64)
+    np.cumsum(lengths[:-1].astype(np.int64) * dtype.itemsize, out=pointers[1:])
+    yield pointers
+    yield np.arange(count + 1)
 
 
 def write_manifest(folder: str | Path, shards: list[Shard], **about) -> None:

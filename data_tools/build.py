@@ -109,12 +109,12 @@ def _tokenize_all(it: Build, executor: Executor, progress: Progress) -> None:
     left.sort(key=lambda bundle: -bundle.bytes)  # the longest first, so that all end together
     tasks = [(bundle, it.recipe, str(it.recipe.tokenizer_file)) for bundle in left]
 
+    progress.phase(len(it.work), "parts tokenized", before)
+
     def tick(done: int) -> None:
         size = sum(_size(path) for path in it.out.glob("parts/*.bin*"))
-        progress.show(
-            f"tokenized {before + done} of {len(it.work)} parts, "
-            f"{size / np.dtype(it.dtype).itemsize / 1e6:.1f} M tokens"
-        )
+        tokens = size / np.dtype(it.dtype).itemsize
+        progress.show(before + done, f"{tokens / 1e6:.1f} M tokens")
 
     for _, line in finished(executor, tokenize, tasks, tick):
         it.journal.append(line)
@@ -154,11 +154,8 @@ def _seal_all(it: Build, executor: Executor, progress: Progress) -> None:
         if number not in it.journal.sealed
     ]
     before = len(groups) - len(tasks)
-
-    def tick(done: int) -> None:
-        progress.show(f"sealed {before + done} of {len(groups)} shards")
-
-    for _, line in finished(executor, seal, tasks, tick):
+    progress.phase(len(groups), "shards sealed", before)
+    for _, line in finished(executor, seal, tasks, lambda done: progress.show(before + done)):
         it.journal.append(line)
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from januslm.cli.table import drawn
 from januslm.config import Refused
 
 KEPT = ("train", "valid")
@@ -33,8 +34,5 @@ def table(counters: dict[str, dict]) -> str:
         rows += [("", f"  kept for {split}", report[split]) for split in KEPT]
         if report["repaired"]:
             rows.append(("", "  of the read ones, repaired (invalid UTF-8)", report["repaired"]))
-    wide = max(len(row[0]) for row in rows)
-    deep = max(len(row[1]) for row in rows)
-    return "\n".join(
-        f"{name:<{wide}}  {what:<{deep}}  {number:>11,}" for name, what, number in rows
-    )
+    cells = [(name, what, f"{number:,}") for name, what, number in rows]
+    return drawn(cells, left=2, heading=False)

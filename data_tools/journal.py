@@ -8,7 +8,7 @@ from pathlib import Path
 from xxhash import xxh3_128_hexdigest
 
 from januslm.config import Refused
-from januslm.data.shard_writer import sync_folder
+from januslm.data import atomic
 
 
 class Journal:
@@ -36,10 +36,8 @@ class Journal:
         for line in lines[1:]:
             self._note(line)
         # written anew: what a kill left of a half line must not stay in front of the next one
-        half = self.path.with_suffix(".tmp")
-        half.write_text("".join(json.dumps(line) + "\n" for line in lines or [identity]))
-        os.replace(half, self.path)
-        sync_folder(out)
+        with atomic.durable(self.path) as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines or [identity])
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
 
     def append(self, line: dict) -> None:

@@ -17,7 +17,7 @@ from data_tools.sources.docstrings import Package, chosen, docstrings
 from data_tools.workers import finished, pool
 from januslm.cli.progress import Progress
 from januslm.config import Refused
-from januslm.data.shard_writer import write_text
+from januslm.data import atomic
 
 SPLITS = ("test", "valid", "train")  # of pairs that occur twice, the first of these keeps one
 TEST = ("networkx",)
@@ -63,13 +63,12 @@ def write(
         report(f"reused: {out}, made from the same files")
         return
     made.unlink(missing_ok=True)
-    progress = Progress("summaries")
+    progress = Progress("summaries", len(tasks), "packages read")
     found: dict[int, tuple[list[Pair], Counter]] = {}
     order = sorted(range(len(tasks)), key=lambda i: -len(tasks[i][1].files()))
     with pool(processes) as executor:
         work = [(tasks[i][1],) for i in order]
-        tick = lambda done: progress.show(f"read {done} of {len(tasks)} packages")  # noqa: E731
-        for place, result in finished(executor, pairs, work, tick):
+        for place, result in finished(executor, pairs, work, progress.show):
             found[order[place]] = result
     progress.end()
     seen: set[str] = set()
@@ -84,9 +83,10 @@ def write(
             raise Refused(f"no pairs for {split} in the packages {', '.join(packages[split])}")
         kept = _sampled(kept, most if split != "train" else 0, counts[split])
         Path(out).mkdir(parents=True, exist_ok=True)
-        lines = "".join(json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in kept)
-        write_text(Path(out) / f"{split}.jsonl", lines)
-    write_text(made, mark)
+        with atomic.durable(Path(out) / f"{split}.jsonl") as file:
+            file.writelines(json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in kept)
+    with atomic.durable(made) as file:
+        file.write(mark)
     report(_summary(out, packages, counts, progress.seconds))
 
 

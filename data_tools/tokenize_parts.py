@@ -1,6 +1,5 @@
 """The work of one process in a build: a bundle into a part, a part into its shards."""
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -12,6 +11,7 @@ from xxhash import xxh3_64_intdigest, xxh3_128_intdigest
 from data_tools.counts import DROP, KEPT
 from data_tools.documents import Document
 from data_tools.recipe import Bundle, Recipe
+from januslm.data import atomic
 from januslm.data.shard_writer import Writer, dtype_for
 from januslm.data.shards import HEADER
 from januslm.data.tokenizer import Tokenizer
@@ -78,9 +78,8 @@ def tokenize(bundle: Bundle, recipe: Recipe, tokenizer_file: str) -> dict:
         writer.add(kept)
     facts = {"hash": np.array(hashes, HASH), "split": np.array(splits, np.uint8)}
     for suffix, values in facts.items():
-        with open(part_file(recipe, bundle.number, f"{suffix}.npy"), "wb") as file:
+        with atomic.durable(part_file(recipe, bundle.number, f"{suffix}.npy"), "wb") as file:
             np.save(file, values)
-            os.fsync(file.fileno())
     return {"part": bundle.number, "shard": writer.close().__dict__, "counts": dict(counts)}
 
 

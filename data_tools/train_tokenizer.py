@@ -33,21 +33,17 @@ def learn_with(executor: Executor, recipe: Recipe, work: list[Bundle], report: R
         (bundle, recipe, int(recipe.tokenizer_megabytes * 1e6 * bundle.bytes / everything))
         for bundle in work
     ]
-    progress = Progress("tokenizer")
+    progress = Progress("tokenizer", len(work), "parts read")
     found: dict[int, list[str]] = {}
-
-    def tick(done: int) -> None:
-        progress.show(f"read {done} of {len(work)} parts")
-
-    for place, texts in finished(executor, _texts, tasks, tick):
+    for place, texts in finished(executor, _texts, tasks, progress.show):
         found[place] = texts
+    progress.end()
     size = sum(len(text) for texts in found.values() for text in texts)
     if not size:
         raise Refused(f"{recipe.out}: the sources hold no text to learn a tokenizer from")
-    progress.show(f"learning from {size / 1e6:.1f} M letters")
+    report(f"learning {recipe.vocabulary:,} tokens from {size / 1e6:.1f} M letters")
     texts = (text for _, texts in sorted(found.items()) for text in texts)
     tokenizer = train_tokenizer(texts, recipe.vocabulary, recipe.tokenizer_file)
-    progress.end()
     report(
         f"{recipe.tokenizer_file}: {tokenizer.size:,} tokens from {size / 1e6:.1f} M letters "
         f"in {progress.seconds:.0f} s"

@@ -3,27 +3,26 @@
 import argparse
 import hashlib
 import json
-import os
 import shutil
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from januslm import registry
-from januslm.cli.command import answered, to_write
-from januslm.config import Refused, json_table
+from januslm.cli.command import answered, check_counts, to_write
+from januslm.cli.progress import Progress
+from januslm.config import Refused, assignments, json_table
+from januslm.data import atomic
 from januslm.data.text_pairs import MADE, Pair, records
 from januslm.data.token_pairs import sources
 from januslm.decoding import beam
 from januslm.inference import generator
 from januslm.inference.generator import LoadedModel
 from januslm.interop.export_folder import FILES
-from januslm.training.log import duration
 from januslm.training.run_dir import difference
 
 BEGUN, PORTIONS = "begun.json", ".portions"
@@ -66,12 +65,12 @@ class Teacher:
         """The task's own pairs; empty ones are counted, and left out of training."""
         return self.trained.task.read(self.trained.root, split, skipped=skipped)
 
-    def write(self, pairs: list[Pair]) -> tuple[list[str], dict]:
-        """What it makes of the sources, and the counts."""
+    def write(self, pairs: list[Pair], tick: Callable[[int], None]) -> tuple[list[str], dict]:
+        """What it makes of the sources, and the counts; `tick` is told how many are done."""
         words = self.trained.saved.tokenizer
         arrays, cut = sources([pair.source for pair in pairs], words, self.trained.limits.source)
         ways = {"beam": partial(beam.decode, **self.settings)}
-        made = generator.write(self.trained.decoder, ways, arrays, words.special, self.batch)[
+        made = generator.write(self.trained.decoder, ways, arrays, words.special, self.batch, tick)[
             "beam"
         ]
         counts = {"sentences": len(pairs), "sources cut": len(cut), "words": made.tokens}
@@ -81,7 +80,7 @@ class Teacher:
 
 def distill(options: argparse.Namespace) -> dict:
     """Decode what is not decoded yet, then write the task's files; returns the counts."""
-    generator.check(options, "portion", "batch", "limit", "threads")
+    check_counts(options, "portion", "batch", "limit", "threads")
     made = teacher(options)
     out = options.out
     trained, task = made.trained, made.trained.task
@@ -108,7 +107,8 @@ def distill(options: argparse.Namespace) -> dict:
         print(f"{split}: {written:,} pairs as they are{kept}", flush=True)
     counts = _portions(made, out / PORTIONS, options.portion, options.limit)
     counts["written"] = task.save(out, "train", _written(out / PORTIONS, counts))
-    _put(out / MADE, json.dumps({"about": about, "counts": counts}, indent=1))
+    with atomic.plain(out / MADE) as file:
+        file.write(json.dumps({"about": about, "counts": counts}, indent=1))
     shutil.rmtree(out / PORTIONS)
     print(f"wrote {out}: {_summary(counts)}")
     return dict(counts)
@@ -122,7 +122,8 @@ def teacher(options: argparse.Namespace) -> Teacher:
                 if hasattr(registry.find("finetune.tasks", one), "save")]  # fmt: skip
         name = trained.task.__name__.rpartition(".")[2]
         raise Refused(f"task {name!r} has no `save`; tasks with it: {', '.join(able)}")
-    settings = generator.settings(trained.task, beam, generator.changes(options.options))
+    given = assignments(options.options, "beam=5")
+    settings = generator.settings(trained.task, beam, given)
     trained.decoder.require("word by word")
     return Teacher(trained, settings, options.batch)
 
@@ -137,7 +138,8 @@ def _begin(out: Path, about: dict) -> None:
         raise Refused(f"{out}: is not empty; name a new folder")
     try:
         mark.parent.mkdir(parents=True, exist_ok=True)
-        _put(mark, json.dumps(about, indent=1))
+        with atomic.plain(mark) as file:
+            file.write(json.dumps(about, indent=1))
     except OSError as error:
         raise Refused(f"{out}: cannot be written ({error.strerror})") from None
 
@@ -156,33 +158,31 @@ def _portions(made: Teacher, place: Path, size: int, limit: int | None) -> Count
     if not total:
         raise Refused(f"{made.trained.root}: the training set has nothing but empty lines")
     counts = Counter({f"{side} left out": number for side, number in empty.items()})
-    pairs, done, mine, began = made.read("train", Counter()), 0, 0, time.monotonic()
+    pairs, progress = made.read("train", Counter()), Progress("distilled", total, "sentences")
     for number, start in enumerate(range(0, total, size)):
         chunk = list(islice(pairs, min(size, total - start)))
         path = place / f"{number:06d}.jsonl"
         if path.is_file():
             _unchanged(path, chunk)
+            progress.phase(total, "sentences", before=start + len(chunk))
         else:
-            _decode(made, chunk, path)
-            mine += len(chunk)
+            _decode(made, chunk, path, lambda done, before=start: progress.show(before + done))
         counts.update(json_table(path.with_suffix(".json")))
-        done += len(chunk)
-        left = (time.monotonic() - began) / mine * (total - done) if mine else 0
-        print(
-            f"distilled {done:,}/{total:,} | {_summary(counts)} | eta {duration(left)}", flush=True
-        )
+    progress.end()
     return counts
 
 
-def _decode(made: Teacher, chunk: list[Pair], path: Path) -> None:
+def _decode(made: Teacher, chunk: list[Pair], path: Path, tick: Callable[[int], None]) -> None:
     """Write one portion; its own file comes last, so that what is there is whole."""
-    texts, counts = made.write(chunk)
-    _put(path.with_suffix(".json"), json.dumps(counts))
+    texts, counts = made.write(chunk, tick)
+    with atomic.plain(path.with_suffix(".json")) as file:
+        file.write(json.dumps(counts))
     rows = [
         {"id": pair.id, "source": pair.source, "target": pair.targets[0], "made": text}
         for pair, text in zip(chunk, texts, strict=True)
     ]
-    _put(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    with atomic.plain(path) as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def _unchanged(path: Path, chunk: list[Pair]) -> None:
@@ -210,12 +210,6 @@ def _summary(counts: dict) -> str:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _put(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.new")
-    aside.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(aside, path)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 import argparse
 import json
-import os
 import sys
+import tempfile
 from collections import Counter
 from functools import partial
 from inspect import signature
@@ -14,8 +14,10 @@ import numpy as np
 import torch
 
 from januslm import registry
-from januslm.cli.command import answered, to_write
-from januslm.config import Refused
+from januslm.cli.command import answered, check_counts, to_write
+from januslm.cli.progress import Progress
+from januslm.config import Refused, assignments
+from januslm.data import atomic
 from januslm.data.text_pairs import Pair
 from januslm.data.token_pairs import sources
 from januslm.decoding import greedy
@@ -83,7 +85,8 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
         options.run, options.task, options.data, options.threads, options.graphs, options.precision
     )
     algorithm = registry.find(generator.ALGORITHMS, options.algorithm)
-    given = generator.changes(options.options)
+    names = ", ".join(registry.names(generator.ALGORITHMS))
+    given = assignments(options.options, f"max_length=60; one of {names} goes after --algorithm")
     settings = generator.settings(trained.task, algorithm, given)
     ways = {options.algorithm: partial(algorithm.decode, **settings)}
     if options.verify:
@@ -91,9 +94,11 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
         ways["greedy"] = partial(greedy.decode, **shared)
     pairs, arrays, counts = _read(trained, options)
     out = options.out or _place(options, given)
-    aside = _writable(out)
+    _writable(out)
     special = trained.saved.tokenizer.special
-    found = generator.write(trained.decoder, ways, arrays, special, options.batch)
+    progress = Progress("decoded", len(pairs), "texts")
+    found = generator.write(trained.decoder, ways, arrays, special, options.batch, progress.show)
+    progress.end()
     mine = found[options.algorithm]
     facts = {
         "algorithm": options.algorithm, "settings": settings,
@@ -111,14 +116,14 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
     }  # fmt: skip
     if options.verify:
         facts["verified"] = compared(mine, found["greedy"], pairs)
-    write(out, aside, pairs, mine, trained.saved.tokenizer, facts)
+    write(out, pairs, mine, trained.saved.tokenizer, facts)
     for line in summary(facts):
         print(line)
     return out, "different" not in facts.get("verified", {})
 
 
 def _check(options: argparse.Namespace) -> None:
-    generator.check(options, "limit", "batch", "threads")
+    check_counts(options, "limit", "batch", "threads")
     if options.precision not in (None, *generator.PRECISIONS):
         kinds = " or ".join(generator.PRECISIONS)
         raise Refused(f"--precision must be {kinds}, got {options.precision!r}")
@@ -140,20 +145,17 @@ def _place(options: argparse.Namespace, given: dict) -> Path:
     return run / "predictions" / f"{name}.jsonl"
 
 
-def _writable(out: Path) -> Path:
-    """The hidden file beside `out` that is written first; Refused, before hours of decoding."""
+def _writable(out: Path) -> None:
+    """Refused where `out` cannot be written, before hours of decoding."""
     if out.suffix == ".json":
         raise Refused(f"{out}: settings and times go to the .json; give a file of lines, .jsonl")
-    aside = out.with_name(f".{out.name}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if out.is_dir():
             raise IsADirectoryError(None, "it is a folder")
-        aside.touch()
-        aside.unlink()
+        tempfile.TemporaryFile(dir=out.parent).close()
     except OSError as error:
         raise Refused(f"{out}: cannot be written ({error.strerror})") from None
-    return aside
 
 
 def _read(trained: LoadedModel, options: argparse.Namespace) -> tuple[list[Pair], list, Counter]:
@@ -213,12 +215,12 @@ def summary(facts: dict) -> list[str]:
     return lines
 
 
-def write(out: Path, aside: Path, pairs: list[Pair], made: Decoded, tokenizer, facts: dict) -> None:
-    """One JSON object a line, in the order of the task; renamed into place when complete.
+def write(out: Path, pairs: list[Pair], made: Decoded, tokenizer, facts: dict) -> None:
+    """One JSON object a line, in the order of the task; `facts` in the .json beside it.
 
     `others`: the further texts of n-best, of several samples or lengths, where there are any.
     """
-    with aside.open("w", encoding="utf-8") as file:
+    with atomic.plain(out) as file:
         for pair, output in zip(pairs, made.outputs, strict=True):
             line = {
                 "id": pair.id, "source": pair.source,
@@ -231,8 +233,8 @@ def write(out: Path, aside: Path, pairs: list[Pair], made: Decoded, tokenizer, f
                     for o in output.others
                 ]
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    out.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    os.replace(aside, out)
+        with atomic.plain(out.with_suffix(".json")) as beside:
+            beside.write(json.dumps(facts, indent=1) + "\n")
 
 
 if __name__ == "__main__":

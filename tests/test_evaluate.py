@@ -382,6 +382,8 @@ def test_empty_predictions_are_scored_and_counted(runs, capsys):
         (("nowhere",), "nowhere: no such file or folder"),
         (("{run}", "--metric", "rogue"), "no 'rogue' in metrics/; there are bleu, .*Did you mean"),
         (("{run}", "--metric", "bleu:mdoe=x"), "metric bleu: unknown key 'mdoe'; there are"),
+        (("{run}", "--metric", "bleu:mode"), "'mode' is not a change: write key=value, e.g. mode="),
+        (("{run}", "--metric", "rouge:stem=1"), "metric rouge: stem must be true or false, got 1"),
         (("{run}", "--compare", "beam", "x"), "--compare: 0 predictions 'x' among these; there"),
         (("{run}", "--task", "xsum"), "predictions of task 'docsum', not of 'xsum'"),
         (("{run}", "--data", "{run}"), "no data of task 'docsum' there; looked for test.jsonl"),

@@ -24,8 +24,6 @@ TALKS = {
     "launch",
     "log.py",
     "process.py",
-    "token_pairs.py",
-    "generator.py",
 }  # folders and files of the core that speak to people
 VAGUE = {"utils", "util", "common", "helpers", "helper", "misc", "manager"}
 

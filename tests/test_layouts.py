@@ -132,7 +132,7 @@ def test_listing_names_every_objective_with_its_sentence():
         (["janus", "raed=past"], "janus: unknown key 'raed'; there are query_position, read. "
          "Did you mean 'read'?\n"),
         (["janus", "read=last"], "janus: read must be one of next, past, got 'last'\n"),
-        (["janus", "past"], "'past' is not an option: write option=value, e.g. read=past\n"),
+        (["janus", "past"], "'past' is not a change: write key=value, e.g. read=past\n"),
     ],
 )  # fmt: skip
 def test_a_typo_gets_one_line_and_code_2(arguments, message, capsys):

@@ -9,7 +9,7 @@ import torch
 
 from januslm.config import Refused
 from januslm.data.prefetch import ahead
-from januslm.training.log import Log, duration
+from januslm.training.log import Log
 from januslm.training.machine import memory, peak_flops
 from januslm.training.run_dir import mark, opened, swapped
 from januslm.training.settings import TrainSettings
@@ -113,10 +113,6 @@ def test_a_resumed_log_has_every_step_once(tmp_path):
     ]  # fmt: skip
     Log(tmp_path / "other", first=False).record("train", step=1)
     assert not (tmp_path / "other").exists()
-
-
-def test_times_are_written_as_people_say_them():
-    assert [duration(s) for s in (5, 130, 7500)] == ["5 s", "2 m", "2 h 5 m"]
 
 
 def test_the_machine_is_measured_in_plausible_numbers():

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from januslm.config import Refused, json_table
+from januslm.data import atomic
 from januslm.data.text_pairs import records
 
 NAMES = {
@@ -122,7 +123,8 @@ def put(path: Path, text: str) -> None:
     """Write what was found, with line feeds; Refused where the file system does not let us."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="\n")
+        with atomic.plain(path) as file:
+            file.write(text)
     except OSError as error:
         raise Refused(f"{path}: cannot be written ({error.strerror})") from None
 
@@ -173,9 +175,8 @@ def files(places: Iterable[str]) -> list[Path]:
         if not place.exists():
             raise Refused(f"{place}: no such file or folder")
         inside = [place]
-        if place.is_dir():  # a hidden file is one that is still being written
+        if place.is_dir():
             there = sorted(place.rglob("*.jsonl"), key=_counting_order)
-            there = [path for path in there if not path.name.startswith(".")]
             inside = [path for path in there if path.parent.name == "predictions"] or there
         if not inside:
             raise Refused(f"{place}: no predictions (*.jsonl) in it")

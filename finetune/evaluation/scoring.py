@@ -8,7 +8,7 @@ from types import ModuleType
 import numpy as np
 
 from finetune.evaluation.predictions import Predictions
-from januslm.config import Refused
+from januslm.config import Refused, assignments
 from januslm.metrics import _bootstrap
 from januslm.registry import find, options
 
@@ -51,9 +51,8 @@ def metrics(task: ModuleType, asked: Sequence[str]) -> list[Metric]:
     found = []
     for text in asked:
         name, _, rest = text.partition(":")
-        pairs = [part.partition("=") for part in rest.split(",") if part]
-        values = {key: {"true": True, "false": False}.get(value, value) for key, _, value in pairs}
-        found.append(replace(_metric(name, values), asked=True))
+        given = assignments([part for part in rest.split(",") if part], "mode=compound")
+        found.append(replace(_metric(name, given), asked=True))
     return found
 
 

@@ -1,6 +1,5 @@
 """Translation files as they are usually prepared: raw or tokenized, with BPE or not, .gz or not."""
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from januslm.config import Refused
+from januslm.data import atomic
 from januslm.data.text_pairs import SPLITS, Pair, aligned, checked, known, lines, made_for
 
 LOOKED_AT, SEGMENTED = 1000, 0.1  # lines, and the share of them with "@@ " that only BPE reaches
@@ -49,19 +49,13 @@ def save(folder: Path, stem: str, sides: Sequence[str], pairs: Iterable[Pair]) -
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{stem}.{language}" for language in sides]
-    asides = [path.with_name(f".{path.name}.new") for path in paths]
     count = answered = 0
-    with (
-        asides[0].open("w", encoding="utf-8", newline="\n") as source,
-        asides[1].open("w", encoding="utf-8", newline="\n") as target,
-    ):
+    with atomic.plain(paths[0]) as source, atomic.plain(paths[1]) as target:
         for count, pair in enumerate(pairs, 1):  # noqa: B007
             source.write(_line(pair.source, pair.id))
             target.writelines(_line(text, pair.id) for text in pair.targets[:1])
             answered += bool(pair.targets)
-    assert answered in (0, count), f"{paths[0]}: {answered} of {count} pairs have targets"
-    for aside, path in zip(asides, paths, strict=True):
-        os.replace(aside, path)
+        assert answered in (0, count), f"{paths[0]}: {answered} of {count} pairs have targets"
     if answered < count:
         paths[1].unlink()
     return count

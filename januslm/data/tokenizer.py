@@ -11,6 +11,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from januslm.config import Refused
+from januslm.data import atomic
 
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 SMALLEST = len(SPECIALS) + 256  # every byte has a token of its own, so nothing is ever unknown
@@ -93,7 +94,6 @@ def train_tokenizer(texts: Iterable[str], size: int, path: str | Path) -> Tokeni
     model.train_from_iterator(texts, trainer)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(path.name + ".tmp")
-    half.write_text(model.to_str(), encoding="utf-8")
-    half.replace(path)
+    with atomic.durable(path) as file:
+        file.write(model.to_str())
     return Tokenizer.load(path)

@@ -1,6 +1,5 @@
 """A trained model with its task, ready to write, and the loop that has many texts written."""
 
-import argparse
 import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,7 @@ from types import ModuleType
 import numpy as np
 import torch
 
-from januslm import config, registry
+from januslm import registry
 from januslm.config import Refused
 from januslm.data.token_pairs import Limits
 from januslm.decoding import Output
@@ -20,8 +19,6 @@ from januslm.inference.incremental import IncrementalDecoder
 from januslm.interop import native
 from januslm.objective import LossSettings, resolve_objective
 
-THREADS = 1024  # more than any machine has cores for
-REPORT_EVERY = 3.0  # seconds between two lines of progress
 ALGORITHMS = "januslm.decoding"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -93,30 +90,6 @@ def load(
     return LoadedModel(saved, registry.find("finetune.tasks", name), Path(root), decoder, limits)
 
 
-def check(options: argparse.Namespace, *counts: str) -> None:
-    """Refuse what is given and below 1, and more threads than can be started."""
-    for name in counts:
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise Refused(f"--{name} must be at least 1, got {value}")
-    if options.threads is not None and options.threads > THREADS:
-        raise Refused(f"--threads must be at most {THREADS:,}, got {options.threads:,}")
-
-
-def changes(given: Sequence[str]) -> dict:
-    """key=value texts as a table."""
-    tree: dict = {}
-    for change in given:
-        if "=" not in change:
-            names = ", ".join(registry.names(ALGORITHMS))
-            raise Refused(
-                f"{change!r} is not an option: write key=value, e.g. max_length=60; one of {names} "
-                "goes after --algorithm"
-            )
-        config.apply(tree, change)
-    return tree
-
-
 def settings(task: ModuleType, algorithm: ModuleType, given: Mapping) -> dict:
     """All options of the algorithm: those given, else the task's own, else the defaults."""
     known = inspect.signature(algorithm.decode).parameters
@@ -126,17 +99,17 @@ def settings(task: ModuleType, algorithm: ModuleType, given: Mapping) -> dict:
 
 
 def write(
-    decoder, ways: Mapping[str, Callable], arrays: Sequence[np.ndarray], special, batch: int
-) -> dict[str, Decoded]:
+    decoder, ways: Mapping[str, Callable], arrays: Sequence[np.ndarray], special, batch: int,
+    tick: Callable[[int], None] = lambda done: None,
+) -> dict[str, Decoded]:  # fmt: skip
     """Have each way write the texts of int64 [N] sources, in batches of like length, longest first.
 
     ways: name -> way(decoder, sources, special); all of them write a batch before the next one, so
-    that a busy machine slows all alike.
+    that a busy machine slows all alike.  tick: is told how many texts are done.
     """
     order = np.argsort([-len(a) for a in arrays], kind="stable")
     outputs: dict[str, list] = {name: [None] * len(arrays) for name in ways}
     seconds, cpu_seconds = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0.0)
-    began = reported = time.monotonic()
     for start in range(0, len(order), batch):
         mine = order[start : start + batch]
         for name, way in ways.items():
@@ -146,12 +119,7 @@ def write(
             cpu_seconds[name] += time.process_time() - cpu_before
             for i, output in zip(mine, answers, strict=True):
                 outputs[name][i] = output
-        now, done = time.monotonic(), start + len(mine)
-        if now - reported > REPORT_EVERY or done == len(order):
-            left = (now - began) / done * (len(order) - done)
-            pace = f"{1000 * sum(seconds.values()) / done:.1f} ms per sentence"
-            print(f"decoded {done:,}/{len(order):,} | {pace} | eta {left:.0f} s", flush=True)
-            reported = now
+        tick(start + len(mine))
     return {name: Decoded(outputs[name], seconds[name], cpu_seconds[name]) for name in ways}
 
 

@@ -5,12 +5,12 @@ predict word 3.  The sentence has three words, the first and the last of them hi
 """
 
 import sys
-import tomllib
 
 import numpy as np
 
 from januslm import registry
-from januslm.config import Refused
+from januslm.cli.table import drawn
+from januslm.config import Refused, assignments
 from januslm.data.tokenizer import Special
 
 PACKAGE = "januslm.objectives"
@@ -31,24 +31,8 @@ def drawing(name: str, given: dict) -> str:
 def listing() -> str:
     """One line per objective: its name and what it does."""
     known = registry.names(PACKAGE)
-    width = max(map(len, known))
-    return "\n".join(
-        f"{name:{width}}  {registry.find(PACKAGE, name).__doc__.splitlines()[0]}" for name in known
-    )
-
-
-def changes(arguments: list[str]) -> dict:
-    """key=value arguments as a table; a bare word is a text."""
-    table = {}
-    for argument in arguments:
-        key, equals, text = argument.partition("=")
-        if not equals:
-            raise Refused(f"{argument!r} is not an option: write option=value, e.g. read=past")
-        try:
-            table[key] = tomllib.loads(f"x = {text}")["x"]
-        except tomllib.TOMLDecodeError:
-            table[key] = text
-    return table
+    rows = [(name, registry.find(PACKAGE, name).__doc__.splitlines()[0]) for name in known]
+    return drawn(rows, left=2, heading=False)
 
 
 def main(arguments: list[str]) -> int:
@@ -57,7 +41,7 @@ def main(arguments: list[str]) -> int:
         if arguments and arguments[0] in ("-h", "--help"):
             print(__doc__.strip())
         elif arguments:
-            print(drawing(arguments[0], changes(arguments[1:])))
+            print(drawing(arguments[0], assignments(arguments[1:], "read=past")))
         else:
             print(listing())
     except Refused as error:

@@ -16,6 +16,7 @@ import torch.distributed as dist
 import xxhash
 
 from januslm.config import Refused
+from januslm.data import atomic
 
 MANIFEST, NEWEST, STATE = "manifest.json", "newest", "state"
 _NAME = re.compile(r"(\.saving-)?step-(\d+)")
@@ -121,17 +122,16 @@ class Saving:
     def _rename(self, manifest: dict, keep: int) -> Path:
         for file, facts in manifest["files"].items():
             _same_size(self.path / file, facts)
-        _durable(self.path / MANIFEST, json.dumps(manifest, indent=1))
-        _synced(self.path / STATE)
-        _synced(self.path)
+        atomic.sync_folder(self.path / STATE)
+        with atomic.durable(self.path / MANIFEST) as file:
+            file.write(json.dumps(manifest, indent=1))
         final = self.root / name(self.step)
         old = self.root / f".saving-old-{name(self.step)}"
         if final.exists():  # a damaged one that was skipped when this run resumed
             os.rename(final, old)
         os.rename(self.path, final)
-        _durable(self.root / f"{NEWEST}.new", final.name + "\n")
-        os.replace(self.root / f"{NEWEST}.new", self.root / NEWEST)
-        _synced(self.root)
+        with atomic.durable(self.root / NEWEST) as file:
+            file.write(final.name + "\n")
         shutil.rmtree(old, ignore_errors=True)
         self._prune(keep)
         return final
@@ -196,21 +196,6 @@ def _digest(path: Path) -> str:
         while block := file.read(1 << 22):
             state.update(block)
     return state.hexdigest()
-
-
-def _durable(path: Path, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _synced(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)  # a rename is on the disk only when its folder is
-    finally:
-        os.close(handle)
 
 
 def _same_size(path: Path, facts: dict) -> None:

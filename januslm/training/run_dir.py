@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from januslm.config import Refused, json_table
+from januslm.data import atomic
 
 DONE = "done"
 EXPORTS = "exports"  # one folder per save, step-00001000/ and so on, where train.exports keeps them
@@ -26,7 +27,8 @@ def opened(folder: Path, config: dict, identity: tuple[str, ...], steps: int) ->
             # A key that is not there is younger than the run.
             if key in old and (found := difference(old[key], new.get(key), key)):
                 raise Refused(f"{folder} holds another run: {found}; choose another folder")
-    _put(path, json.dumps(new, indent=1))
+    with atomic.plain(path) as file:
+        file.write(json.dumps(new, indent=1))
     if not done_mark.exists():
         return None
     done = json_table(done_mark)
@@ -80,11 +82,5 @@ def exported(folder: Path, step: int, keep: int, module, export: Callable) -> No
 
 def mark(folder: Path, facts: dict) -> None:
     """Say that the run is done; launch.sh believes this file, not an exit code."""
-    _put(folder / DONE, json.dumps(facts))
-
-
-def _put(path: Path, text: str) -> None:
-    """Written aside first: a run may be killed at any time, and half a file would stop the next."""
-    aside = path.with_name(f".{path.name}-new")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
+    with atomic.plain(folder / DONE) as file:
+        file.write(json.dumps(facts))

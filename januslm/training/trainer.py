@@ -15,12 +15,13 @@ import torch
 from numpy import ndarray
 from torch import nn
 
+from januslm.cli.progress import duration
 from januslm.config import Refused
 from januslm.data.prefetch import ahead
 from januslm.data.sampler import portions
 from januslm.training.checkpoint import newest, on_rank0, rng_state, set_rng_state
 from januslm.training.engine import RESUME, Engine, OptimizerSettings, Values, World, read
-from januslm.training.log import Log, duration
+from januslm.training.log import Log
 from januslm.training.lr_schedule import ScheduleSettings, check, rate
 from januslm.training.machine import asked_to_stop, memory, peak_flops
 from januslm.training.run_dir import exported, mark, opened

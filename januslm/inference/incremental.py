@@ -192,9 +192,14 @@ class IncrementalDecoder:
         ]
         rows = rows if len(rows) < tokens.shape[1] else None
         return self._through(
-            tokens, place, plans, Shared(batch, state.memory_mask), state.memory,
-            everywhere(keys, *tokens.shape) if self.asks else None, everywhere(rows, *tokens.shape),
-        )  # fmt: skip
+            tokens,
+            place,
+            plans,
+            Shared(batch, state.memory_mask),
+            state.memory,
+            everywhere(keys, *tokens.shape) if self.asks else None,
+            everywhere(rows, *tokens.shape),
+        )
 
     def _through(self, tokens, place, plans, cross, memory, keys, rows) -> Tensor:
         """The decoder's layers, each reading by its own plan -> [wanted rows, D]."""

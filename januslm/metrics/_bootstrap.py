@@ -114,9 +114,13 @@ def interval(name: str, scores: np.ndarray, level: float = 95.0) -> Interval:
 
 
 def drawn(
-    metric: ModuleType, predictions: list[str], references: list[list[str]], options: dict,
-    draws: int = 2000, seed: int = 0,
-) -> dict[str, np.ndarray]:  # fmt: skip
+    metric: ModuleType,
+    predictions: list[str],
+    references: list[list[str]],
+    options: dict,
+    draws: int = 2000,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
     """Scores float64 [1 + draws] by name, as `resampled` has them.
 
     With one seed, metrics of the same lines are of the same draws, so their means may be taken draw

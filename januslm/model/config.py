@@ -53,16 +53,13 @@ _MODERN = _BART | {"norm": "pre", "positions": "rotary", "init": "xavier", "drop
 
 PRESETS = {
     "tiny": _MODERN | dict(width=128, ffn=512, heads=4, encoder_layers=2, decoder_layers=2),
-    "iwslt": _FAIRSEQ | dict(
-        width=512, ffn=1024, heads=4, encoder_layers=6, decoder_layers=6, dropout=0.3
-    ),
-    "base": _BART | dict(
-        width=768, ffn=3072, heads=12, encoder_layers=6, decoder_layers=6, max_length=1024
-    ),
-    "large": _BART | dict(
-        width=1024, ffn=4096, heads=16, encoder_layers=12, decoder_layers=12, max_length=1024
-    ),
-}  # fmt: skip
+    "iwslt": _FAIRSEQ
+    | dict(width=512, ffn=1024, heads=4, encoder_layers=6, decoder_layers=6, dropout=0.3),
+    "base": _BART
+    | dict(width=768, ffn=3072, heads=12, encoder_layers=6, decoder_layers=6, max_length=1024),
+    "large": _BART
+    | dict(width=1024, ffn=4096, heads=16, encoder_layers=12, decoder_layers=12, max_length=1024),
+}
 
 
 def configure(table: dict, vocabulary: int, where: str, extra_vectors: int = 0) -> ModelConfig:

@@ -105,23 +105,30 @@ class Packer:
         keys = _chosen(slots_by_row, lambda s: rule.readable[s["stream"]], fill)
         goals = _chosen(slots_by_row, lambda s: s["goal"] != NONE, fill)
         slots = _joined(slots_by_row)
-        plans = self._plans(rule, len(rows), source, slots, keys, goals)
+        encoder, *decoder = self._plans(rule, len(rows), source, slots, keys, goals)
         loss_groups = _loss_groups(goals, examples, rule)
         lengths = np.array([len(e.target) for e in examples])
+        tokens = {"tokens": int(lengths.sum())}
         return Batch(
-            Encoded(
-                _long(source["token"]), _long(source["position"]), _long(source["example"]),
-                _long(np.array([len(e.source) for e in examples])), plans[0],
+            source=Encoded(
+                token=_long(source["token"]),
+                position=_long(source["position"]),
+                example=_long(source["example"]),
+                sizes=_long(np.array([len(e.source) for e in examples])),
+                plan=encoder,
             ),
-            Decoded(
-                _long(slots["token"]), _long(slots["position"]),
-                _long(keys["at"]), _long(goals["at"]), *plans[1:],
+            slots=Decoded(
+                _long(slots["token"]),
+                _long(slots["position"]),
+                _long(keys["at"]),
+                _long(goals["at"]),
+                *decoder,
             ),
-            loss_groups,
-            _long(lengths),
-            counts(loss_groups, self.weights, len(examples)) | {"tokens": int(lengths.sum())},
-            _sizes(source, slots, keys, goals),
-        )  # fmt: skip
+            loss_groups=loss_groups,
+            lengths=_long(lengths),
+            counts=counts(loss_groups, self.weights, len(examples)) | tokens,
+            sizes=_sizes(source, slots, keys, goals),
+        )
 
     def _rows(self, parts: list[tuple[Columns, Columns]]) -> list[tuple[Columns, Columns]]:
         """Next fit: parts fill a row in order while slots and source both fit."""
@@ -183,16 +190,18 @@ def _parts(examples: Sequence[Example], rule: Rule, passes: int) -> list[tuple[C
                 continue
             tokens = len(example.source)
             source = {
-                "token": example.source, "position": np.arange(tokens),
+                "token": example.source,
+                "position": np.arange(tokens),
                 "memory": np.full(tokens, memory),
                 "example": np.full(tokens, len(examples) if turn else number),
-            }  # fmt: skip
+            }
             ones = {"weight": np.ones(len(mine))} if weighted else {}
-            decoded = ones | mine.columns | {
-                "memory": np.full(len(mine), memory), "example": np.full(len(mine), number),
+            where = {
+                "memory": np.full(len(mine), memory),
+                "example": np.full(len(mine), number),
                 "group": number * blocks + rule.block[mine.stream],
-            }  # fmt: skip
-            parts.append((source, decoded))
+            }
+            parts.append((source, ones | mine.columns | where))
     return parts
 
 
@@ -252,18 +261,22 @@ def _loss_groups(goals: Columns, examples: Sequence[Example], rule: Rule) -> lis
 def _sizes(source: Columns, slots: Columns, keys: Columns, goals: Columns) -> dict[str, int]:
     def pairs(one: np.ndarray, other: np.ndarray) -> int:
         most = int(max(one.max(initial=0), other.max(initial=0))) + 1
-        return int(np.bincount(one[one >= 0], minlength=most) @ np.bincount(
-            other[other >= 0], minlength=most
-        ))  # fmt: skip
+        return int(
+            np.bincount(one[one >= 0], minlength=most)
+            @ np.bincount(other[other >= 0], minlength=most)
+        )
 
     def real(columns: Columns) -> int:
         return int((columns["memory"] != PADDING).sum())
 
     return {
-        "source": real(source), "slots": real(slots), "keys": real(keys), "goals": real(goals),
+        "source": real(source),
+        "slots": real(slots),
+        "keys": real(keys),
+        "goals": real(goals),
         "encoder_pairs": pairs(source["memory"], source["memory"]),
         "self_pairs": pairs(slots["group"], keys["group"]),
         "cross_pairs": pairs(slots["memory"], source["memory"]),
         "last_self_pairs": pairs(goals["group"], keys["group"]),
         "last_cross_pairs": pairs(goals["memory"], source["memory"]),
-    }  # fmt: skip
+    }

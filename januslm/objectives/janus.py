@@ -39,13 +39,21 @@ def weights(preset: str) -> dict[str, float]:
     """The published weights: janus_loss for translation, janus_pretrain_loss for pretraining."""
     if preset == "nmt":
         return {
-            "ce/ar": 1.0, "ce/nar": 0.5, "ce/aux": 0.5, "ce/length": 0.1,
-            "kl/ar~nar": 1.0, "kl/ar~aux": 3.0, "kl/nar~aux": 1.0,
-        }  # fmt: skip
+            "ce/ar": 1.0,
+            "ce/nar": 0.5,
+            "ce/aux": 0.5,
+            "ce/length": 0.1,
+            "kl/ar~nar": 1.0,
+            "kl/ar~aux": 3.0,
+            "kl/nar~aux": 1.0,
+        }
     return {
-        "ce/ar": 0.5, "ce/nar": 0.5, "ce/aux": 0.5,
-        "kl/nar~aux": 0.5, "kl/ar~aux": 0.5,
-    }  # fmt: skip
+        "ce/ar": 0.5,
+        "ce/nar": 0.5,
+        "ce/aux": 0.5,
+        "kl/nar~aux": 0.5,
+        "kl/ar~aux": 0.5,
+    }
 
 
 def layout(

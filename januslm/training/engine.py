@@ -109,9 +109,14 @@ class Engine:
     """
 
     def __init__(
-        self, module: nn.Module, values: Values, ds: Mapping, world: World,
-        where: str = "ds_config", resume: Found | None = None,
-    ):  # fmt: skip
+        self,
+        module: nn.Module,
+        values: Values,
+        ds: Mapping,
+        world: World,
+        where: str = "ds_config",
+        resume: Found | None = None,
+    ):
         deepspeed = _deepspeed()
         self.world, self.values = world, values
         self.stage, self.precision = stage(ds), precision(ds)
@@ -169,10 +174,13 @@ class Engine:
         totals = self.reduce({"loss": sum(losses).item()} | _total(sums, weights))
         loss = totals.pop("loss") / (self.world.size * len(batches))
         return {
-            "loss": loss, "terms": _means(totals, counts), "grad_norm": norm,
-            "tokens": counts["all tokens"], "flops": counts["flops"],
+            "loss": loss,
+            "terms": _means(totals, counts),
+            "grad_norm": norm,
+            "tokens": counts["all tokens"],
+            "flops": counts["flops"],
             "skipped": not self.engine.was_step_applied() or norm == float("inf"),
-        }  # fmt: skip
+        }
 
     def _coefficients(self, batch, counts: dict, weights: Mapping, normalize: str) -> dict:
         # DeepSpeed takes the mean over ranks and micro batches, where we want the sum.

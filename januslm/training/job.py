@@ -132,9 +132,13 @@ class Job:
     def export(self, module: nn.Module, target: Path) -> None:
         """The model in januslm's own format (interop/native.py)."""
         native.write(
-            target, module.model, self.tokenizer_file, self.objective.name,
-            self.objective.options, self.about,
-        )  # fmt: skip
+            target,
+            module.model,
+            self.tokenizer_file,
+            self.objective.name,
+            self.objective.options,
+            self.about,
+        )
 
 
 def batch_of(

@@ -29,13 +29,16 @@ def show(results: Mapping) -> None:
     head += ["passes", "tokens/pass", "same texts"]
     body = [
         [
-            name, *(_scored(row["scores"][c]) for c in columns),
+            name,
+            *(_scored(row["scores"][c]) for c in columns),
             *(f"{row['ms_at_batch_1'][k]:.1f}" for k in LATENCY),
             *(_ratio(results, base, name) for base in (BEAM, GREEDY)),
-            f"{row['passes']:.1f}", f"{row['tokens_per_pass']:.2f}", f"{row['same_texts']}/{count}",
+            f"{row['passes']:.1f}",
+            f"{row['tokens_per_pass']:.2f}",
+            f"{row['same_texts']}/{count}",
         ]
         for name, row in rows.items()
-    ]  # fmt: skip
+    ]
     print(drawn([head, *body]))
     sizes = list(next(iter(rows.values()))["sentences_per_second"])
     print(f"\nSentences a second ({kind} time) by batch:\n")

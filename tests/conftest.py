@@ -1,4 +1,4 @@
-"""One thread and fixed seeds for every test; where the real data lies."""
+"""One thread and fixed seeds for every test; where real text lies."""
 
 import os
 from pathlib import Path
@@ -27,8 +27,5 @@ def fixed_seed():
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """The real data: $JANUSLM_DATA, else ../shared/data; tests that need it skip without."""
-    path = Path(os.environ.get("JANUSLM_DATA", ROOT.parent / "shared" / "data"))
-    if not path.is_dir():
-        pytest.skip(f"no real data: neither $JANUSLM_DATA nor {path} is a folder")
-    return path
+    """Excerpts of real sets, laid as the whole ones are: tests/fixtures/README.md."""
+    return ROOT / "tests" / "fixtures"

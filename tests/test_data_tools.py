@@ -402,6 +402,7 @@ def test_a_pattern_without_files_and_an_unknown_group_are_refused(tmp_path, toke
         bundles(read(path, ['validation_groups=["goof.jsonl"]']))
 
 
+@pytest.mark.slow
 def test_a_tokenizer_that_is_named_and_missing_is_refused(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(lines(["a"]))
     path = recipe(tmp_path, tmp_path / "none.json", '[sources.jsonl]\nfiles = ["*.jsonl"]')

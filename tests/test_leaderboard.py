@@ -88,6 +88,7 @@ def java(tmp_path, monkeypatch):
     pretend(tmp_path, monkeypatch)
 
 
+@pytest.mark.slow
 def test_the_overall_score_is_printed_where_every_metric_is_there(run, capsys, java):
     text = said(capsys, "glge", run)
     assert 0 < float(rows(text)["msqg"][1].split("/")[2]) < 100

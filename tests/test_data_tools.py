@@ -25,7 +25,6 @@ from data_tools.summaries import pairs
 from januslm.config import Refused
 from januslm.data.shards import open_corpus
 from januslm.data.tokenizer import Tokenizer, train
-from januslm.registry import names
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "while", "seven", "dogs", "looked", "for", "balls"]
@@ -75,10 +74,6 @@ def texts_of(inputs: list) -> list[str | Dropped]:
 
 
 # --- sources
-
-
-def test_every_source_is_a_function_inputs_with_keyword_options():
-    assert names("data_tools.sources") == ["docstrings", "hf", "jsonl", "parquet", "text"]
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])

@@ -4,15 +4,19 @@ import gzip
 import inspect
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
+from finetune.evaluation import scoring
+from finetune.evaluation.predictions import Predictions
 from finetune.settings import FinetuneRun
 from finetune.tasks import docsum, multi30k, scitldr, xsum
 from januslm import config
 from januslm.config import Refused
 from januslm.data import text_pairs
 from januslm.registry import find, names
+from tests.conftest import ROOT
 
 TASKS = names("finetune.tasks")
 
@@ -48,6 +52,44 @@ def test_a_task_knows_three_splits_only(name, tmp_path):
     (tmp_path / "train.src").touch()
     with pytest.raises(Refused, match="no split 'dev'; there are train, valid, test"):
         list(find("finetune.tasks", name).read(tmp_path, "dev"))
+
+
+def fixture_of(name: str) -> Path:
+    """The root in tests/fixtures that the task finds its files in."""
+    shared = (f"tasks/{name}", "", "tasks/bitext", "glge/data/easy")
+    for root in (ROOT / "tests" / "fixtures" / place for place in shared):
+        try:
+            next(iter(find("finetune.tasks", name).read(root, "test")))
+        except Refused:
+            continue
+        return root
+    pytest.fail(f"write tests/fixtures/tasks/{name}/: a few lines of each split")
+
+
+@pytest.mark.parametrize("split", text_pairs.SPLITS)
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_reads_its_fixture_the_same_every_time(name, split):
+    task, root = find("finetune.tasks", name), fixture_of(name)
+    pairs = list(task.read(root, split))
+    assert pairs == list(task.read(root, split))
+    assert len({pair.id for pair in pairs}) == len(pairs) > 0
+    for pair in pairs:
+        assert pair.source.strip()
+        assert all(text.strip() for text in pair.targets)
+        assert 1 <= len(pair.targets) <= (9 if split == "test" else 1)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_perfect_answers_to_a_task_score_a_hundred_in_every_mode(name):
+    """What comes after writing treats predictions and references alike."""
+    task = find("finetune.tasks", name)
+    pairs = list(task.read(fixture_of(name), "test"))
+    ids, sources = [pair.id for pair in pairs], [pair.source for pair in pairs]
+    references = [list(pair.targets) for pair in pairs]
+    run = Predictions(Path("x"), {}, ids, sources, [one[0] for one in references], references)
+    chosen, _ = scoring.able(scoring.metrics(task, []))
+    for mode in scoring.modes(task):
+        assert max(scoring.scores(run, task, chosen, mode).values()) > 99
 
 
 # The tasks with data at hand

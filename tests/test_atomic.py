@@ -21,6 +21,7 @@ with getattr(atomic, sys.argv[1])(sys.argv[2]) as file:
 
 
 @pytest.mark.parametrize("way", ["plain", "durable"])
+@pytest.mark.slow
 def test_a_kill_leaves_the_former_file_and_the_next_writing_cleans_up(way, tmp_path):
     path = tmp_path / "facts.json"
     path.write_text("old")

@@ -7,21 +7,17 @@ import torch
 from januslm.decoding import greedy
 from januslm.inference.cuda_graphs import ROUND, GraphedDecoder
 from januslm.inference.incremental import IncrementalDecoder
-from januslm.registry import find, options
-from tests.test_decoding import SPECIAL, WAYS
-from tests.test_incremental import V, built, sentence
+from tests.decoders import DECODERS, algorithm, settings
+from tests.test_incremental import SPECIAL, V, built, sentence
 
 
-@pytest.mark.parametrize("patience", [0, 1])
-@pytest.mark.parametrize("read", ["next", "past"])
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize(("read", "patience"), [("next", 0), ("past", 1)])
+@pytest.mark.parametrize("name", DECODERS)
 def test_every_way_writes_the_same_on_fixed_places(name, read, patience):
     model, objective = built(read=read, positions="rotary" if read == "past" else "learned")
     rng = np.random.default_rng(4)
-    sources = [sentence(rng, n) for n in rng.integers(1, 25, 12)]
-    decode = find("januslm.decoding", name).decode
-    limit = {} if name in ("mask_predict", "semi") else {"max_length": 36}  # past the first room
-    given = options(decode, WAYS[name] | limit, "decode")
+    sources = [sentence(rng, n) for n in rng.integers(1, 25, 8)]
+    decode, given = algorithm(name), settings(name, max_length=36)  # past the first room
     decoder = GraphedDecoder(model, objective, patience)
     want = decode(IncrementalDecoder(model, objective), sources, SPECIAL, **given)
     for _ in range(2):

@@ -25,7 +25,6 @@ from data_tools.summaries import pairs
 from januslm.config import Refused
 from januslm.data.shards import open_corpus
 from januslm.data.tokenizer import Tokenizer, train_tokenizer
-from januslm.registry import names
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "while", "seven", "dogs", "looked", "for", "balls"]
@@ -75,10 +74,6 @@ def texts_of(inputs: list) -> list[str | Dropped]:
 
 
 # --- sources
-
-
-def test_every_source_is_a_function_inputs_with_keyword_options():
-    assert names("data_tools.sources") == ["docstrings", "hf", "jsonl", "parquet", "text"]
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
@@ -402,6 +397,7 @@ def test_a_pattern_without_files_and_an_unknown_group_are_refused(tmp_path, toke
         bundles(read(path, ['validation_groups=["goof.jsonl"]']))
 
 
+@pytest.mark.slow
 def test_a_tokenizer_that_is_named_and_missing_is_refused(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(lines(["a"]))
     path = recipe(tmp_path, tmp_path / "none.json", '[sources.jsonl]\nfiles = ["*.jsonl"]')

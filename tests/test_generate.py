@@ -52,6 +52,7 @@ def rows(path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_the_command_tells_sentences_tokens_passes_and_time(root):  # noqa: F811
     run = teach(root)
     words = [run, "--algorithm", "speculative", "max_length=9", "--verify", "--batch", "3"]

@@ -8,6 +8,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow  # bash in a process each
+
 
 def launch(*words, cwd=ROOT, code=0) -> str:
     """What launch.sh prints on a machine that is set up; its exit code is checked."""

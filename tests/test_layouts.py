@@ -141,6 +141,7 @@ def test_a_typo_gets_one_line_and_code_2(arguments, message, capsys):
     assert (printed.out, printed.err) == ("", f"error: {message.format(', '.join(OBJECTIVES))}")
 
 
+@pytest.mark.slow
 def test_the_command_draws():
     command = [sys.executable, "-m", "januslm.objectives", "ar", "read=next"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])

@@ -75,6 +75,7 @@ def refusing_20(key: int) -> torch.Tensor:
     return torch.full((key,), key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_items_made_ahead_keep_their_order_and_their_errors(workers):
     random = torch.get_rng_state()
@@ -91,6 +92,7 @@ def test_items_made_ahead_keep_their_order_and_their_errors(workers):
     assert torch.equal(torch.get_rng_state(), random), "the run's random numbers are its own"
 
 
+@pytest.mark.slow
 def test_a_packing_process_that_dies_is_told():
     def dies(key: int) -> int:
         if key == 3:

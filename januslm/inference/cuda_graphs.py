@@ -20,6 +20,8 @@ from januslm.config import Refused
 from januslm.inference.incremental import IncrementalDecoder, everywhere
 from januslm.inference.kv_cache import Batched, Pair, Shared, State, both
 from januslm.model.score_bias import Bias
+from januslm.model.transformer import Seq2Seq
+from januslm.objective import Objective
 
 ROUND = 16  # sources are filled up to a multiple of so many tokens, that fewer shapes occur
 MOST = 256  # graphs; shapes that come later run as they are
@@ -105,7 +107,7 @@ class GraphedDecoder(IncrementalDecoder):
     slower.
     """
 
-    def __init__(self, model, objective, patience: int = 1):
+    def __init__(self, model: Seq2Seq, objective: Objective, patience: int = 1):
         super().__init__(model, objective)
         if kind := model.config.position_bias:
             raise Refused(f"captured passes know no position bias, the model has {kind!r}")

@@ -18,17 +18,17 @@ from januslm.layout import Slots, visible
 from januslm.model.attention import AttentionPlan, Side, dense
 from januslm.model.packing import Encoded
 from januslm.model.transformer import Seq2Seq
+from januslm.objective import Objective
 
 
 class IncrementalDecoder:
     """What decoding algorithms ask: `start` a batch, then `step`, `block` or `fill`.
 
-    objective: has `name`, `plugin`, `special`, `ar_read` and `template` (januslm.objective).
     packed: keep a second copy of the weights in oneDNN's layout (CPU, fp32 only): faster
     for few rows, equal to rounding.  Weights that change later are not noticed.
     """
 
-    def __init__(self, model: Seq2Seq, objective, packed: bool = False):
+    def __init__(self, model: Seq2Seq, objective: Objective, packed: bool = False):
         packed = packed and fits(model.vocabulary_weight())
         self.model = packed_copy(model) if packed else model
         self.special, self.name = objective.special, objective.name
@@ -69,6 +69,7 @@ class IncrementalDecoder:
 
     def template(self, length: int) -> Slots:
         """The slots mask-predict starts from, by position; `length` counts BOS and EOS."""
+        assert self.template_slots is not None, "require() refuses it"
         slots = self.template_slots(length)
         assert visible(self.rule, slots, slots).all(), f"{self.name}: a template that hides slots"
         return slots[np.argsort(slots.position)]
@@ -131,7 +132,7 @@ class IncrementalDecoder:
         size, streams = width * run, 1 + self.asks
         mask = self._look(state, width, run, parents)
         tokens = words.flatten(1)
-        if self.asks:
+        if self.read and self.asks:
             tokens = torch.cat([tokens, torch.full_like(tokens, self.read.query)], 1)
         place = state.at[:, None] + torch.arange(run, device=device).repeat(streams * width)
         # What is ended, and the filling of short blocks, may stand beyond the last position.

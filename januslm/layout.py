@@ -72,7 +72,8 @@ class Rule:
     def distribution(self) -> np.ndarray:
         """int64 [streams]: the place of each stream's among `distributions`, NONE without goals."""
         places = {name: place for place, name in enumerate(self.distributions)}
-        return np.array([places.get(self.predicts.get(stream), NONE) for stream in self.streams])
+        goals = [self.predicts.get(stream, "") for stream in self.streams]
+        return np.array([places.get(goal, NONE) for goal in goals])
 
     @cached_property
     def reads(self) -> np.ndarray:
@@ -159,7 +160,8 @@ def stack(*streams: tuple) -> Slots:
             weight = np.ones(size) if weight is None else weight
             weight[start:end] = columns[5]
         start = end
-    return Slots(*rows, weight)
+    token, position, stream, rank, goal = rows
+    return Slots(token, position, stream, rank, goal, weight)
 
 
 def joined(*parts: Slots) -> Slots:

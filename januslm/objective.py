@@ -15,6 +15,8 @@ from januslm.data.tokenizer import Special
 from januslm.layout import NONE, ArRead, Example, Layout, Slots
 from januslm.model.config import ModelConfig
 
+Normalize = Literal["term", "tokens", "microbatch"]
+
 
 @dataclass(frozen=True)
 class LossSettings:
@@ -22,7 +24,7 @@ class LossSettings:
 
     weights: dict[str, float] | None = None
     smoothing: float | None = setting(None, low=0, below=1)
-    normalize: Literal["term", "tokens", "microbatch"] | None = None
+    normalize: Normalize | None = None
     detach: Literal["none", "first"] = "none"
     # updates up to which KL is off, and when it is full
     rise: tuple[int, ...] = setting((0, 0), low=0)
@@ -31,6 +33,15 @@ class LossSettings:
     def __post_init__(self):
         if len(self.rise) != 2 or self.rise[0] > self.rise[1]:
             raise Refused(f"rise must be two updates, the first not later, got {list(self.rise)}")
+
+
+@dataclass(frozen=True)
+class Loss(LossSettings):
+    """The same with an objective's preset in the place of what was left out."""
+
+    weights: dict[str, float]
+    smoothing: float
+    normalize: Normalize
 
     def at(self, step: int) -> dict[str, float]:
         """The weights of update `step` (the first is 1): KL terms grow in a straight line.
@@ -53,7 +64,7 @@ class Objective:
     noise: str
     hide: Callable
     noise_options: dict
-    loss: LossSettings  # complete: no None
+    loss: Loss
     special: Special
 
     def example(self, source, target: np.ndarray, rng: np.random.Generator) -> Example:
@@ -152,13 +163,13 @@ def resolve_objective(
     noise_options = registry.options(hide, given, f"{where}: noise")
     weights = plugin.weights(preset) if loss.weights is None else loss.weights
     check_weights(weights, plugin.RULE.distributions, f"{where}: loss.weights")
-    loss = replace(
-        loss,
-        weights={k: w for k, w in weights.items() if w},
-        smoothing=plugin.SMOOTHING[preset] if loss.smoothing is None else loss.smoothing,
-        normalize=plugin.NORMALIZE[preset] if loss.normalize is None else loss.normalize,
-    )
-    return Objective(name, plugin, options, noise_name, hide, noise_options, loss, special)
+    known = {
+        "weights": {k: w for k, w in weights.items() if w},
+        "smoothing": plugin.SMOOTHING[preset] if loss.smoothing is None else loss.smoothing,
+        "normalize": plugin.NORMALIZE[preset] if loss.normalize is None else loss.normalize,
+    }
+    complete = Loss(**vars(loss) | known)
+    return Objective(name, plugin, options, noise_name, hide, noise_options, complete, special)
 
 
 def terms_of(distributions) -> list[str]:

@@ -4,6 +4,7 @@ B = sentences, W = hypotheses of one sentence, N = source tokens, L = length of 
 H = heads, d = width of a head.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -43,13 +44,25 @@ class State:
         self.key_position = self.key_position[chosen]
         self.self_mask = None if self.self_mask is None else self.self_mask[chosen]
         self.cache = [
-            tuple(with_room(x[chosen, :, : self.used], x.shape[2]) for x in pair)
+            both(pair, lambda x: with_room(x[chosen, :, : self.used], x.shape[2]))
             for pair in self.cache
+        ]
+
+    def make_room(self, size: int) -> None:
+        """Places for `size` slots more, and for those to come."""
+        places = self.cache[0][0].shape[2] if self.cache else 0
+        if self.used + size <= places:
+            return
+        places = max(2 * places, 32 * size)
+        self.cache = [
+            both(pair, lambda x: with_room(x[:, :, : self.used], places))
+            for pair in self.cache or [(k[:, :, :0], k[:, :, :0]) for k, _ in self.memory]
         ]
 
     @torch.inference_mode()
     def choose(self, hypothesis: Tensor, width: int, run: int) -> None:
         """Of the latest block's `width` hypotheses of `run` words keep one each, int64 [B]."""
+        assert self.self_mask is not None, "there are no hypotheses to choose from"
         first = self.used - width * run
         place = first + hypothesis[:, None] * run + torch.arange(run, device=hypothesis.device)
         for x in (x for pair in self.cache for x in pair):
@@ -80,6 +93,12 @@ class State:
         self.self_mask = self.self_mask[..., : self.used] & kept[:, None]
 
 
+def both(pair: Pair, change: Callable[[Tensor], Tensor]) -> Pair:
+    """Keys and values, changed alike."""
+    keys, values = pair
+    return change(keys), change(values)
+
+
 def with_room(x: Tensor, places: int) -> Tensor:
     """The filled places of a cache [B, H, used, d] at the head of a larger one."""
     out = x.new_empty(*x.shape[:2], places, x.shape[3])
@@ -99,8 +118,9 @@ class Batched:
     ) -> Tensor:
         shape = (self.rows, -1, *q.shape[1:])
         q, k, v = (x.view(shape).transpose(1, 2) for x in (q, k, v))
-        places = None if bias is None else bias.key_position.view(self.rows, -1)
-        mask = _with_bias(self.mask, bias, places)
+        mask = self.mask
+        if bias is not None:
+            mask = _with_bias(mask, bias, bias.key_position.view(self.rows, -1))
         out = scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return out.transpose(1, 2).flatten(0, 1)
 
@@ -138,15 +158,13 @@ class Cached:
         keys, values = self.cache
         keys[:, :, self.used : end] = k
         values[:, :, self.used : end] = v
-        mask = _with_bias(self.mask, bias, self.key_position)
+        mask = self.mask if bias is None else _with_bias(self.mask, bias, self.key_position)
         out = scaled_dot_product_attention(q, keys[:, :, :end], values[:, :, :end], attn_mask=mask)
         return out.transpose(1, 2).flatten(0, 1)
 
 
-def _with_bias(mask: Tensor | None, bias: Bias | None, key_position: Tensor) -> Tensor | None:
+def _with_bias(mask: Tensor | None, bias: Bias, key_position: Tensor) -> Tensor:
     """A float mask with the bias of positions added.  key_position: int64 [rows, k]."""
-    if bias is None:
-        return mask
     queries = torch.arange(len(bias.query_position), device=key_position.device)
     scores = bias.between(queries.view(len(key_position), -1), key_position)
     return scores if mask is None else mask + scores

@@ -8,6 +8,7 @@ Q, K = slots on either side; H = heads; d = width of a head.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,6 +23,15 @@ PADDING = -1  # the group of places that fill up a row
 FEW = 128  # keys of a group up to which its scores may lie in memory
 # cuDNN's attention is compiled anew for each shape, and here hardly two batches share one.
 torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+class AttentionPlan(Protocol):
+    """Who reads whom in one attention; how it is computed is the plan's own affair."""
+
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, bias: Bias | None = None
+    ) -> Tensor:
+        """q: [Q, H, d]; k, v: [K, H, d] -> [Q, H, d]."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,6 @@ class Dense:
     def __call__(
         self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, bias: Bias | None = None
     ) -> Tensor:
-        """q: [Q, H, d]; k, v: [K, H, d] -> [Q, H, d]."""
         if not self.buckets:  # nobody asks: a batch without a single goal
             return q
         heads = q.shape[1:]
@@ -250,7 +259,8 @@ class Flex:
         rule = self.rule
 
         def on_device(side: Side):
-            arrays = [side.group, *((side.codes.stream, side.codes.rank) if rule else ())]
+            codes = side.codes if rule else None
+            arrays = [side.group, *((codes.stream, codes.rank) if codes else ())]
             return [torch.from_numpy(a).to(device).view(self.rows, -1) for a in arrays]
 
         q_side, k_side = on_device(self.queries), on_device(self.keys)

@@ -80,11 +80,8 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden: Tensor, weight: Tensor, recipe: _Recipe):
         wants = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        grad_hidden = torch.zeros_like(hidden) if wants else None
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wants else None
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        if wants and wide == torch.float64:
-            grad_weight = grad_weight.double()
+        grads = (torch.zeros_like(hidden), torch.zeros_like(weight, dtype=wide)) if wants else None
         sums = hidden.new_zeros(len(recipe.names), dtype=torch.float64)
         for loss_group in recipe.loss_groups:
             work = _Chunk(loss_group.distributions, recipe, sums)
@@ -96,11 +93,11 @@ class _Fused(torch.autograd.Function):
                 span = slice(start, start + width)
                 weights = None if loss_group.weight is None else loss_group.weight[:, span]
                 grad = work.run(logits, loss_group.target[span], wants, weights)
-                if wants:
+                if grads is not None and grad is not None:
                     grad = grad.flatten(0, 1).to(h.dtype)
-                    grad_hidden.index_copy_(0, rows.flatten(), grad @ weight)
-                    _accumulate(grad_weight, grad, h)
-        ctx.save_for_backward(grad_hidden, grad_weight)
+                    grads[0].index_copy_(0, rows.flatten(), grad @ weight)
+                    _accumulate(grads[1], grad, h)
+        ctx.save_for_backward(*grads or ())
         ctx.kind = weight.dtype
         loss = (sums * sums.new_tensor(recipe.scale)).sum().to(wide)
         sums = sums.to(wide)
@@ -130,7 +127,9 @@ class _Chunk:
 
     def __init__(self, distributions: tuple[str, ...], recipe: _Recipe, sums: Tensor):
         self.sums, self.smoothing = sums, recipe.smoothing
-        self.ce, self.pairs = [], []
+        # The term's place, its distributions', its coefficient; of two, which of them learns.
+        self.ce: list[tuple[int, int, float]] = []
+        self.pairs: list[tuple[int, int, int, float, tuple[bool, bool]]] = []
         for i, name in enumerate(recipe.names):
             kind, _, of = name.partition("/")
             if not set(need := of.split("~")) <= set(distributions):
@@ -140,7 +139,7 @@ class _Chunk:
                 self.ce.append((i, at[0], recipe.scale[i]))
             else:
                 learns = (recipe.detach == "none", True)
-                self.pairs.append((i, *at, recipe.scale[i] / 2, learns))
+                self.pairs.append((i, at[0], at[1], recipe.scale[i] / 2, learns))
 
     def run(
         self, logits: Tensor, target: Tensor, wants: bool, weight: Tensor | None
@@ -151,12 +150,12 @@ class _Chunk:
         """
         e = self.smoothing
         weight = logits.new_ones(len(logits), 1) if weight is None else weight.to(logits.dtype)
-        mean = logits.mean(-1) if e else 0.0
+        mean = logits.mean(-1) if e else None
         norm = logits.logsumexp(-1)
         log_p = logits.sub_(norm[..., None])
         own = log_p.gather(-1, target.expand(len(log_p), -1)[..., None])[..., 0]
         for i, s, _ in self.ce:
-            loss = -own[s] if not e else -(1 - e) * own[s] - e * (mean[s] - norm[s])
+            loss = -own[s] if mean is None else -(1 - e) * own[s] - e * (mean[s] - norm[s])
             self.sums[i] += (loss * weight[s]).sum()
         if not wants and not self.pairs:
             return None

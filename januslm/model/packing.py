@@ -15,11 +15,11 @@ from torch import Tensor
 
 from januslm.config import Refused
 from januslm.layout import NONE, Codes, Example, Rule
-from januslm.model.attention import PADDING, Dense, Flex, Side, dense
+from januslm.model.attention import PADDING, AttentionPlan, Flex, Side, dense
 from januslm.model.losses import LossGroup, counts
 
-AttentionPlan = Dense | Flex
 Columns = dict[str, np.ndarray]
+Part = tuple[Columns, Columns]  # source and slots: of an example, or of a row
 MULTIPLE = 128  # FlexAttention's block: rows are filled up to a multiple of it
 
 
@@ -130,21 +130,22 @@ class Packer:
             sizes=_sizes(source, slots, keys, goals),
         )
 
-    def _rows(self, parts: list[tuple[Columns, Columns]]) -> list[tuple[Columns, Columns]]:
+    def _rows(self, parts: list[Part]) -> list[Part]:
         """Next fit: parts fill a row in order while slots and source both fit."""
-        rows, used = [[]], [0, 0]
+        rows: list[list[Part]] = [[]]
+        used = np.zeros(2, int)
         for part in parts:
-            size = [len(part[0]["token"]), len(part[1]["token"])]
-            if self.row is not None and max(size) > self.row:
+            size = np.array([len(side["token"]) for side in part])
+            if self.row is not None and size.max() > self.row:
                 raise Refused(
                     f"packing.row is {self.row}, but an example has {size[0]} source tokens and "
                     f"{size[1]} slots: raise packing.row or shorten the examples"
                 )
-            if self.row is not None and max(np.add(used, size)) > self.row:
-                rows, used = [*rows, []], [0, 0]
+            if self.row is not None and (used + size).max() > self.row:
+                rows, used = [*rows, []], np.zeros(2, int)
             rows[-1].append(part)
-            used = np.add(used, size)
-        return [tuple(_joined(side) for side in zip(*row, strict=True)) for row in rows]
+            used = used + size
+        return [(_joined([s for s, _ in row]), _joined([t for _, t in row])) for row in rows]
 
     def _plans(
         self, rule: Rule, rows: int, source, slots, keys, goals
@@ -172,7 +173,7 @@ def _long(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, np.int64))
 
 
-def _parts(examples: Sequence[Example], rule: Rule, passes: int) -> list[tuple[Columns, Columns]]:
+def _parts(examples: Sequence[Example], rule: Rule, passes: int) -> list[Part]:
     """Source and slots of each example, once per encoder pass; slots in block order, keys first."""
     blocks = int(rule.block.max()) + 1
     rank_of = 2 * rule.block + ~rule.readable  # the order within an example, by stream

@@ -2,9 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+
+class PositionBias(Protocol):
+    """What a file of januslm/model/position_bias/ brings, which says more."""
+
+    def bucket(self, distance: Tensor) -> Tensor: ...  # int64 -> int64
+
+    def values(self, layer: int, query: Tensor) -> Tensor: ...  # [Q, D] -> [Q or 1, H, B]
 
 
 @dataclass(frozen=True)

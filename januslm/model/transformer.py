@@ -4,23 +4,28 @@ D = width, H = heads, V = vocabulary; M, N, K, G as in packing.py.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, relu
 from torch.utils.checkpoint import checkpoint
 
+from januslm.model.attention import AttentionPlan
 from januslm.model.config import ModelConfig
 from januslm.model.dropout import dropout
 from januslm.model.packing import Batch, Decoded, Encoded
-from januslm.model.score_bias import Bias
+from januslm.model.score_bias import Bias, PositionBias
 from januslm.registry import find
 
-Attend = Callable[[Tensor, Tensor, Tensor, float, Bias | None], Tensor]
-Rotate = Callable[[Tensor, Tensor], Tensor]
+
+class Rotate(Protocol):
+    """Turns queries or keys [..., H, d] by their places int64 [...]."""
+
+    def __call__(self, x: Tensor, position: Tensor) -> Tensor: ...
 
 
 class Attention(nn.Module):
@@ -42,7 +47,7 @@ class Attention(nn.Module):
         self,
         x: Tensor,
         keys: tuple[Tensor, Tensor],
-        attend: Attend,
+        attend: AttentionPlan,
         rotate: Callable | None = None,
         bias: Bias | None = None,
     ) -> Tensor:
@@ -57,13 +62,13 @@ class Attention(nn.Module):
 class View:
     """How one pass reads: by which plans, which inputs are keys, and which go on."""
 
-    attend: Attend
-    cross: Attend | None = None
+    attend: AttentionPlan
+    cross: AttentionPlan | None = None
     keys: Tensor | None = None  # int64 [K]: inputs that can be read; None: all
     rows: Tensor | None = None  # int64 [G]: inputs whose output is wanted; None: all
     position: Tensor | None = None  # int64 [N], for the two below
     rotate: Rotate | None = None  # turns queries and keys by their place
-    bias: nn.Module | None = None  # a PositionBias
+    bias: PositionBias | None = None
 
 
 class Layer(nn.Module):
@@ -128,18 +133,19 @@ class Stack(nn.Module):
         scheme = find("januslm.model.positions", config.positions)
         self.rotate: Rotate | None = getattr(scheme, "rotate", None)
         self.positions = scheme.Positions(config)
-        self.position_bias = None
+        self.position_bias: PositionBias | None = None
         if config.position_bias:
             kind = find("januslm.model.position_bias", config.position_bias)
             self.position_bias = kind.PositionBias(config, layers)
         norm = nn.LayerNorm(config.width) if config.embedding_norm else nn.Identity()
         self.embedding_layer_norm = norm
-        self.layers = nn.ModuleList(Layer(config, crosses, i) for i in range(layers))
+        made = nn.ModuleList(Layer(config, crosses, i) for i in range(layers))
+        self.layers: Sequence[Layer] = made  # type: ignore[assignment]  # not generic
         self.final_layer_norm = (
             nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
         )
 
-    def view(self, attend: Attend, position: Tensor, **reading) -> View:
+    def view(self, attend: AttentionPlan, position: Tensor, **reading) -> View:
         """How a pass of this stack reads; reading: cross, keys, rows of View."""
         placed = self.rotate is not None or self.position_bias is not None
         place = position if placed else None
@@ -154,7 +160,7 @@ class Stack(nn.Module):
         """Embedded [N, D] -> [N, D], or [G, D] if `last` has rows."""
         x = self.embed_positions(x, position)
         for i, layer in enumerate(self.layers):
-            run = layer
+            run: Callable[..., Tensor] = layer
             if self.config.activation_checkpointing and self.training:
                 run = partial(checkpoint, layer, use_reentrant=False)
             x = run(x, last if i == len(self.layers) - 1 else view, memory)
@@ -226,7 +232,7 @@ def _initialise(module: nn.Module, glorot: bool) -> None:
         nn.init.xavier_normal_(module.weight)
     else:
         nn.init.normal_(module.weight, std=0.02)
-    if getattr(module, "bias", None) is not None:
+    if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)
 
 

@@ -31,7 +31,8 @@ def drawing(name: str, given: dict) -> str:
 def listing() -> str:
     """One line per objective: its name and what it does."""
     known = registry.names(PACKAGE)
-    rows = [(name, registry.find(PACKAGE, name).__doc__.splitlines()[0]) for name in known]
+    about = [registry.find(PACKAGE, name).__doc__ or "" for name in known]
+    rows = [(name, text.partition("\n")[0]) for name, text in zip(known, about, strict=True)]
     return drawn(rows, left=2, heading=False)
 
 

@@ -13,7 +13,7 @@ PREDICTS = {"past": "ar", "next": "ar"}
 Read = Literal["next", "past"]
 Place = Literal["input", "target"]
 
-NOISE = {"nmt": ("none", {}), "pretrain": ("infill", {})}
+NOISE: dict[str, tuple[str, dict]] = {"nmt": ("none", {}), "pretrain": ("infill", {})}
 SMOOTHING = {"nmt": 0.1, "pretrain": 0.0}
 NORMALIZE = {"nmt": "term", "pretrain": "tokens"}
 

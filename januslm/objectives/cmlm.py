@@ -7,7 +7,7 @@ from januslm.layout import NONE, Layout, Rule, Slots, stack
 STREAMS = ("mask", "given")
 MASK, GIVEN = range(2)
 
-NOISE = {"nmt": ("uniform", {}), "pretrain": ("dual_spans", {})}
+NOISE: dict[str, tuple[str, dict]] = {"nmt": ("uniform", {}), "pretrain": ("dual_spans", {})}
 SMOOTHING = {"nmt": 0.1, "pretrain": 0.0}
 NORMALIZE = {"nmt": "term", "pretrain": "tokens"}
 

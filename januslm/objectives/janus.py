@@ -14,7 +14,7 @@ from januslm.objectives.ar import Place, Read
 STREAMS = ("given", "mask", "revealed", "query", "past", "next")
 GIVEN, MASK, REVEALED, QUERY, PAST, NEXT = range(6)
 
-NOISE = {"nmt": ("spans", {}), "pretrain": ("dual_spans", {})}
+NOISE: dict[str, tuple[str, dict]] = {"nmt": ("spans", {}), "pretrain": ("dual_spans", {})}
 SMOOTHING = {"nmt": 0.1, "pretrain": 0.0}
 NORMALIZE = {"nmt": "term", "pretrain": "tokens"}
 

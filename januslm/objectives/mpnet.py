@@ -13,7 +13,7 @@ from januslm.objectives import janus
 STREAMS = ("given", "mask", "revealed", "query")
 GIVEN, MASK, REVEALED, QUERY = range(4)
 
-NOISE = {"nmt": ("words", {}), "pretrain": ("words", {})}
+NOISE: dict[str, tuple[str, dict]] = {"nmt": ("words", {}), "pretrain": ("words", {})}
 SMOOTHING = {"nmt": 0.1, "pretrain": 0.0}
 NORMALIZE = {"nmt": "term", "pretrain": "term"}
 

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from numpy import ndarray
@@ -30,38 +30,45 @@ from januslm.training.tensorboard import TensorBoard
 
 REPORT_EVERY = 5.0  # seconds between two lines for people
 
+M = TypeVar("M", bound=nn.Module)
+
 
 class Batch(Protocol):
     """What module(batch, coefficients) reads; counts: how many items each term sums over."""
 
-    counts: Mapping[str, int]
-    tokens: int
-    flops: float
+    @property
+    def counts(self) -> Mapping[str, int]: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def flops(self) -> float: ...
 
     def to(self, device: torch.device) -> "Batch": ...
 
 
-class Trainable(Protocol):
+class Trainable(Protocol[M]):
     """What is trained, and on what.
 
     module(batch, coefficients) -> (loss, sums), loss = sum of coefficients[name] * sums[name].
     validation: batches or functions that return one; the same list on every rank.
     """
 
-    module: nn.Module
+    module: M
     weights: dict[str, float]
     normalize: str
-    validation: Sequence[Batch | Callable[[], Batch]]
+
+    @property
+    def validation(self) -> Sequence[Batch | Callable[[], Batch]]: ...
 
     def weights_at(self, step: int) -> dict[str, float]: ...  # an update; the first is 1
 
     def batches(self, ids: ndarray) -> Batch:
         """One micro batch of samples (int64), in a thread or a process: no global generator."""
 
-    def samples(self, module: nn.Module) -> str | None:
+    def samples(self, module: M) -> str | None:
         """Decoded validation text as markdown; rank 0 only."""
 
-    def export(self, module: nn.Module, folder: Path) -> None:
+    def export(self, module: M, folder: Path) -> None:
         """Write model.safetensors and what is needed to use it; rank 0 only."""
 
 
@@ -88,7 +95,7 @@ class Outcome:
     validation: dict[str, float] = field(default_factory=dict)
 
 
-def train(plan: RunPlan, job: Trainable, world: World) -> Outcome:
+def train(plan: RunPlan, job: Trainable[M], world: World) -> Outcome:
     """Train until plan.train.steps, from the newest complete checkpoint if there is one."""
     log, settings = Log(plan.folder, world.first), plan.train
     check(plan.schedule, settings.steps)
@@ -118,10 +125,12 @@ def train(plan: RunPlan, job: Trainable, world: World) -> Outcome:
         board.close()
 
 
-class Trainer:
+class Trainer(Generic[M]):
     """The state of a run between two updates."""
 
-    def __init__(self, plan, job, engine, log, board, manifest: dict):
+    def __init__(
+        self, plan: RunPlan, job: Trainable[M], engine: Engine[M], log: Log, board, manifest: dict
+    ):
         self.plan, self.job, self.engine, self.log, self.board = plan, job, engine, log, board
         self.settings, self.world = plan.train, engine.world
         self.step = manifest.get("step", 0)
@@ -256,7 +265,8 @@ class Trainer:
         set_rng_state(before)
         self._pause(time.monotonic() - paused)
 
-    def _samples(self, module: nn.Module) -> None:
+    def _samples(self, module: M | None) -> None:
+        assert module is not None, "rank 0 has the copy"
         if text := self.job.samples(module):
             self.board.text(self.step, "samples", text)
             self.board.flush()

@@ -10,6 +10,8 @@ HEAD_MULTIPLE = 1
 class Positions(nn.Module):
     """Adds a row of `waves` to each token."""
 
+    wave: Tensor
+
     def __init__(self, config):
         super().__init__()
         self.register_buffer("wave", waves(config.max_positions, config.width), persistent=False)

@@ -7,6 +7,7 @@ from types import ModuleType
 
 import numpy as np
 
+from finetune.evaluation.facts import Facts
 from finetune.evaluation.predictions import Predictions
 from januslm.config import Refused, assignments
 from januslm.metrics import _bootstrap
@@ -160,5 +161,5 @@ def baseline(run: Predictions, task: ModuleType) -> Predictions | None:
     if not hasattr(task, "lead"):
         return None
     first = [task.lead(source) for source in run.sources]
-    settings = {"label": getattr(task, "LEAD", "lead-1"), "task": run.settings["task"]}
-    return replace(run, settings=settings, predictions=first)
+    facts = Facts(task=run.facts.task, label=getattr(task, "LEAD", "lead-1"))
+    return replace(run, facts=facts, predictions=first)

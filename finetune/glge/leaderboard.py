@@ -102,7 +102,7 @@ def evaluate(
     if not places:
         raise Refused("evaluate glge: name a folder with the predictions of each task")
     found = [predictions.load(path) for path in predictions.files(places)]
-    tests = [run for run in found if run.settings.get("split", "test") == "test"]
+    tests = [run for run in found if run.facts.split == "test"]
     runs = one_per_task(tests, algorithm)
     version = version_of(runs, version)
     runs, notes = _checked(runs, data)
@@ -138,14 +138,14 @@ def submit(run: Predictions, version: str, folder: Path) -> Path:
         raise Refused(
             f"{run.path}:{broken}: a prediction has a line break; a submission is by line"
         )
-    path = folder / f"{run.settings['task']}.{version}.test"
+    path = folder / f"{run.facts.task}.{version}.test"
     predictions.put(path, "".join(text + "\n" for text in run.predictions))
     return path
 
 
 def _whole(runs: Mapping[str, Predictions]) -> dict[str, Predictions]:
     """Those that have decoded all texts of their test set."""
-    return {name: run for name, run in runs.items() if not run.settings.get("limit")}
+    return {name: run for name, run in runs.items() if not run.facts.limit}
 
 
 def _checked(
@@ -160,10 +160,8 @@ def _checked(
             checked[name] = predictions.against_task(run, find("finetune.tasks", name), place)
         else:
             unseen.append(name)
-        if run.settings.get("limit"):
-            notes.append(
-                f"{name}: decoded with --limit {run.settings['limit']}, so no submission file"
-            )
+        if run.facts.limit:
+            notes.append(f"{name}: decoded with --limit {run.facts.limit}, so no submission file")
         notes += [f"{name}: {n:,} {what} kept" for what, n in checked[name].blank.items()]
         if run.empty:
             notes.append(f"{name}: predictions without words, taken as they are: {run.empty:,}")

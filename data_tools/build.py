@@ -18,7 +18,7 @@ import numpy as np
 from data_tools.counts import KEPT, table, total
 from data_tools.journal import Journal
 from data_tools.recipe import Bundle, Recipe, bundles, identity
-from data_tools.tokenize_parts import first_seen, part_file, seal, tokenize
+from data_tools.tokenize_parts import part_file, seal, tokenize
 from data_tools.train_tokenizer import Report, learn_with
 from data_tools.workers import finished, pool
 from januslm.cli.progress import Progress
@@ -26,6 +26,7 @@ from januslm.config import Refused
 from januslm.data.shard_writer import Shard, dtype_for, write_manifest
 from januslm.data.shards import MANIFEST, open_corpus
 from januslm.data.tokenizer import Tokenizer
+from januslm.registry import find
 
 
 @dataclass(frozen=True)
@@ -136,11 +137,7 @@ def _there(it: Build, bundle: Bundle) -> bool:
 
 
 def _seal_all(it: Build, executor: Executor, progress: Progress) -> None:
-    hashes = [np.load(part_file(it.recipe, bundle.number, "hash.npy")) for bundle in it.work]
-    if it.recipe.deduplicate:
-        keep = first_seen(hashes)
-    else:
-        keep = [np.ones(len(one), dtype=bool) for one in hashes]
+    keep = _kept(it)
     groups = _groups(it)
     tasks = [
         (
@@ -157,6 +154,15 @@ def _seal_all(it: Build, executor: Executor, progress: Progress) -> None:
     progress.phase(len(groups), "shards sealed", before)
     for _, line in finished(executor, seal, tasks, lambda done: progress.show(before + done)):
         it.journal.append(line)
+
+
+def _kept(it: Build) -> list[np.ndarray]:
+    """Which documents of each part are not dropped as duplicates: bool [documents] each."""
+    if not it.recipe.deduplicate:
+        sizes = [it.journal.parts[bundle.number]["shard"]["documents"] for bundle in it.work]
+        return [np.ones(size, dtype=bool) for size in sizes]
+    prints = [np.load(part_file(it.recipe, bundle.number, "print.npy")) for bundle in it.work]
+    return find("data_tools.dedup", it.recipe.deduplicate).kept(prints)
 
 
 def _groups(it: Build) -> list[list[int]]:

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -30,6 +31,11 @@ class Document:
     text: str
     group: str
     repaired: bool = False
+
+    @cached_property
+    def raw(self) -> bytes:
+        """The text as UTF-8."""
+        return self.text.encode()
 
 
 @dataclass(frozen=True)

@@ -53,10 +53,10 @@ def learn_with(executor: Executor, recipe: Recipe, work: list[Bundle], report: R
 def _texts(bundle: Bundle, recipe: Recipe, most: int) -> list[str]:
     """The first documents of a bundle, up to `most` bytes, without the held-out ones."""
     texts, size = [], 0
-    for document, raw in passed(bundle, recipe, Counter()):
+    for document in passed(bundle, recipe, Counter()):
         if size >= most:
             break
-        if not split_of(document, raw, recipe):
+        if not split_of(document, recipe):
             texts.append(document.text)
-            size += len(raw)
+            size += len(document.raw)
     return texts

@@ -11,6 +11,7 @@ import shutil
 from collections import Counter
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from data_tools.journal import Journal
 from data_tools.recipe import Bundle, Recipe, bundles, identity
 from data_tools.tokenize_parts import part_file, seal, tokenize
 from data_tools.train_tokenizer import Report, learn_with
-from data_tools.workers import finished, pool
+from data_tools.workers import finished, pool, ranks
 from januslm.cli.progress import Progress
 from januslm.config import Refused
 from januslm.data.shard_writer import Shard, dtype_for, write_manifest
@@ -57,7 +58,7 @@ class Build:
 
 def build(recipe: Recipe, report: Report, fresh: bool = False, mpi: bool = False) -> None:
     """Make OUT/train and OUT/valid, or go on with them; raises Refused for a user's mistake."""
-    with pool(recipe.processes, mpi) as executor:
+    with ranks() if mpi else pool(recipe.processes) as executor:
         if executor is None:
             return  # a rank that only serves
         work = bundles(recipe)
@@ -108,8 +109,10 @@ def _tokenize_all(it: Build, executor: Executor, progress: Progress) -> None:
     if before:
         it.report(f"{it.out}: {before} of {len(it.work)} parts are there already")
     left.sort(key=lambda bundle: -bundle.bytes)  # the longest first, so that all end together
-    tasks = [(bundle, it.recipe, str(it.recipe.tokenizer_file)) for bundle in left]
-
+    tasks = [
+        partial(tokenize, bundle, recipe=it.recipe, tokenizer_file=str(it.recipe.tokenizer_file))
+        for bundle in left
+    ]
     progress.phase(len(it.work), "parts tokenized", before)
 
     def tick(done: int) -> None:
@@ -117,7 +120,7 @@ def _tokenize_all(it: Build, executor: Executor, progress: Progress) -> None:
         tokens = size / np.dtype(it.dtype).itemsize
         progress.show(before + done, f"{tokens / 1e6:.1f} M tokens")
 
-    for _, line in finished(executor, tokenize, tasks, tick):
+    for _, line in finished(executor, tasks, tick):
         it.journal.append(line)
 
 
@@ -140,19 +143,20 @@ def _seal_all(it: Build, executor: Executor, progress: Progress) -> None:
     keep = _kept(it)
     groups = _groups(it)
     tasks = [
-        (
+        partial(
+            seal,
             number,
-            [(part, keep[part]) for part in group],
-            it.recipe,
-            it.dtype,
-            it.tokenizer.special.eos,
+            members=[(part, keep[part]) for part in group],
+            recipe=it.recipe,
+            dtype=it.dtype,
+            eos=it.tokenizer.special.eos,
         )
         for number, group in enumerate(groups)
         if number not in it.journal.sealed
     ]
     before = len(groups) - len(tasks)
     progress.phase(len(groups), "shards sealed", before)
-    for _, line in finished(executor, seal, tasks, lambda done: progress.show(before + done)):
+    for _, line in finished(executor, tasks, lambda done: progress.show(before + done)):
         it.journal.append(line)
 
 

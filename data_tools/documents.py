@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, cast
 
 import zstandard
 
@@ -93,7 +93,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     try:
         with open(path, "rb") as raw:
             if path.suffix == ".gz":
-                yield gzip.GzipFile(fileobj=raw)
+                yield cast(BinaryIO, gzip.GzipFile(fileobj=raw))
             elif path.suffix == ".zst":
                 yield io.BufferedReader(_Unpacked(_frames(raw)))
             else:
@@ -117,10 +117,9 @@ class _Unpacked(io.RawIOBase):
 
     def readinto(self, buffer) -> int:
         while not self._left:
-            self._left = next(self._chunks, None)
-            if self._left is None:
-                self._left = b""
+            if (chunk := next(self._chunks, None)) is None:
                 return 0
+            self._left = chunk
         size = min(len(buffer), len(self._left))
         buffer[:size], self._left = self._left[:size], self._left[size:]
         return size

@@ -15,7 +15,8 @@ BEFORE, AFTER = "of_text", "of_tokens"  # the tokenizer
 
 def checked(tables: Mapping[str, Mapping], where: str) -> dict[str, dict]:
     """All filters with all their options, in the order they are asked; Refused for a mistake."""
-    every = {name: {} for name in ALWAYS} | dict(tables)
+    every: dict[str, Mapping] = {name: {} for name in ALWAYS}
+    every |= tables
     return {
         name: options(_function(name), table, f"{where}: filters.{name}")
         for name, table in every.items()

@@ -81,7 +81,7 @@ class Journal:
 
 def _flat(tables: dict, before: str = "") -> dict:
     """Nested tables as one, {"a.b": value}, so that a difference names one key."""
-    found = {}
+    found: dict = {}
     for key, value in tables.items():
         nested = isinstance(value, dict) and value
         found |= _flat(value, f"{before}{key}.") if nested else {before + key: value}

@@ -116,7 +116,9 @@ def distill(options: argparse.Namespace) -> dict:
 
 def teacher(options: argparse.Namespace) -> Teacher:
     """The run's model and its task; Refused where the task's form cannot be written."""
-    trained = generator.load(options.run, options.task, options.data, options.threads)
+    trained = generator.load(
+        options.run, task=options.task, data=options.data, threads=options.threads
+    )
     if not hasattr(trained.task, "save"):
         able = [one for one in registry.names("finetune.tasks")
                 if hasattr(registry.find("finetune.tasks", one), "save")]  # fmt: skip

@@ -84,7 +84,12 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
     """
     _check(options)
     trained = generator.load(
-        options.run, options.task, options.data, options.threads, options.graphs, options.precision
+        options.run,
+        task=options.task,
+        data=options.data,
+        threads=options.threads,
+        graphs=options.graphs,
+        precision=options.precision,
     )
     algorithm = registry.find(generator.ALGORITHMS, options.algorithm)
     names = ", ".join(registry.names(generator.ALGORITHMS))

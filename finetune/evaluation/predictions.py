@@ -88,10 +88,11 @@ def load(path: Path, task: str | None = None) -> Predictions:
     """Read FILE.jsonl and FILE.json; the second may be missing where `task` is named."""
     beside = path.with_suffix(".json")
     found = facts.read(beside)
-    if not (found.task or task):
+    name = found.task or task
+    if not name:
         raise Refused(f"{beside}: says no task; write it there, or name one with --task")
-    if task and found.task not in ("", task):
-        raise Refused(f"{beside}: predictions of task {found.task!r}, not of {task!r}")
+    if task and name != task:
+        raise Refused(f"{beside}: predictions of task {name!r}, not of {task!r}")
     rows = list(records(path, "id", texts=("source", "prediction"), lists=("references",)))
     if not rows:
         raise Refused(f"{path}: has no predictions")
@@ -99,11 +100,11 @@ def load(path: Path, task: str | None = None) -> Predictions:
         raise Refused(f"{path}: has {len(rows)} predictions; {beside.name} says {found.sentences}")
     return Predictions(
         path,
-        replace(found, task=found.task or task),
-        _distinct([str(row["id"]) for row in rows], path),
-        [row["source"] for row in rows],
-        [row["prediction"] for row in rows],
-        _all_or_none([row["references"] for row in rows], path),
+        replace(found, task=name),
+        ids=_distinct([str(row["id"]) for row in rows], path),
+        sources=[row["source"] for row in rows],
+        predictions=[row["prediction"] for row in rows],
+        references=_all_or_none([row["references"] for row in rows], path),
     )
 
 

@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -89,9 +90,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--version", help=f"where the data's folder is not called {names}")
     parser.add_argument("--intervals", action="store_true", help="95 %% intervals of all scores")
     given = parser.parse_args(arguments)
-    return answered(
-        lambda: evaluate(given.places, given.algorithm, given.data, given.version, given.intervals)
-    )
+    return answered(partial(evaluate, **vars(given)))
 
 
 def evaluate(

@@ -52,7 +52,7 @@ def on_rank0(function: Callable):
 
     A refusal or a failing disk on rank 0 is raised on every rank, so that none is left waiting.
     """
-    answer = [None, None]
+    answer: list = [None, None]
     if _rank() == 0:
         try:
             answer[0] = function()
@@ -106,7 +106,8 @@ class Saving:
 
     def publish(self, manifest: dict, keep: int) -> Path:
         """Make it the newest checkpoint and prune to `keep`, or raise NotSaved on all ranks."""
-        files, failures = {}, []
+        files: dict[str, dict] = {}
+        failures: list[str] = []
         for one_files, failure in gathered((self.files, self.failure)):
             files |= one_files
             failures += [failure] if failure else []
@@ -209,7 +210,7 @@ def _same_size(path: Path, facts: dict) -> None:
 
 def newest(root: Path) -> tuple[Found | None, list[str]]:
     """The newest complete checkpoint, the same on all ranks, and why newer ones were skipped."""
-    skipped = []
+    skipped: list[str] = []
     for candidate in on_rank0(lambda: _candidates(Path(root))):
         folder = Path(root) / candidate
         problems = [problem for problem in gathered(_problem(folder)) if problem]
@@ -220,8 +221,8 @@ def newest(root: Path) -> tuple[Found | None, list[str]]:
 
 
 def _candidates(root: Path) -> list[str]:
-    names = [match[0] for path in root.glob("*step-*") if (match := _NAME.fullmatch(path.name))]
-    return sorted(names, key=lambda name: (int(_NAME.fullmatch(name)[2]), name), reverse=True)
+    found = [match for path in root.glob("*step-*") if (match := _NAME.fullmatch(path.name))]
+    return [match[0] for match in sorted(found, key=lambda m: (int(m[2]), m[0]), reverse=True)]
 
 
 def _problem(folder: Path) -> str:

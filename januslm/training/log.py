@@ -34,8 +34,8 @@ class Log:
         kept = [line for line in lines if _step(line) <= step]
         if len(kept) == len(lines):
             return 0
-        with atomic.plain(path) as file:
-            file.writelines(line + "\n" for line in kept)
+        with atomic.plain(path) as out:
+            out.writelines(line + "\n" for line in kept)
         return len(lines) - len(kept)
 
     def line(self, text: str) -> None:

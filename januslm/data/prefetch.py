@@ -5,7 +5,7 @@ import pickle
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -80,7 +80,7 @@ def _processes(make: Callable, keys: Iterable, workers: int, depth: int) -> Iter
         items.close()
 
 
-def _unpacked(sent: Iterator[bytes]) -> Iterator:
+def _unpacked(sent: Iterator[bytes]) -> Generator:
     try:
         for made in sent:
             item, error = pickle.loads(made)

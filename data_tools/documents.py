@@ -99,8 +99,12 @@ def opened(path: Path) -> Iterator[BinaryIO]:
             else:
                 yield raw
     except (
-        EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError, zipfile.BadZipFile,
-    ) as error:  # fmt: skip
+        EOFError,
+        gzip.BadGzipFile,
+        zlib.error,
+        zstandard.ZstdError,
+        zipfile.BadZipFile,
+    ) as error:
         raise Refused(f"{path}: damaged or cut short ({error})") from None
     except OSError as error:
         raise Refused(f"{path}: cannot be read ({error.strerror or error})") from None

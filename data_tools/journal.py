@@ -100,7 +100,11 @@ def _difference(changed: list[str], old: dict, new: dict) -> str:
 def _clear(out: Path) -> None:
     """Delete what a build writes, and nothing else; the manifests and the journal first."""
     for pattern in (
-        "*/manifest.json*", "journal.*", "parts/part-*", "train/shard-*", "valid/shard-*",
-    ):  # fmt: skip
+        "*/manifest.json*",
+        "journal.*",
+        "parts/part-*",
+        "train/shard-*",
+        "valid/shard-*",
+    ):
         for path in sorted(out.glob(pattern)):
             path.unlink()

@@ -24,10 +24,27 @@ SPLITS = ("test", "valid", "train")  # of pairs that occur twice, the first of t
 TEST = ("networkx",)
 VALID = ("huggingface_hub",)
 TRAIN = (
-    "stdlib", "torch", "numpy", "pandas", "sympy", "deepspeed", "datasets", "fsspec", "pyarrow",
-    "tensorboard", "mpmath", "jinja2", "werkzeug", "markdown", "google", "grpc", "pip",
-    "setuptools", "tqdm", "packaging",
-)  # fmt: skip
+    "stdlib",
+    "torch",
+    "numpy",
+    "pandas",
+    "sympy",
+    "deepspeed",
+    "datasets",
+    "fsspec",
+    "pyarrow",
+    "tensorboard",
+    "mpmath",
+    "jinja2",
+    "werkzeug",
+    "markdown",
+    "google",
+    "grpc",
+    "pip",
+    "setuptools",
+    "tqdm",
+    "packaging",
+)
 TARGET_WORDS = (4, 30)
 SOURCE_WORDS = (20, 400)
 LETTERS = 0.85  # of the characters of each side

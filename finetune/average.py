@@ -25,10 +25,11 @@ def main() -> int:
     which.add_argument("--last", type=int, metavar="N", help="the last N exports")
     which.add_argument("--best", type=int, metavar="N", help="the N exports of the lowest --by")
     parser.add_argument(
-        "--by", default="loss", metavar="NAME",
-        help="for --best: a number of valid.jsonl; ce/ar is AR's, ce/nar NAR's "
-        "(default: loss)",
-    )  # fmt: skip
+        "--by",
+        default="loss",
+        metavar="NAME",
+        help="for --best: a number of valid.jsonl; ce/ar is AR's, ce/nar NAR's (default: loss)",
+    )
     options = parser.parse_intermixed_args()
 
     def command() -> None:

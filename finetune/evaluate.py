@@ -115,9 +115,12 @@ def _mode(
 
 
 def table(
-    runs: list[Predictions], rows: dict[str, dict], lead: str, base: dict | None,
+    runs: list[Predictions],
+    rows: dict[str, dict],
+    lead: str,
+    base: dict | None,
     halves: dict[str, dict[str, float]],
-) -> str:  # fmt: skip
+) -> str:
     """One row per run: scores, milliseconds, speed against AR beam, and what was cut or empty."""
     keys = list(next(iter(rows.values())))
     beam = anchor(runs)
@@ -129,13 +132,17 @@ def table(
         alike = beam and beam.facts.timed == run.facts.timed
         speed = f"{beam.facts.ms_per_sentence / ms:.1f}x" if alike and ms else "-"
         cut = run.facts.truncated
-        body.append([
-            label,
-            *(f"{row[k]:.2f}" + (f" \u00b1{half[k]:.2f}" if k in half else "") for k in keys),
-            "-" if ms is None else f"{ms:.1f}", speed,
-            "-" if run.tokens_per_pass is None else f"{run.tokens_per_pass:.1f}",
-            "-" if cut is None else str(cut), str(run.empty or "-"),
-        ])  # fmt: skip
+        body.append(
+            [
+                label,
+                *(f"{row[k]:.2f}" + (f" \u00b1{half[k]:.2f}" if k in half else "") for k in keys),
+                "-" if ms is None else f"{ms:.1f}",
+                speed,
+                "-" if run.tokens_per_pass is None else f"{run.tokens_per_pass:.1f}",
+                "-" if cut is None else str(cut),
+                str(run.empty or "-"),
+            ]
+        )
     if base:
         body.append([lead, *(f"{base[key]:.2f}" for key in keys), *"-----"])
     return drawn([head, *body])

@@ -60,16 +60,18 @@ def _arguments() -> argparse.Namespace:
         "--longer", default="cut", help="sources over the model's limit: cut (and count) or refuse"
     )
     parser.add_argument(
-        "--verify", action="store_true",
+        "--verify",
+        action="store_true",
         help="speculative: decode greedily too and compare each sentence; exit 1 on a difference",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--graphs", action="store_true", help="CUDA: capture passes and replay them"
     )
     parser.add_argument(
-        "--precision", help="fp32 or bf16 (default: bf16 on a GPU, where --verify may then find "
+        "--precision",
+        help="fp32 or bf16 (default: bf16 on a GPU, where --verify may then find "
         "near ties that fall otherwise; else fp32)",
-    )  # fmt: skip
+    )
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     parser.add_argument(
         "--out", type=to_write, help="default: RUN/predictions/SPLIT.ALGORITHM....jsonl"
@@ -194,14 +196,18 @@ def _read(trained: LoadedModel, options: argparse.Namespace) -> tuple[list[Pair]
 def compared(fast: Decoded, slow: Decoded, pairs: list[Pair]) -> dict:
     """What speculative saved against greedy, and which sentences differ (there must be none)."""
     different = [
-        pair.id for pair, a, b in zip(pairs, fast.outputs, slow.outputs, strict=True)
+        pair.id
+        for pair, a, b in zip(pairs, fast.outputs, slow.outputs, strict=True)
         if not np.array_equal(a.tokens, b.tokens)
-    ]  # fmt: skip
+    ]
     facts = {
-        "identical": len(pairs) - len(different), "passes_greedy": slow.passes,
-        "fewer_passes": slow.passes / fast.passes, "seconds_greedy": slow.seconds,
-        "faster": slow.seconds / fast.seconds, "faster_cpu": slow.cpu_seconds / fast.cpu_seconds,
-    }  # fmt: skip
+        "identical": len(pairs) - len(different),
+        "passes_greedy": slow.passes,
+        "fewer_passes": slow.passes / fast.passes,
+        "seconds_greedy": slow.seconds,
+        "faster": slow.seconds / fast.seconds,
+        "faster_cpu": slow.cpu_seconds / fast.cpu_seconds,
+    }
     return facts | ({"different": different} if different else {})
 
 
@@ -238,10 +244,13 @@ def write(out: Path, pairs: list[Pair], made: Decoded, tokenizer, facts: Facts) 
     with atomic.plain(out) as file:
         for pair, output in zip(pairs, made.outputs, strict=True):
             line = {
-                "id": pair.id, "source": pair.source,
+                "id": pair.id,
+                "source": pair.source,
                 "prediction": generator.text(tokenizer, output),
-                "references": pair.targets, "score": output.score, "passes": output.passes,
-            }  # fmt: skip
+                "references": pair.targets,
+                "score": output.score,
+                "passes": output.passes,
+            }
             if output.others:
                 line["others"] = [
                     {"prediction": generator.text(tokenizer, o), "score": o.score}

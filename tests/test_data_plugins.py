@@ -25,9 +25,10 @@ SOURCES, FILTERS, DEDUP = "data_tools.sources", filtering.PACKAGE, "data_tools.d
 def optional(function, name: str) -> None:
     """Options are what can be set in a corpus file: typed, or refused by name where they miss."""
     needed = [
-        key for key, one in inspect.signature(function).parameters.items()
+        key
+        for key, one in inspect.signature(function).parameters.items()
         if one.kind is one.KEYWORD_ONLY and one.default is one.empty
-    ]  # fmt: skip
+    ]
     if needed:
         with pytest.raises(Refused, match=f"{name}: {needed[0]} is missing"):
             options(function, {}, name)

@@ -35,9 +35,10 @@ class Metric:
         """What follows each name: the mode, and what else was asked for, unless it is usual."""
         usual = inspect.signature(self.module.score).parameters
         shown = {
-            key: value for key, value in self.options.items()
+            key: value
+            for key, value in self.options.items()
             if (self.asked or key == "mode") and value != usual[key].default
-        }  # fmt: skip
+        }
         return "".join(
             f" {key if value is True else value if isinstance(value, str) else f'{key}={value}'}"
             for key, value in shown.items()

@@ -34,9 +34,15 @@ COLUMNS = {
 }
 # Lines of the official test sets: the published submission examples, and CNN/DailyMail's own.
 LINES = {
-    "cnndm": 11_490, "gigaword": 1_951, "xsum": 11_333, "msnews": 7_562, "squadqg": 11_877,
-    "msqg": 11_022, "coqa": 4_048, "personachat": 14_056,
-}  # fmt: skip
+    "cnndm": 11_490,
+    "gigaword": 1_951,
+    "xsum": 11_333,
+    "msnews": 7_562,
+    "squadqg": 11_877,
+    "msqg": 11_022,
+    "coqa": 4_048,
+    "personachat": 14_056,
+}
 MODES = ("official", "plain")
 HELP = """\
 All GLGE tasks in one table with the overall score, and submission files in the official format.
@@ -94,9 +100,12 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def evaluate(
-    places: Sequence[str], algorithm: str | None, data: Path | None, version: str | None,
+    places: Sequence[str],
+    algorithm: str | None,
+    data: Path | None,
+    version: str | None,
     intervals: bool = False,
-) -> None:  # fmt: skip
+) -> None:
     """Print all tasks of a run and the overall score; write the submission files beside it."""
     if not places:
         raise Refused("evaluate glge: name a folder with the predictions of each task")

@@ -47,8 +47,11 @@ def fast(batch: int) -> dict:
 _BRACKETS = dict(zip("()[]{}", ("LRB", "RRB", "LSB", "RSB", "LCB", "RCB"), strict=True))
 UPPER = {mark: f"-{name}-" for mark, name in _BRACKETS.items()}
 LOWER = {mark: f"-{name.lower()}-" for mark, name in _BRACKETS.items()} | {
-    "[UNK]": "UNK", "&": "&amp;", "<": "&lt;", ">": "&gt;",
-}  # fmt: skip
+    "[UNK]": "UNK",
+    "&": "&amp;",
+    "<": "&lt;",
+    ">": "&gt;",
+}
 _PLAIN = {f"-{name.lower()}-": mark for mark, name in _BRACKETS.items()} | {"``": '"', "''": '"'}
 
 

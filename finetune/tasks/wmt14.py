@@ -8,7 +8,12 @@ DECODE = _bitext.BEAM_5
 
 CORPUS = _bitext.Corpus(
     (
-        "wmt14", "wmt14.en-de", "wmt14_en_de", "wmt17_en_de", "wmt14_ende", "wmt16_en_de",
+        "wmt14",
+        "wmt14.en-de",
+        "wmt14_en_de",
+        "wmt17_en_de",
+        "wmt14_ende",
+        "wmt16_en_de",
         "wmt16_en_de_bpe32k",
     ),
     (
@@ -22,6 +27,6 @@ CORPUS = _bitext.Corpus(
         ("train.tok.clean", "newstest2013.tok", "newstest2014.tok"),
         ("train", "newstest2013", "newstest2014"),
     ),
-)  # fmt: skip
+)
 DIRECTION = _bitext.Direction("wmt14", CORPUS, ("en", "de"))
 read, save = DIRECTION.read, DIRECTION.save

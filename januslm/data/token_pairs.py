@@ -47,9 +47,13 @@ def prepare(
     skipped: Counter = Counter()
     found, files = _begun(task, root, split, skipped)
     about = {
-        "task": task.__name__, "root": str(root), "split": split, "tokenizer": tokenizer.sha256,
-        "limits": vars(limits), "files": files,
-    }  # fmt: skip
+        "task": task.__name__,
+        "root": str(root),
+        "split": split,
+        "tokenizer": tokenizer.sha256,
+        "limits": vars(limits),
+        "files": files,
+    }
     before = _prepared(folder)
     if all(before.get(key) == value for key, value in about.items()):
         return before

@@ -147,8 +147,11 @@ class Saving:
 
     def _apology(self, why: str) -> str:
         found = on_rank0(lambda: next((c for c in _candidates(self.root) if c[0] != "."), None))
-        kept = f"the last complete checkpoint, {self.root / found}, is untouched" if found else (
-            "there was no checkpoint before it")  # fmt: skip
+        kept = (
+            f"the last complete checkpoint, {self.root / found}, is untouched"
+            if found
+            else ("there was no checkpoint before it")
+        )
         return (
             f"{self.root / name(self.step)} could not be saved ({why}); {kept}. "
             "Make room and start the same command again: the run goes on from there"

@@ -19,7 +19,7 @@ def total(counts: Counter) -> dict:
         for key, value in sorted(counts.items())
         if key.startswith(DROP) and value
     }
-    report = {key: counts[key] for key in ("read", "repaired", *KEPT)} | {"dropped": dropped}
+    report: dict = {key: counts[key] for key in ("read", "repaired", *KEPT)} | {"dropped": dropped}
     if report["read"] != report["train"] + report["valid"] + sum(dropped.values()):
         raise Refused(f"documents were lost without a reason, a bug in a source: {report}")
     return report

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from xxhash import xxh3_64_intdigest
@@ -23,10 +24,27 @@ SPLITS = ("test", "valid", "train")  # of pairs that occur twice, the first of t
 TEST = ("networkx",)
 VALID = ("huggingface_hub",)
 TRAIN = (
-    "stdlib", "torch", "numpy", "pandas", "sympy", "deepspeed", "datasets", "fsspec", "pyarrow",
-    "tensorboard", "mpmath", "jinja2", "werkzeug", "markdown", "google", "grpc", "pip",
-    "setuptools", "tqdm", "packaging",
-)  # fmt: skip
+    "stdlib",
+    "torch",
+    "numpy",
+    "pandas",
+    "sympy",
+    "deepspeed",
+    "datasets",
+    "fsspec",
+    "pyarrow",
+    "tensorboard",
+    "mpmath",
+    "jinja2",
+    "werkzeug",
+    "markdown",
+    "google",
+    "grpc",
+    "pip",
+    "setuptools",
+    "tqdm",
+    "packaging",
+)
 TARGET_WORDS = (4, 30)
 SOURCE_WORDS = (20, 400)
 LETTERS = 0.85  # of the characters of each side
@@ -67,14 +85,14 @@ def write(
     found: dict[int, tuple[list[Pair], Counter]] = {}
     order = sorted(range(len(tasks)), key=lambda i: -len(tasks[i][1].files()))
     with pool(processes) as executor:
-        work = [(tasks[i][1],) for i in order]
-        for place, result in finished(executor, pairs, work, progress.show):
+        work = [partial(pairs, tasks[i][1]) for i in order]
+        for place, result in finished(executor, work, progress.show):
             found[order[place]] = result
     progress.end()
     seen: set[str] = set()
     counts: dict[str, Counter] = {split: Counter() for split in SPLITS}
     for split in SPLITS:
-        kept = []
+        kept: list[Pair] = []
         for i, (owner, _) in enumerate(tasks):
             if owner == split:
                 kept += _unseen(found[i][0], seen, counts[split])
@@ -127,7 +145,8 @@ def _sampled(pairs: list[Pair], most: int, counts: Counter) -> list[Pair]:
 
 def pairs(package: Package) -> tuple[list[Pair], Counter]:
     """The pairs of one package, and what became of its docstrings."""
-    found, counts = [], Counter()
+    found: list[Pair] = []
+    counts: Counter = Counter()
     times: Counter = Counter()  # a name that is defined twice in its file is two objects
     for name, path in package.files():
         if path.suffix != ".py":

@@ -25,10 +25,11 @@ def main() -> int:
     which.add_argument("--last", type=int, metavar="N", help="the last N exports")
     which.add_argument("--best", type=int, metavar="N", help="the N exports of the lowest --by")
     parser.add_argument(
-        "--by", default="loss", metavar="NAME",
-        help="for --best: a number of valid.jsonl; ce/ar is AR's, ce/nar NAR's "
-        "(default: loss)",
-    )  # fmt: skip
+        "--by",
+        default="loss",
+        metavar="NAME",
+        help="for --best: a number of valid.jsonl; ce/ar is AR's, ce/nar NAR's (default: loss)",
+    )
     options = parser.parse_intermixed_args()
 
     def command() -> None:
@@ -60,9 +61,14 @@ def average(run: Path, places: list[Path], out: Path) -> list[str]:
     mean = {name: (value / len(places)).float() for name, value in total.items()}
     native.fill(first.model, mean, run)
     names = [place.name for place in places]
-    words = first.folder / FILES[2]
-    about = first.about | {"averaged": names}
-    native.write(out, first.model, words, first.objective, first.options, about)
+    native.write(
+        out,
+        first.model,
+        tokenizer_file=first.folder / FILES[2],
+        objective=first.objective,
+        options=first.options,
+        about=first.about | {"averaged": names},
+    )
     return names
 
 

@@ -85,12 +85,15 @@ def distill(options: argparse.Namespace) -> dict:
     out = options.out
     trained, task = made.trained, made.trained.task
     about = {
-        "task": task.__name__.rpartition(".")[2], "data": str(trained.root.resolve()),
+        "task": task.__name__.rpartition(".")[2],
+        "data": str(trained.root.resolve()),
         "teacher": str(trained.saved.folder),
         "weights": _digest(trained.saved.folder / FILES[0]),
-        "settings": made.settings, "limits": vars(trained.limits), "limit": options.limit,
+        "settings": made.settings,
+        "limits": vars(trained.limits),
+        "limit": options.limit,
         "portion": options.portion,
-    }  # fmt: skip
+    }
     if (out / MADE).is_file():
         done = json_table(out / MADE)
         _same(done.get("about", {}), about, out)
@@ -116,10 +119,15 @@ def distill(options: argparse.Namespace) -> dict:
 
 def teacher(options: argparse.Namespace) -> Teacher:
     """The run's model and its task; Refused where the task's form cannot be written."""
-    trained = generator.load(options.run, options.task, options.data, options.threads)
+    trained = generator.load(
+        options.run, task=options.task, data=options.data, threads=options.threads
+    )
     if not hasattr(trained.task, "save"):
-        able = [one for one in registry.names("finetune.tasks")
-                if hasattr(registry.find("finetune.tasks", one), "save")]  # fmt: skip
+        able = [
+            one
+            for one in registry.names("finetune.tasks")
+            if hasattr(registry.find("finetune.tasks", one), "save")
+        ]
         name = trained.task.__name__.rpartition(".")[2]
         raise Refused(f"task {name!r} has no `save`; tasks with it: {', '.join(able)}")
     given = assignments(options.options, "beam=5")

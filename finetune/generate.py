@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from finetune.evaluation.facts import Facts
+from finetune.evaluation.facts import write as write_facts
 from januslm import registry
 from januslm.cli.command import answered, check_counts, to_write
 from januslm.cli.progress import Progress
@@ -58,16 +60,18 @@ def _arguments() -> argparse.Namespace:
         "--longer", default="cut", help="sources over the model's limit: cut (and count) or refuse"
     )
     parser.add_argument(
-        "--verify", action="store_true",
+        "--verify",
+        action="store_true",
         help="speculative: decode greedily too and compare each sentence; exit 1 on a difference",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--graphs", action="store_true", help="CUDA: capture passes and replay them"
     )
     parser.add_argument(
-        "--precision", help="fp32 or bf16 (default: bf16 on a GPU, where --verify may then find "
+        "--precision",
+        help="fp32 or bf16 (default: bf16 on a GPU, where --verify may then find "
         "near ties that fall otherwise; else fp32)",
-    )  # fmt: skip
+    )
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     parser.add_argument(
         "--out", type=to_write, help="default: RUN/predictions/SPLIT.ALGORITHM....jsonl"
@@ -82,7 +86,12 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
     """
     _check(options)
     trained = generator.load(
-        options.run, options.task, options.data, options.threads, options.graphs, options.precision
+        options.run,
+        task=options.task,
+        data=options.data,
+        threads=options.threads,
+        graphs=options.graphs,
+        precision=options.precision,
     )
     algorithm = registry.find(generator.ALGORITHMS, options.algorithm)
     names = ", ".join(registry.names(generator.ALGORITHMS))
@@ -100,26 +109,34 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
     found = generator.write(trained.decoder, ways, arrays, special, options.batch, progress.show)
     progress.end()
     mine = found[options.algorithm]
-    facts = {
-        "algorithm": options.algorithm, "settings": settings,
-        "checkpoint": str(trained.saved.folder), "task": trained.task.__name__.rpartition(".")[2],
-        "split": options.split, "data": str(trained.root), "sentences": len(pairs),
-        "batch": options.batch, "graphs": options.graphs,
-        "precision": str(trained.decoder.model.embedding.weight.dtype).partition(".")[2],
-        "threads": torch.get_num_threads(),
-        "seconds": mine.seconds, "cpu_seconds": mine.cpu_seconds,
-        "ms_per_sentence": 1000 * mine.seconds / len(pairs), "tokens": mine.tokens,
-        "passes": mine.passes, "truncated": counts["sources cut"], "limit": options.limit,
-        "empty": {k: n for k, n in counts.items() if k.startswith("empty")},
-        "unanswered": sum(not pair.targets for pair in pairs),
-        "learnt": trained.saved.about.get("task"),
-    }  # fmt: skip
-    if options.verify:
-        facts["verified"] = compared(mine, found["greedy"], pairs)
+    facts = Facts(
+        task=trained.task.__name__.rpartition(".")[2],
+        split=options.split,
+        algorithm=options.algorithm,
+        settings=settings,
+        checkpoint=str(trained.saved.folder),
+        learnt=trained.saved.about.get("task") or "",
+        data=str(trained.root),
+        limit=options.limit,
+        sentences=len(pairs),
+        batch=options.batch,
+        threads=torch.get_num_threads(),
+        precision=str(trained.decoder.model.embedding.weight.dtype).partition(".")[2],
+        graphs=options.graphs,
+        seconds=mine.seconds,
+        cpu_seconds=mine.cpu_seconds,
+        ms_per_sentence=1000 * mine.seconds / len(pairs),
+        tokens=mine.tokens,
+        passes=mine.passes,
+        truncated=counts["sources cut"],
+        empty={k: n for k, n in counts.items() if k.startswith("empty")},
+        unanswered=sum(not pair.targets for pair in pairs),
+        verified=compared(mine, found["greedy"], pairs) if options.verify else {},
+    )
     write(out, pairs, mine, trained.saved.tokenizer, facts)
     for line in summary(facts):
         print(line)
-    return out, "different" not in facts.get("verified", {})
+    return out, "different" not in facts.verified
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -179,32 +196,36 @@ def _read(trained: LoadedModel, options: argparse.Namespace) -> tuple[list[Pair]
 def compared(fast: Decoded, slow: Decoded, pairs: list[Pair]) -> dict:
     """What speculative saved against greedy, and which sentences differ (there must be none)."""
     different = [
-        pair.id for pair, a, b in zip(pairs, fast.outputs, slow.outputs, strict=True)
+        pair.id
+        for pair, a, b in zip(pairs, fast.outputs, slow.outputs, strict=True)
         if not np.array_equal(a.tokens, b.tokens)
-    ]  # fmt: skip
+    ]
     facts = {
-        "identical": len(pairs) - len(different), "passes_greedy": slow.passes,
-        "fewer_passes": slow.passes / fast.passes, "seconds_greedy": slow.seconds,
-        "faster": slow.seconds / fast.seconds, "faster_cpu": slow.cpu_seconds / fast.cpu_seconds,
-    }  # fmt: skip
+        "identical": len(pairs) - len(different),
+        "passes_greedy": slow.passes,
+        "fewer_passes": slow.passes / fast.passes,
+        "seconds_greedy": slow.seconds,
+        "faster": slow.seconds / fast.seconds,
+        "faster_cpu": slow.cpu_seconds / fast.cpu_seconds,
+    }
     return facts | ({"different": different} if different else {})
 
 
-def summary(facts: dict) -> list[str]:
+def summary(facts: Facts) -> list[str]:
     """What was done and what it cost, for people."""
-    count, passes = facts["sentences"], facts["passes"]
-    notes = [f"{n:,} {what} kept" for what, n in facts["empty"].items()]
-    notes += [f"{facts['truncated']:,} sources cut"] if facts["truncated"] else []
-    if facts["learnt"] not in (None, facts["task"]):
-        notes.append(f"by a model of task {facts['learnt']!r}")
-    if facts["unanswered"]:
-        notes.append(f"{facts['unanswered']:,} without references: not to be scored here")
+    count, passes = facts.sentences, facts.passes
+    notes = [f"{n:,} {what} kept" for what, n in facts.empty.items()]
+    notes += [f"{facts.truncated:,} sources cut"] if facts.truncated else []
+    if facts.learnt not in ("", facts.task):
+        notes.append(f"by a model of task {facts.learnt!r}")
+    if facts.unanswered:
+        notes.append(f"{facts.unanswered:,} without references: not to be scored here")
     lines = [
-        f"{facts['algorithm']}: {count:,} sentences, {facts['tokens']:,} tokens, {passes:.1f} "
-        f"passes a sentence, {facts['tokens'] / count / passes:.2f} tokens a pass, "
-        f"{facts['ms_per_sentence']:.1f} ms a sentence" + "".join(f" | {note}" for note in notes)
+        f"{facts.algorithm}: {count:,} sentences, {facts.tokens:,} tokens, {passes:.1f} "
+        f"passes a sentence, {facts.tokens / count / passes:.2f} tokens a pass, "
+        f"{facts.ms_per_sentence:.1f} ms a sentence" + "".join(f" | {note}" for note in notes)
     ]
-    if found := facts.get("verified"):
+    if found := facts.verified:
         lines.append(
             f"against greedy: identical {found['identical']:,} of {count:,} | passes {passes:.1f} "
             f"against {found['passes_greedy']:.1f} a sentence: {found['fewer_passes']:.2f}x fewer "
@@ -215,7 +236,7 @@ def summary(facts: dict) -> list[str]:
     return lines
 
 
-def write(out: Path, pairs: list[Pair], made: Decoded, tokenizer, facts: dict) -> None:
+def write(out: Path, pairs: list[Pair], made: Decoded, tokenizer, facts: Facts) -> None:
     """One JSON object a line, in the order of the task; `facts` in the .json beside it.
 
     `others`: the further texts of n-best, of several samples or lengths, where there are any.
@@ -223,18 +244,20 @@ def write(out: Path, pairs: list[Pair], made: Decoded, tokenizer, facts: dict) -
     with atomic.plain(out) as file:
         for pair, output in zip(pairs, made.outputs, strict=True):
             line = {
-                "id": pair.id, "source": pair.source,
+                "id": pair.id,
+                "source": pair.source,
                 "prediction": generator.text(tokenizer, output),
-                "references": pair.targets, "score": output.score, "passes": output.passes,
-            }  # fmt: skip
+                "references": pair.targets,
+                "score": output.score,
+                "passes": output.passes,
+            }
             if output.others:
                 line["others"] = [
                     {"prediction": generator.text(tokenizer, o), "score": o.score}
                     for o in output.others
                 ]
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        with atomic.plain(out.with_suffix(".json")) as beside:
-            beside.write(json.dumps(facts, indent=1) + "\n")
+        write_facts(out.with_suffix(".json"), facts)
 
 
 if __name__ == "__main__":

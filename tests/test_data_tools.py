@@ -280,9 +280,9 @@ def mixed(tmp_path_factory, tokenizer) -> tuple[Path, list[str]]:
     path = recipe(
         folder,
         tokenizer,
-        '[sources.web]\nkind = "jsonl"\nfiles = ["*.jsonl"]\n[sources.text]\nfiles = ["*.txt"]\n',
-        "validation = 0.1\nmax_document_tokens = 500\nmax_document_bytes = 10000\n"
-        "part_megabytes = 0.001",
+        '[sources.web]\nkind = "jsonl"\nfiles = ["*.jsonl"]\n[sources.text]\nfiles = ["*.txt"]\n'
+        "[filters.max_tokens]\nlimit = 500\n[filters.max_bytes]\nlimit = 10000\n",
+        "validation = 0.1\npart_megabytes = 0.001",
     )
     said: list[str] = []
     build(read(str(path)), said.append)
@@ -328,8 +328,9 @@ def test_a_second_build_of_the_same_recipe_reuses_everything_and_says_so(mixed):
 
 
 def test_a_changed_recipe_is_refused_until_fresh_names_the_key(mixed):
-    changed = read(str(mixed[0] / "corpus.toml"), ["max_document_tokens=600"])
-    with pytest.raises(Refused, match=r"differs in max_document_tokens \(500 then, 600 now\).*--f"):
+    changed = read(str(mixed[0] / "corpus.toml"), ["filters.max_tokens.limit=600"])
+    told = r"differs in filters\.max_tokens\.limit \(500 then, 600 now\).*--f"
+    with pytest.raises(Refused, match=told):
         build(changed, print)
 
 

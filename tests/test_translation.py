@@ -100,7 +100,7 @@ def test_splits_never_come_from_two_preparations(tmp_path):
 
 @pytest.mark.parametrize(("there", "back"), BOTH_WAYS)
 def test_the_other_way_turns_every_pair_round(tmp_path, there, back):
-    lay(tmp_path, "test", dict(zip(there.SIDES, (WHOLE, ENGLISH), strict=True)))
+    lay(tmp_path, "test", dict(zip(there.DIRECTION.sides, (WHOLE, ENGLISH), strict=True)))
     assert texts(back, tmp_path) == [(b, a) for a, b in texts(there, tmp_path)]
 
 

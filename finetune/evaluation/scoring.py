@@ -7,6 +7,7 @@ from types import ModuleType
 
 import numpy as np
 
+from finetune.evaluation.facts import Facts
 from finetune.evaluation.predictions import Predictions
 from januslm.config import Refused, assignments
 from januslm.metrics import _bootstrap
@@ -34,9 +35,10 @@ class Metric:
         """What follows each name: the mode, and what else was asked for, unless it is usual."""
         usual = inspect.signature(self.module.score).parameters
         shown = {
-            key: value for key, value in self.options.items()
+            key: value
+            for key, value in self.options.items()
             if (self.asked or key == "mode") and value != usual[key].default
-        }  # fmt: skip
+        }
         return "".join(
             f" {key if value is True else value if isinstance(value, str) else f'{key}={value}'}"
             for key, value in shown.items()
@@ -160,5 +162,5 @@ def baseline(run: Predictions, task: ModuleType) -> Predictions | None:
     if not hasattr(task, "lead"):
         return None
     first = [task.lead(source) for source in run.sources]
-    settings = {"label": getattr(task, "LEAD", "lead-1"), "task": run.settings["task"]}
-    return replace(run, settings=settings, predictions=first)
+    facts = Facts(task=run.facts.task, label=getattr(task, "LEAD", "lead-1"))
+    return replace(run, facts=facts, predictions=first)

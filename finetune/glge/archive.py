@@ -12,9 +12,14 @@ from typing import IO
 from januslm.config import Refused
 
 DAMAGE = (
-    EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile,
+    EOFError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    gzip.BadGzipFile,
     KeyError,  # a link in a tar to what is not in it
-)  # fmt: skip
+)
 
 
 def contents(archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:

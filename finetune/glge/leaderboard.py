@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +34,15 @@ COLUMNS = {
 }
 # Lines of the official test sets: the published submission examples, and CNN/DailyMail's own.
 LINES = {
-    "cnndm": 11_490, "gigaword": 1_951, "xsum": 11_333, "msnews": 7_562, "squadqg": 11_877,
-    "msqg": 11_022, "coqa": 4_048, "personachat": 14_056,
-}  # fmt: skip
+    "cnndm": 11_490,
+    "gigaword": 1_951,
+    "xsum": 11_333,
+    "msnews": 7_562,
+    "squadqg": 11_877,
+    "msqg": 11_022,
+    "coqa": 4_048,
+    "personachat": 14_056,
+}
 MODES = ("official", "plain")
 HELP = """\
 All GLGE tasks in one table with the overall score, and submission files in the official format.
@@ -89,20 +96,21 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--version", help=f"where the data's folder is not called {names}")
     parser.add_argument("--intervals", action="store_true", help="95 %% intervals of all scores")
     given = parser.parse_args(arguments)
-    return answered(
-        lambda: evaluate(given.places, given.algorithm, given.data, given.version, given.intervals)
-    )
+    return answered(partial(evaluate, **vars(given)))
 
 
 def evaluate(
-    places: Sequence[str], algorithm: str | None, data: Path | None, version: str | None,
+    places: Sequence[str],
+    algorithm: str | None,
+    data: Path | None,
+    version: str | None,
     intervals: bool = False,
-) -> None:  # fmt: skip
+) -> None:
     """Print all tasks of a run and the overall score; write the submission files beside it."""
     if not places:
         raise Refused("evaluate glge: name a folder with the predictions of each task")
     found = [predictions.load(path) for path in predictions.files(places)]
-    tests = [run for run in found if run.settings.get("split", "test") == "test"]
+    tests = [run for run in found if run.facts.split == "test"]
     runs = one_per_task(tests, algorithm)
     version = version_of(runs, version)
     runs, notes = _checked(runs, data)
@@ -138,14 +146,14 @@ def submit(run: Predictions, version: str, folder: Path) -> Path:
         raise Refused(
             f"{run.path}:{broken}: a prediction has a line break; a submission is by line"
         )
-    path = folder / f"{run.settings['task']}.{version}.test"
+    path = folder / f"{run.facts.task}.{version}.test"
     predictions.put(path, "".join(text + "\n" for text in run.predictions))
     return path
 
 
 def _whole(runs: Mapping[str, Predictions]) -> dict[str, Predictions]:
     """Those that have decoded all texts of their test set."""
-    return {name: run for name, run in runs.items() if not run.settings.get("limit")}
+    return {name: run for name, run in runs.items() if not run.facts.limit}
 
 
 def _checked(
@@ -160,10 +168,8 @@ def _checked(
             checked[name] = predictions.against_task(run, find("finetune.tasks", name), place)
         else:
             unseen.append(name)
-        if run.settings.get("limit"):
-            notes.append(
-                f"{name}: decoded with --limit {run.settings['limit']}, so no submission file"
-            )
+        if run.facts.limit:
+            notes.append(f"{name}: decoded with --limit {run.facts.limit}, so no submission file")
         notes += [f"{name}: {n:,} {what} kept" for what, n in checked[name].blank.items()]
         if run.empty:
             notes.append(f"{name}: predictions without words, taken as they are: {run.empty:,}")

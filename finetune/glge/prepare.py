@@ -233,9 +233,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("verb", choices=["prepare"], help=argparse.SUPPRESS)
     parser.add_argument(
-        "--archive", type=Path, action="append", required=True, metavar="PATH",
+        "--archive",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="PATH",
         help="as downloaded, or unpacked; several if need be",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--out",
         type=to_write,

@@ -17,8 +17,8 @@ class Replacement:
     def __init__(self, path: str | Path, mode: str, durable: bool):
         self.path, self.durable = Path(path), durable
         self.aside = self.path.with_name(self.path.name + SUFFIX)
-        text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
-        self.file: IO = open(self.aside, mode, **text)  # noqa: SIM115 - closed in __exit__
+        encoding, newline = (None, None) if "b" in mode else ("utf-8", "\n")
+        self.file: IO = open(self.aside, mode, encoding=encoding, newline=newline)  # noqa: SIM115
 
     def __enter__(self) -> IO:
         return self.file

@@ -44,7 +44,8 @@ class Writer:
         self.folder, self.name, self.dtype, self.eos = Path(folder), name, np.dtype(dtype), eos
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lengths: list[np.ndarray] = []
-        self._whole, self._block, self._blocks = xxh3_128(), xxh3_64(), []
+        self._whole, self._block = xxh3_128(), xxh3_64()
+        self._blocks: list[int] = []  # one hash per BLOCK bytes
         self._room = BLOCK  # bytes until the block that is being hashed is full
         self._open = ExitStack()
         self._bin = self._open.enter_context(atomic.durable(self._path("bin"), "wb"))

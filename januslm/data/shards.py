@@ -66,11 +66,11 @@ def _open(folder: Path, about: dict, dtype: np.dtype, watch: bool) -> "_Open":
     pointers = raw["idx"][HEADER + 4 * documents : HEADER + 12 * documents].view("<i8")
     return _Open(
         folder / f"{name}.bin",
-        raw["bin"].view(dtype),
-        lengths,
-        pointers,
-        raw["xxh"].view("<u8"),
-        np.ones(blocks, dtype=bool) if watch else None,
+        tokens=raw["bin"].view(dtype),
+        lengths=lengths,
+        pointers=pointers,
+        hashes=raw["xxh"].view("<u8"),
+        unchecked=np.ones(blocks, dtype=bool) if watch else None,
     )
 
 

@@ -99,9 +99,13 @@ def settings(task: ModuleType, algorithm: ModuleType, given: Mapping) -> dict:
 
 
 def write(
-    decoder, ways: Mapping[str, Callable], arrays: Sequence[np.ndarray], special, batch: int,
+    decoder,
+    ways: Mapping[str, Callable],
+    arrays: Sequence[np.ndarray],
+    special,
+    batch: int,
     tick: Callable[[int], None] = lambda done: None,
-) -> dict[str, Decoded]:  # fmt: skip
+) -> dict[str, Decoded]:
     """Have each way write the texts of int64 [N] sources, in batches of like length, longest first.
 
     ways: name -> way(decoder, sources, special); all of them write a batch before the next one, so

@@ -32,18 +32,18 @@ def taking(*limits: str) -> list[str]:
 
 
 class CountingDecoder(IncrementalDecoder):
-    """Counts its passes."""
+    """Counts its passes of each kind."""
 
-    passes = 0
+    word_by_word = all_at_once = 0
 
     def step(self, *given, **more):
-        self.passes += 1
+        self.word_by_word += 1
         return super().step(*given, **more)
 
     def block(self, *given, **more):
-        self.passes += 1
+        self.word_by_word += 1
         return super().block(*given, **more)
 
     def fill(self, *given, **more):
-        self.passes += 1
+        self.all_at_once += 1
         return super().fill(*given, **more)

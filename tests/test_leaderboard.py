@@ -211,6 +211,7 @@ def test_of_a_few_lines_there_are_no_intervals(run, capsys):
     assert f"no intervals, which need 20 lines: {', '.join(leaderboard.COLUMNS)}\n" in text
 
 
+@pytest.mark.slow
 def test_scores_means_and_the_overall_score_have_their_intervals(widths):
     found, text = widths
     for mode, column in (("official", 1), ("plain", 5)):
@@ -226,6 +227,7 @@ def test_scores_means_and_the_overall_score_have_their_intervals(widths):
     assert "95 % of 2,000 resampled test sets, drawn for each task by itself; distinct has" in text
 
 
+@pytest.mark.slow
 def test_tasks_are_resampled_each_for_itself_and_metrics_of_a_task_together(widths):
     """All tasks have as many lines here: drawn together, their errors would not even out."""
     found = widths[0]["official"]
@@ -237,6 +239,7 @@ def test_tasks_are_resampled_each_for_itself_and_metrics_of_a_task_together(widt
     assert found["coqa"]["mean"] == found["coqa"]["f1"]
 
 
+@pytest.mark.slow
 def test_distinct_adds_nothing_to_the_interval_of_its_mean(widths):
     half = widths[0]["official"]["personachat"]
     assert set(half) == {"bleu-1", "bleu-2", "mean"}

@@ -51,17 +51,17 @@ def write(decoder, state, sources, special, choose, **limits) -> list[Output]:
     numbers, alive = np.arange(len(sources)), np.ones(len(sources), bool)
     written = torch.empty(len(sources), 1, 0, dtype=torch.long, device=device)
     total = torch.zeros(len(sources), 1, dtype=torch.float64, device=device)
-    out: list[Output | None] = [None] * len(sources)
+    out: dict[int, Output] = {}
     while True:
         value, word = choose(allowed(log_p(logits), written)[:, 0], numbers)
         total += value
         count = written.shape[-1]
         for row in np.flatnonzero(alive & (word[:, 0] == special.eos).cpu().numpy()):
             tokens = written[row, 0].cpu().numpy()
-            out[numbers[row]] = Output(tokens, float(total[row, 0]) / (count + 1), count + 1)
+            out[int(numbers[row])] = Output(tokens, float(total[row, 0]) / (count + 1), count + 1)
             alive[row] = False
         if not alive.any():
-            return out
+            return [out[number] for number in range(len(sources))]
         written = torch.cat([written, word[..., None]], 2)
         if worth_compacting(alive):
             chosen = torch.from_numpy(np.flatnonzero(alive)).to(device)

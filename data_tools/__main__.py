@@ -1,18 +1,21 @@
 """From text to token shards: build, tokenizer, verify, inspect, summaries.
 
-  python -m data_tools tokenizer data_tools/corpora/docstrings.toml   learn a vocabulary
-  python -m data_tools build     data_tools/corpora/docstrings.toml   write the shards
-  python -m data_tools inspect   corpora/docstrings 3                    counts and 3 documents
-  python -m data_tools verify    corpora/docstrings                      hash every byte
-  ./launch.sh data glge --help                                           GLGE's archives
+  PROGRAM data tokenizer docstrings           learn a vocabulary
+  PROGRAM data build docstrings               write the shards
+  PROGRAM data inspect corpora/docstrings 3   counts and 3 documents
+  PROGRAM data verify corpora/docstrings      hash every byte
+  PROGRAM data glge --help                    GLGE's archives
 
-A corpus file is TOML; key=value after it changes a key: `build CORPUS.toml processes=8`.
+A corpus file is TOML: one of data_tools/corpora/, by name or path, or your own; key=value after it
+changes a key: `build docstrings processes=8`.
 docs/corpora.md explains every key, the files written, and how to add a source.
 """
 
 import argparse
 import sys
 
+from januslm.cli.command import parser as parser_of
+from januslm.cli.paths import CORPORA, shipped
 from januslm.config import Refused
 
 
@@ -52,14 +55,14 @@ def _build(given: argparse.Namespace) -> None:
     from data_tools.build import build
     from data_tools.recipe import read
 
-    build(read(given.corpus, given.changes), _report, given.fresh, given.mpi)
+    build(read(shipped(given.corpus, CORPORA), given.changes), _report, given.fresh, given.mpi)
 
 
 def _tokenizer(given: argparse.Namespace) -> None:
     from data_tools.recipe import read
     from data_tools.train_tokenizer import learn
 
-    learn(read(given.corpus, given.changes), _report, given.fresh)
+    learn(read(shipped(given.corpus, CORPORA), given.changes), _report, given.fresh)
 
 
 def _verify(given: argparse.Namespace) -> None:
@@ -85,8 +88,7 @@ def _summaries(given: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("data_tools", description=__doc__, formatter_class=plain)
+    parser = parser_of("data", __doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, run, arguments, text in (
         ("build", _build, _of_recipe, "Write a corpus's shards, or go on where a build stopped."),
@@ -108,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _of_recipe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("corpus", metavar="CORPUS.toml")
+    parser.add_argument("corpus", metavar="CORPUS")
     parser.add_argument("changes", nargs="*", metavar="key=value", help="e.g. processes=8")
     parser.add_argument("--fresh", action="store_true", help="delete earlier output, begin anew")
 

@@ -1,34 +1,44 @@
-"""Fine-tune a model on a task: `python -m finetune RUN.toml [key=value ...]`."""
+"""Fine-tune a model on a task: RUN is a file of finetune/runs/, by name or path, or your own.
+
+PROGRAM finetune docsum                      goes on where it stopped
+PROGRAM finetune docsum objective.name=ar    any key of the file
+PROGRAM finetune glge_janus task=xsum --gpus 8
+"""
 
 import argparse
 import sys
 from pathlib import Path
 
-from finetune.settings import ResolvedRun, load, resolve
-from januslm.cli.command import answered
+from finetune.settings import ResolvedRun, check_start, load, resolve
+from januslm.cli.command import answered, parser
+from januslm.cli.paths import RUNS, shipped
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m finetune", description=__doc__)
-    parser.add_argument("run", help="a file of finetune/runs/")
-    parser.add_argument("changes", nargs="*", metavar="key=value", help="e.g. train.steps=100")
-    parser.add_argument("--ds", default="", help="a file of ds_configs/: how the run is spread")
-    parser.add_argument("--data", default="../shared/data", help="where tasks look for their files")
-    parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--report", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # DeepSpeed's launcher adds it
-    options = parser.parse_intermixed_args()
+    options = _arguments()
 
     def resolved() -> ResolvedRun:
-        run = load(options.run, options.changes)
-        return resolve(run, options.run, options.data, options.ds)
+        file = shipped(options.run, RUNS["finetune"])
+        return resolve(load(file, options.changes), file, options.data, options.ds)
 
     if options.check:  # the launcher asks, before it starts anything; torch is not imported
-        return answered(lambda: resolved() and 0)
+        return answered(lambda: check_start(resolved(), options.check))
     from finetune.job import build
     from januslm.training.process import run_process
 
     return run_process(resolved, build, options.report)
+
+
+def _arguments() -> argparse.Namespace:
+    known = parser("finetune", __doc__)
+    known.add_argument("run", metavar="RUN", help="a run file: what is learnt")
+    known.add_argument("changes", nargs="*", metavar="key=value", help="e.g. train.steps=100")
+    known.add_argument("--ds", default="", help="a file of ds_configs/: how the run is spread")
+    known.add_argument("--data", default="../shared/data", help="where tasks look for their files")
+    known.add_argument("--check", type=int, metavar="PROCESSES", help=argparse.SUPPRESS)
+    known.add_argument("--report", type=Path, help=argparse.SUPPRESS)
+    known.add_argument("--local_rank", help=argparse.SUPPRESS)  # DeepSpeed's launcher adds it
+    return known.parse_intermixed_args()
 
 
 if __name__ == "__main__":

@@ -1,36 +1,25 @@
-"""Average some exports of a run: `python -m finetune.average RUN OUT --last N` or `--best N`."""
+"""Average some exports of a run (train.exports keeps them): of the last, or of the best.
+
+  PROGRAM average runs/multi30k/ar runs/multi30k/ar_mean --last 5
+  PROGRAM average runs/multi30k/ar runs/multi30k/ar_best --best 5 --by ce/ar
+
+The mean of their weights is a model that generate and finetune read.
+"""
 
 import argparse
 import math
 import sys
 from pathlib import Path
 
-from januslm.cli.command import answered, to_write
+from januslm.cli.command import answered, parser
 from januslm.config import Refused, plain, suggest
 from januslm.data.text_pairs import records
-from januslm.interop import native
-from januslm.interop.export_folder import FILES
+from januslm.interop.export_folder import FILES, ExportFacts, read_facts
 from januslm.training.run_dir import EXPORTS, difference
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="./launch.sh average",
-        description="Average the weights of some exports that a run kept (train.exports) into a "
-        "model that generate and finetune read: of the last N, or of the N best in validation.",
-    )
-    parser.add_argument("run", type=Path, help="a run's folder, with exports/ in it")
-    parser.add_argument("out", type=to_write, help="the folder to write")
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--last", type=int, metavar="N", help="the last N exports")
-    which.add_argument("--best", type=int, metavar="N", help="the N exports of the lowest --by")
-    parser.add_argument(
-        "--by",
-        default="loss",
-        metavar="NAME",
-        help="for --best: a number of valid.jsonl; ce/ar is AR's, ce/nar NAR's (default: loss)",
-    )
-    options = parser.parse_intermixed_args()
+    options = _arguments()
 
     def command() -> None:
         if options.best is None:
@@ -43,6 +32,22 @@ def main() -> int:
     return answered(command)
 
 
+def _arguments() -> argparse.Namespace:
+    known = parser("average", __doc__)
+    known.add_argument("run", type=Path, metavar="RUN", help="a run's folder, with exports/ in it")
+    known.add_argument("out", type=Path, metavar="OUT", help="the folder to write")
+    which = known.add_mutually_exclusive_group(required=True)
+    which.add_argument("--last", type=int, metavar="N", help="the last N exports")
+    which.add_argument("--best", type=int, metavar="N", help="the N exports of the lowest --by")
+    known.add_argument(
+        "--by",
+        default="loss",
+        metavar="NAME",
+        help="for --best: a number of valid.jsonl; ce/ar is AR's, ce/nar NAR's (default: loss)",
+    )
+    return known.parse_intermixed_args()
+
+
 def average(run: Path, places: list[Path], out: Path) -> list[str]:
     """Write the mean of these exports of a run to `out`; returns the names of what went in.
 
@@ -50,13 +55,16 @@ def average(run: Path, places: list[Path], out: Path) -> list[str]:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise Refused(f"{out}: is not empty; name a new folder")
+    facts = [read_facts(place) for place in places]
+    for other in facts[1:]:
+        _same(facts[0], other)
+    from januslm.interop import native  # torch from here on
+
     first = native.read(places[0])
     # Summed in fp64, so that the order does not matter and equal weights stay bit for bit.
     total = {name: value.double() for name, value in first.model.state_dict().items()}
     for place in places[1:]:
-        saved = native.read(place)
-        _same(first, saved)
-        for name, value in saved.model.state_dict().items():
+        for name, value in native.read(place).model.state_dict().items():
             total[name] += value
     mean = {name: (value / len(places)).float() for name, value in total.items()}
     native.fill(first.model, mean, run)
@@ -123,13 +131,13 @@ def _validation(path: Path, by: str) -> dict[int, float]:
     return found
 
 
-def _same(first: native.Saved, other: native.Saved) -> None:
+def _same(first: ExportFacts, other: ExportFacts) -> None:
     """Refused unless both are one model: sizes, words, and what they were trained to do."""
 
-    def identity(saved: native.Saved) -> dict:
-        objective = {"name": saved.objective, **saved.options}
-        words = saved.tokenizer.sha256
-        return {"model": plain(saved.model.config), "objective": objective, "tokenizer": words}
+    def identity(facts: ExportFacts) -> dict:
+        objective = {"name": facts.objective, **facts.options}
+        words = facts.tokenizer.sha256
+        return {"model": plain(facts.config), "objective": objective, "tokenizer": words}
 
     if found := difference(identity(first), identity(other), "config"):
         raise Refused(f"{other.folder} is not of the model in {first.folder}: {found}")

@@ -1,4 +1,13 @@
-"""Sequence-level distillation: `python -m finetune.distill RUN OUT`, a teacher's training set."""
+"""Sequence-level distillation: a teacher's training set.
+
+  PROGRAM distill runs/multi30k/ar data/multi30k_distilled beam=5 length_penalty=1.0
+
+Decodes the training set of the run's task by beam search and writes it, with validation and test
+set as they are, in files that the task reads: train a student on it with data.root=OUT.  Stopped,
+the same command goes on.  Options of the beam are key=value.
+"""
+
+from __future__ import annotations
 
 import argparse
 import hashlib
@@ -11,19 +20,22 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from januslm import registry
-from januslm.cli.command import answered, check_counts, to_write
+from januslm.cli.command import answered, check_counts, parser
 from januslm.cli.progress import Progress
 from januslm.config import Refused, assignments, json_table
 from januslm.data import atomic
 from januslm.data.text_pairs import MADE, Pair, records
 from januslm.data.token_pairs import sources
-from januslm.decoding import beam
-from januslm.inference import generator
-from januslm.inference.generator import LoadedModel
+from januslm.inference import request
+from januslm.inference.request import TrainedRun
 from januslm.interop.export_folder import FILES
 from januslm.training.run_dir import difference
+
+if TYPE_CHECKING:  # it imports torch
+    from januslm.inference.generator import LoadedModel
 
 BEGUN, PORTIONS = "begun.json", ".portions"
 
@@ -34,23 +46,17 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="./launch.sh distill",
-        description="Decode the training set of the run's task by beam search and write it, with "
-        "validation and test set as they are, in files that the task reads: train a student on it "
-        "with data.root=OUT. Stopped, the same command goes on. Options of the beam are "
-        "key=value: beam=5 length_penalty=1.0.",
-    )
-    parser.add_argument("run", help="the teacher: a run's folder, or its export/")
-    parser.add_argument("out", type=to_write, help="the folder to write")
-    parser.add_argument("options", nargs="*", metavar="key=value", help="options of the beam")
-    parser.add_argument("--batch", type=int, default=32, help="sentences at once")
-    parser.add_argument("--portion", type=int, default=5000, help="sentences between two savings")
-    parser.add_argument("--limit", type=int, help="only the first N sentences")
-    parser.add_argument("--task", help="another task than the run was trained on")
-    parser.add_argument("--data", help="where the task's files lie (default: as in training)")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
-    return parser.parse_intermixed_args()
+    known = parser("distill", __doc__)
+    known.add_argument("run", metavar="RUN", help="the teacher: a run's folder, or its export/")
+    known.add_argument("out", type=Path, metavar="OUT", help="the folder to write")
+    known.add_argument("options", nargs="*", metavar="key=value", help="options of the beam")
+    known.add_argument("--batch", type=int, default=32, help="sentences at once")
+    known.add_argument("--portion", type=int, default=5000, help="sentences between two savings")
+    known.add_argument("--limit", type=int, help="only the first N sentences")
+    known.add_argument("--task", help="another task than the run was trained on")
+    known.add_argument("--data", help="where the task's files lie (default: as in training)")
+    known.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    return known.parse_intermixed_args()
 
 
 @dataclass(frozen=True)
@@ -61,18 +67,19 @@ class Teacher:
     settings: dict  # of the beam
     batch: int
 
-    def read(self, split: str, skipped: Counter) -> Iterator[Pair]:
-        """The task's own pairs; empty ones are counted, and left out of training."""
-        return self.trained.task.read(self.trained.root, split, skipped=skipped)
+    def read(self, skipped: Counter) -> Iterator[Pair]:
+        """The task's own training pairs; empty ones are counted and left out."""
+        return self.trained.task.read(self.trained.root, "train", skipped=skipped)
 
     def write(self, pairs: list[Pair], tick: Callable[[int], None]) -> tuple[list[str], dict]:
         """What it makes of the sources, and the counts; `tick` is told how many are done."""
-        words = self.trained.saved.tokenizer
+        from januslm.decoding import beam
+        from januslm.inference import generator
+
+        words, model = self.trained.saved.tokenizer, self.trained.decoder
         arrays, cut = sources([pair.source for pair in pairs], words, self.trained.limits.source)
         ways = {"beam": partial(beam.decode, **self.settings)}
-        made = generator.write(self.trained.decoder, ways, arrays, words.special, self.batch, tick)[
-            "beam"
-        ]
+        made = generator.write(model, ways, arrays, words.special, self.batch, tick)["beam"]
         counts = {"sentences": len(pairs), "sources cut": len(cut), "words": made.tokens}
         texts = [generator.text(words, output) for output in made.outputs]
         return texts, counts | {"seconds": made.seconds}
@@ -80,17 +87,15 @@ class Teacher:
 
 def distill(options: argparse.Namespace) -> dict:
     """Decode what is not decoded yet, then write the task's files; returns the counts."""
-    check_counts(options, "portion", "batch", "limit", "threads")
-    made = teacher(options)
-    out = options.out
-    trained, task = made.trained, made.trained.task
+    found, settings = _asked(options)
+    out, task = options.out, found.task
     about = {
-        "task": task.__name__.rpartition(".")[2],
-        "data": str(trained.root.resolve()),
-        "teacher": str(trained.saved.folder),
-        "weights": _digest(trained.saved.folder / FILES[0]),
-        "settings": made.settings,
-        "limits": vars(trained.limits),
+        "task": found.task_name,
+        "data": str(found.root.resolve()),
+        "teacher": str(found.facts.folder),
+        "weights": _digest(found.facts.folder / FILES[0]),
+        "settings": settings,
+        "limits": vars(found.limits),
         "limit": options.limit,
         "portion": options.portion,
     }
@@ -101,7 +106,11 @@ def distill(options: argparse.Namespace) -> dict:
         return done["counts"]
     # First, so that a root without these sets is refused before hours of decoding.
     empty: dict[str, Counter] = {"valid": Counter(), "test": Counter()}
-    rest = {split: list(made.read(split, counter)) for split, counter in empty.items()}
+    rest = {
+        split: list(task.read(found.root, split, skipped=counter))
+        for split, counter in empty.items()
+    }
+    made = teacher(found, settings, options.batch, options.threads)
     _begin(out, about)
     for split, pairs in rest.items():
         written = task.save(out, split, pairs)
@@ -117,23 +126,27 @@ def distill(options: argparse.Namespace) -> dict:
     return dict(counts)
 
 
-def teacher(options: argparse.Namespace) -> Teacher:
-    """The run's model and its task; Refused where the task's form cannot be written."""
-    trained = generator.load(
-        options.run, task=options.task, data=options.data, threads=options.threads
-    )
-    if not hasattr(trained.task, "save"):
+def _asked(options: argparse.Namespace) -> tuple[TrainedRun, dict]:
+    """The teacher's run and its beam's settings; Refused where its task cannot be written."""
+    check_counts(options, "portion", "batch", "limit", "threads")
+    found = request.find(options.run, options.task, options.data)
+    if not hasattr(found.task, "save"):
         able = [
             one
             for one in registry.names("finetune.tasks")
             if hasattr(registry.find("finetune.tasks", one), "save")
         ]
-        name = trained.task.__name__.rpartition(".")[2]
-        raise Refused(f"task {name!r} has no `save`; tasks with it: {', '.join(able)}")
-    given = assignments(options.options, "beam=5")
-    settings = generator.settings(trained.task, beam, given)
+        raise Refused(f"task {found.task_name!r} has no `save`; tasks with it: {', '.join(able)}")
+    return found, request.settings(found.task, "beam", assignments(options.options, "beam=5"))
+
+
+def teacher(found: TrainedRun, settings: dict, batch: int, threads: int | None) -> Teacher:
+    """The run's model; Refused where it has not learnt to write word by word."""
+    from januslm.inference import generator
+
+    trained = generator.load(found, threads)
     trained.decoder.require("word by word")
-    return Teacher(trained, settings, options.batch)
+    return Teacher(trained, settings, batch)
 
 
 def _begin(out: Path, about: dict) -> None:
@@ -162,11 +175,11 @@ def _same(there: dict, here: dict, out: Path) -> None:
 def _portions(made: Teacher, place: Path, size: int, limit: int | None) -> Counter:
     """Decode portion by portion, leaving out those that are there; counts of all together."""
     empty: Counter = Counter()
-    total = sum(1 for _ in islice(made.read("train", empty), limit))
+    total = sum(1 for _ in islice(made.read(empty), limit))
     if not total:
         raise Refused(f"{made.trained.root}: the training set has nothing but empty lines")
     counts = Counter({f"{side} left out": number for side, number in empty.items()})
-    pairs, progress = made.read("train", Counter()), Progress("distilled", total, "sentences")
+    pairs, progress = made.read(Counter()), Progress("distilled", total, "sentences")
     for number, start in enumerate(range(0, total, size)):
         chunk = list(islice(pairs, min(size, total - start)))
         path = place / f"{number:06d}.jsonl"

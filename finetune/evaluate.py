@@ -16,7 +16,7 @@ from finetune.evaluation.facts import TIMED
 from finetune.evaluation.predictions import Predictions
 from finetune.evaluation.scoring import Metric
 from finetune.glge import leaderboard
-from januslm.cli.command import answered
+from januslm.cli.command import answered, parser
 from januslm.cli.table import drawn
 from januslm.config import Refused
 from januslm.metrics import _bootstrap
@@ -25,13 +25,13 @@ from januslm.registry import find
 HELP = """\
 Score predictions: one table per task, a row per algorithm, next to the lead baseline.
 
-  ./launch.sh evaluate runs/tiny/docsum             all predictions of a run, or of a folder
-  ./launch.sh evaluate greedy.jsonl nar.jsonl       or these files
+  PROGRAM evaluate runs/tiny/docsum             all predictions of a run, or of a folder
+  PROGRAM evaluate greedy.jsonl nar.jsonl       or these files
   ... --intervals                                   scores with their 95 % intervals
   ... --compare greedy nar                          is their difference real? (paired bootstrap)
   ... --metric bleu:mode=compound --metric bleu     other metrics than the task's own
   ... --data ../shared/data                         check ids against the task's test set
-  ./launch.sh evaluate glge runs/glge/ar            GLGE: all tasks, overall score, submission
+  PROGRAM evaluate glge runs/glge/ar            GLGE: all tasks, overall score, submission
 
 A predictions file has one JSON object a line, in the order of the test set:
 {"id", "source", "prediction", "references": [...]}; beside it lies a .json of the same name with
@@ -46,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(words)
 
     def command() -> None:
+        scoring.asked(
+            given.metric
+        )  # a name or an option that is wrong is told before texts are read
         paths = predictions.files(given.places)
         runs = [predictions.load(path, given.task) for path in paths]
         home = Path(given.places[0])
@@ -231,19 +234,15 @@ def _named(runs: list[Predictions], name: str) -> Predictions:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "./launch.sh evaluate",
-        description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("places", nargs="+", metavar="DIR_OR_FILE")
-    parser.add_argument("--intervals", action="store_true", help="95 %% intervals of all scores")
-    parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="file names or row labels")
-    parser.add_argument("--metric", action="append", default=[], help="NAME or NAME:option=value")
-    parser.add_argument("--task", help="where no settings lie beside the predictions")
-    parser.add_argument("--data", type=Path, metavar="ROOT", help="folder with the tasks' data")
-    parser.add_argument("--examples", type=int, default=3, metavar="N", help="how many (3)")
-    return parser
+    known = parser("evaluate", HELP)
+    known.add_argument("places", nargs="+", metavar="DIR_OR_FILE")
+    known.add_argument("--intervals", action="store_true", help="95 %% intervals of all scores")
+    known.add_argument("--compare", nargs=2, metavar=("A", "B"), help="file names or row labels")
+    known.add_argument("--metric", action="append", default=[], help="NAME or NAME:option=value")
+    known.add_argument("--task", help="where no settings lie beside the predictions")
+    known.add_argument("--data", type=Path, metavar="ROOT", help="folder with the tasks' data")
+    known.add_argument("--examples", type=int, default=3, metavar="N", help="how many (3)")
+    return known
 
 
 if __name__ == "__main__":

@@ -1,4 +1,14 @@
-"""Decode a task's texts: `python -m finetune.generate RUN --algorithm beam beam=5`."""
+"""Decode a task's texts with a fine-tuned model.
+
+  PROGRAM generate runs/tiny/docsum                                      greedy
+  PROGRAM generate runs/tiny/docsum --algorithm beam beam=5 length_penalty=1.2
+  PROGRAM generate runs/tiny/docsum --algorithm mask_predict iterations=4 length_beam=3
+
+Options of the algorithm are key=value; docs/decoding.md lists them.  All that can be refused is
+refused before the weights are read.
+"""
+
+from __future__ import annotations
 
 import argparse
 import json
@@ -6,25 +16,27 @@ import sys
 import tempfile
 from collections import Counter
 from functools import partial
-from inspect import signature
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from finetune.evaluation.facts import Facts
 from finetune.evaluation.facts import write as write_facts
 from januslm import registry
-from januslm.cli.command import answered, check_counts, to_write
+from januslm.cli.command import answered, check_counts, parser
 from januslm.cli.progress import Progress
 from januslm.config import Refused, assignments
 from januslm.data import atomic
 from januslm.data.text_pairs import Pair
 from januslm.data.token_pairs import sources
-from januslm.decoding import greedy
-from januslm.inference import generator
-from januslm.inference.generator import Decoded, LoadedModel
+from januslm.inference import request
+from januslm.inference.request import ALGORITHMS, PRECISIONS, TrainedRun
+from januslm.launch.environment import has_gpu
+
+if TYPE_CHECKING:  # they import torch
+    from januslm.inference.generator import Decoded, LoadedModel
 
 LONGER = ("cut", "refuse")
 
@@ -41,42 +53,33 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="./launch.sh generate",
-        description="Decode a task's texts with a fine-tuned model. Options of the algorithm are "
-        "key=value: beam=5 length_penalty=1.2 (beam), iterations=4 length_beam=3 (mask_predict); "
-        "docs/decoding.md lists them.",
-    )
-    parser.add_argument("run", help="a fine-tuning run's folder, or its export/")
-    parser.add_argument("options", nargs="*", metavar="key=value", help="options of the algorithm")
-    names = ", ".join(registry.names(generator.ALGORITHMS))
-    parser.add_argument("--algorithm", default="greedy", help=f"{names} (default: greedy)")
-    parser.add_argument("--split", default="test", help="train, valid or test")
-    parser.add_argument("--limit", type=int, help="only the first N texts")
-    parser.add_argument("--batch", type=int, default=16, help="sentences at once; 1 for latency")
-    parser.add_argument("--task", help="another task than the run was trained on")
-    parser.add_argument("--data", help="where the task's files lie (default: as in training)")
-    parser.add_argument(
+    known = parser("generate", __doc__)
+    known.add_argument("run", metavar="RUN", help="a fine-tuning run's folder, or its export/")
+    known.add_argument("options", nargs="*", metavar="key=value", help="options of the algorithm")
+    names = ", ".join(registry.names(ALGORITHMS))
+    known.add_argument("--algorithm", default="greedy", help=f"{names} (default: greedy)")
+    known.add_argument("--split", default="test", help="train, valid or test")
+    known.add_argument("--limit", type=int, help="only the first N texts")
+    known.add_argument("--batch", type=int, default=16, help="sentences at once; 1 for latency")
+    known.add_argument("--task", help="another task than the run was trained on")
+    known.add_argument("--data", help="where the task's files lie (default: as in training)")
+    known.add_argument(
         "--longer", default="cut", help="sources over the model's limit: cut (and count) or refuse"
     )
-    parser.add_argument(
+    known.add_argument(
         "--verify",
         action="store_true",
         help="speculative: decode greedily too and compare each sentence; exit 1 on a difference",
     )
-    parser.add_argument(
-        "--graphs", action="store_true", help="CUDA: capture passes and replay them"
-    )
-    parser.add_argument(
+    known.add_argument("--graphs", action="store_true", help="CUDA: capture passes and replay them")
+    known.add_argument(
         "--precision",
         help="fp32 or bf16 (default: bf16 on a GPU, where --verify may then find "
         "near ties that fall otherwise; else fp32)",
     )
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
-    parser.add_argument(
-        "--out", type=to_write, help="default: RUN/predictions/SPLIT.ALGORITHM....jsonl"
-    )
-    return parser.parse_intermixed_args()
+    known.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    known.add_argument("--out", type=Path, help="default: RUN/predictions/SPLIT.ALGORITHM....jsonl")
+    return known.parse_intermixed_args()
 
 
 def generate(options: argparse.Namespace) -> tuple[Path, bool]:
@@ -85,31 +88,57 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
     Returns the path of the predictions, and whether --verify found nothing (True without it).
     """
     _check(options)
-    trained = generator.load(
-        options.run,
-        task=options.task,
-        data=options.data,
-        threads=options.threads,
-        graphs=options.graphs,
-        precision=options.precision,
-    )
-    algorithm = registry.find(generator.ALGORITHMS, options.algorithm)
-    names = ", ".join(registry.names(generator.ALGORITHMS))
+    names = ", ".join(registry.names(ALGORITHMS))
     given = assignments(options.options, f"max_length=60; one of {names} goes after --algorithm")
-    settings = generator.settings(trained.task, algorithm, given)
-    ways = {options.algorithm: partial(algorithm.decode, **settings)}
-    if options.verify:
-        shared = {k: v for k, v in settings.items() if k in signature(greedy.decode).parameters}
-        ways["greedy"] = partial(greedy.decode, **shared)
-    pairs, arrays, counts = _read(trained, options)
+    found = request.find(options.run, options.task, options.data)
+    settings = request.settings(found.task, options.algorithm, given)
     out = options.out or _place(options, given)
     _writable(out)
-    special = trained.saved.tokenizer.special
-    progress = Progress("decoded", len(pairs), "texts")
-    found = generator.write(trained.decoder, ways, arrays, special, options.batch, progress.show)
+    pairs, arrays, counts = _read(found, options)
+    ways = {options.algorithm: settings}
+    if options.verify:
+        shared = registry.declared(ALGORITHMS, "greedy", "decode").parameters
+        ways["greedy"] = {key: value for key, value in settings.items() if key in shared}
+    trained, made = _decoded(found, ways, arrays, options)
+    mine = made[options.algorithm]
+    verified = compared(mine, made["greedy"], pairs) if options.verify else {}
+    facts = _facts(options, settings, trained, mine, pairs, counts, verified)
+    write(out, pairs, mine, trained.saved.tokenizer, facts)
+    for line in summary(facts):
+        print(line)
+    return out, "different" not in facts.verified
+
+
+def _decoded(
+    found: TrainedRun, ways: dict[str, dict], arrays: list, options: argparse.Namespace
+) -> tuple[LoadedModel, dict[str, Decoded]]:
+    """What each way, an algorithm by its name and with its settings, writes: torch from here on."""
+    from januslm.inference import generator
+
+    trained = generator.load(found, options.threads, options.graphs, options.precision)
+    calls = {
+        name: partial(registry.find(ALGORITHMS, name).decode, **settings)
+        for name, settings in ways.items()
+    }
+    special, progress = trained.saved.tokenizer.special, Progress("decoded", len(arrays), "texts")
+    made = generator.write(trained.decoder, calls, arrays, special, options.batch, progress.show)
     progress.end()
-    mine = found[options.algorithm]
-    facts = Facts(
+    return trained, made
+
+
+def _facts(
+    options: argparse.Namespace,
+    settings: dict,
+    trained: LoadedModel,
+    mine: Decoded,
+    pairs: list[Pair],
+    counts: Counter,
+    verified: dict,
+) -> Facts:
+    """What lies beside the predictions: how they were made, and what it took."""
+    import torch
+
+    return Facts(
         task=trained.task.__name__.rpartition(".")[2],
         split=options.split,
         algorithm=options.algorithm,
@@ -131,18 +160,14 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
         truncated=counts["sources cut"],
         empty={k: n for k, n in counts.items() if k.startswith("empty")},
         unanswered=sum(not pair.targets for pair in pairs),
-        verified=compared(mine, found["greedy"], pairs) if options.verify else {},
+        verified=verified,
     )
-    write(out, pairs, mine, trained.saved.tokenizer, facts)
-    for line in summary(facts):
-        print(line)
-    return out, "different" not in facts.verified
 
 
 def _check(options: argparse.Namespace) -> None:
     check_counts(options, "limit", "batch", "threads")
-    if options.precision not in (None, *generator.PRECISIONS):
-        kinds = " or ".join(generator.PRECISIONS)
+    if options.precision not in (None, *PRECISIONS):
+        kinds = " or ".join(PRECISIONS)
         raise Refused(f"--precision must be {kinds}, got {options.precision!r}")
     if options.longer not in LONGER:
         raise Refused(f"--longer must be one of {', '.join(LONGER)}, got {options.longer!r}")
@@ -151,6 +176,8 @@ def _check(options: argparse.Namespace) -> None:
             "--verify compares --algorithm speculative with greedy; "
             f"the algorithm here is {options.algorithm!r}"
         )
+    if options.graphs and not has_gpu():
+        raise Refused("--graphs: there is no CUDA device to capture graphs on")
 
 
 def _place(options: argparse.Namespace, given: dict) -> Path:
@@ -175,14 +202,14 @@ def _writable(out: Path) -> None:
         raise Refused(f"{out}: cannot be written ({error.strerror})") from None
 
 
-def _read(trained: LoadedModel, options: argparse.Namespace) -> tuple[list[Pair], list, Counter]:
+def _read(found: TrainedRun, options: argparse.Namespace) -> tuple[list[Pair], list, Counter]:
     """The texts, their tokens, and the counts of what is empty or was cut."""
     counts: Counter = Counter()
-    texts = trained.task.read(trained.root, options.split, skipped=counts)
+    texts = found.task.read(found.root, options.split, skipped=counts)
     pairs = list(islice(texts, options.limit))
     if not pairs:
-        raise Refused(f"{trained.root}: split {options.split!r} has no texts")
-    words, most = trained.saved.tokenizer, trained.limits.source
+        raise Refused(f"{found.root}: split {options.split!r} has no texts")
+    words, most = found.facts.tokenizer, found.limits.source
     arrays, cut = sources([p.source for p in pairs], words, most)
     if cut and options.longer == "refuse":
         raise Refused(
@@ -241,6 +268,8 @@ def write(out: Path, pairs: list[Pair], made: Decoded, tokenizer, facts: Facts) 
 
     `others`: the further texts of n-best, of several samples or lengths, where there are any.
     """
+    from januslm.inference import generator
+
     with atomic.plain(out) as file:
         for pair, output in zip(pairs, made.outputs, strict=True):
             line = {

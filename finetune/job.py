@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from finetune.settings import ResolvedRun
+from finetune.settings import IDENTITY, ResolvedRun
 from januslm.data.token_pairs import Pairs, prepare, summary
 from januslm.interop import native
 from januslm.model.joint_loss import ModelWithLoss
@@ -14,9 +14,6 @@ from januslm.training.checkpoint import on_rank0
 from januslm.training.engine import World
 from januslm.training.job import Job
 from januslm.training.trainer import RunPlan
-
-# What may not change while a run goes on: the same ids would mean other words, or other pairs.
-IDENTITY = ("task", "tokenizer_sha256", "model", "objective", "data")
 
 
 def build(resolved: ResolvedRun, world: World) -> tuple[RunPlan, Job]:

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,10 +16,13 @@ from januslm.data.tokenizer import Tokenizer
 from januslm.interop.export_folder import ExportFacts, read_facts
 from januslm.model.config import ModelConfig, configure
 from januslm.objective import LossSettings, Objective, resolve_objective
-from januslm.training.ds_config import OptimizerSettings, check_spread
+from januslm.training import run_dir
+from januslm.training.ds_config import OptimizerSettings, check_batch, check_spread
 from januslm.training.lr_schedule import ScheduleSettings, check
 from januslm.training.settings import PackingSettings, TrainSettings
 
+# What may not change while a run goes on: the same ids would mean other words, or other pairs.
+IDENTITY = ("task", "tokenizer_sha256", *run_dir.IDENTITY)
 CHANGEABLE = ("dropout", "attention_dropout", "activation_checkpointing")  # of a finished model
 
 
@@ -174,3 +178,12 @@ def _fits(data: FinetuneData, model: ModelConfig, where: str) -> None:
                 f"{where}: data.{key} = {getattr(data, key)} does not fit model.max_positions = "
                 f"{model.max_positions}"
             )
+
+
+def check_start(resolved: ResolvedRun, processes: int) -> None:
+    """Refuse what only a start would find: no data, a folder of another run, too many processes."""
+    train = resolved.run.train
+    check_batch(train.batch, train.accumulate, processes)
+    run_dir.check_folder(Path(resolved.run.out), resolved.about, IDENTITY)
+    for split in ("train", "valid"):
+        next(iter(resolved.task.read(resolved.root, split, skipped=Counter())), None)

@@ -1,34 +1,44 @@
-"""Pretrain a model on token shards: `python -m pretrain RUN.toml [key=value ...]`."""
+"""Pretrain a model on token shards: RUN is a file of pretrain/runs/, by name or path, or your own.
+
+PROGRAM pretrain tiny                        goes on where it stopped
+PROGRAM pretrain tiny train.steps=2000       any key of the file
+PROGRAM pretrain base --gpus 8 --ds zero2_bf16
+"""
 
 import argparse
 import sys
 from pathlib import Path
 
 from januslm import config
-from januslm.cli.command import answered
-from pretrain.settings import PretrainRun, ResolvedRun, resolve
+from januslm.cli.command import answered, parser
+from januslm.cli.paths import RUNS, shipped
+from pretrain.settings import PretrainRun, ResolvedRun, check_start, resolve
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m pretrain", description=__doc__)
-    parser.add_argument("run", help="a file of pretrain/runs/")
-    parser.add_argument("changes", nargs="*", metavar="key=value", help="e.g. train.steps=100")
-    parser.add_argument("--ds", default="", help="a file of ds_configs/: how the run is spread")
-    parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--report", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # DeepSpeed's launcher adds it
-    options = parser.parse_intermixed_args()
+    options = _arguments()
 
-    def resolved(verify: str = "") -> ResolvedRun:
-        changes = [*options.changes, *([f"data.verify={verify}"] if verify else [])]
-        return resolve(config.load(PretrainRun, options.run, changes), options.run, options.ds)
+    def resolved(quick: bool = False) -> ResolvedRun:
+        file = shipped(options.run, RUNS["pretrain"])
+        return resolve(config.load(PretrainRun, file, options.changes), file, options.ds, quick)
 
     if options.check:  # the launcher asks, before it starts anything; torch is not imported
-        return answered(lambda: resolved(verify="size") and 0)
+        return answered(lambda: check_start(resolved(quick=True), options.check))
     from januslm.training.process import run_process
     from pretrain.job import build
 
     return run_process(resolved, build, options.report)
+
+
+def _arguments() -> argparse.Namespace:
+    known = parser("pretrain", __doc__)
+    known.add_argument("run", metavar="RUN", help="a run file: what is learnt")
+    known.add_argument("changes", nargs="*", metavar="key=value", help="e.g. train.steps=100")
+    known.add_argument("--ds", default="", help="a file of ds_configs/: how the run is spread")
+    known.add_argument("--check", type=int, metavar="PROCESSES", help=argparse.SUPPRESS)
+    known.add_argument("--report", type=Path, help=argparse.SUPPRESS)
+    known.add_argument("--local_rank", help=argparse.SUPPRESS)  # DeepSpeed's launcher adds it
+    return known.parse_intermixed_args()
 
 
 if __name__ == "__main__":

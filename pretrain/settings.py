@@ -1,15 +1,17 @@
 """A run file of pretrain/runs/ as checked values, and all that it names, found: without torch."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 from januslm.config import Refused
 from januslm.data.token_samples import PretrainData, Texts
 from januslm.data.tokenizer import Tokenizer
 from januslm.interop.export_folder import ExportFacts, read_facts
-from januslm.model.config import ModelConfig, configure
+from januslm.model.config import ModelConfig, configure, unlike
 from januslm.objective import LossSettings, Objective, resolve_objective
-from januslm.training.ds_config import OptimizerSettings, check_spread
+from januslm.training.ds_config import OptimizerSettings, check_batch, check_spread
 from januslm.training.lr_schedule import ScheduleSettings, check
+from januslm.training.run_dir import IDENTITY, check_folder
 from januslm.training.settings import PackingSettings, TrainSettings
 
 
@@ -46,10 +48,10 @@ class ResolvedRun:
     about: dict  # what config.json and the export say of the run
 
 
-def resolve(run: PretrainRun, where: str, ds: str = "") -> ResolvedRun:
+def resolve(run: PretrainRun, where: str, ds: str = "", quick: bool = False) -> ResolvedRun:
     """All that can be refused is looked at here, before the ranks meet.
 
-    Raises Refused, naming the file and the key.
+    quick: only the sizes of the shards are looked at.  Raises Refused, naming the file and the key.
     """
     check(run.schedule, run.train.steps)
     check_spread(ds or run.ds)
@@ -63,11 +65,16 @@ def resolve(run: PretrainRun, where: str, ds: str = "") -> ResolvedRun:
             f"{run.data.length + 1}, got {model.max_positions}"
         )
     objective.check_fit(model, where)
-    texts = Texts(run.data, run.data.train, tokenizer, run.train.seed)
-    valid = Texts(run.data, run.data.valid, tokenizer, seed=0)
+    data = replace(run.data, verify="size") if quick else run.data
+    texts = Texts(data, data.train, tokenizer, run.train.seed)
+    valid = Texts(data, data.valid, tokenizer, seed=0)
     start = read_facts(run.start) if run.start else None
     if start and start.tokenizer.sha256 != tokenizer.sha256:
         raise Refused(f"{where}: start = {run.start!r} was trained with another tokenizer")
+    if start and (found := unlike(start.config, model)):
+        raise Refused(
+            f"{where}: start = {run.start!r} has model.{found[0]} {found[1]}, this run {found[2]}"
+        )
     about = asdict(run) | {
         "objective": {"name": objective.name, **objective.options},
         "noise": {"name": objective.noise, **objective.noise_options},
@@ -75,3 +82,10 @@ def resolve(run: PretrainRun, where: str, ds: str = "") -> ResolvedRun:
         "data": asdict(run.data) | {"fingerprints": texts.fingerprint}, "ds": ds or run.ds,
     }  # fmt: skip
     return ResolvedRun(run, tokenizer, model, objective, texts, valid, start, about)
+
+
+def check_start(resolved: ResolvedRun, processes: int) -> None:
+    """Refuse what only a start would find: a folder of another run, too many processes."""
+    train = resolved.run.train
+    check_batch(train.batch, train.accumulate, processes)
+    check_folder(Path(resolved.run.out), resolved.about, IDENTITY)

@@ -18,8 +18,13 @@ def test_a_command_answers_with_a_line_and_2_or_with_its_own_code(error, told, c
     def fails():
         raise error
 
+    def interrupted():
+        raise KeyboardInterrupt
+
     assert answered(fails) == 2
     assert capsys.readouterr().err == told
     assert [answered(lambda code=code: code) for code in (None, 0, 1)] == [0, 0, 1]
+    assert answered(interrupted) == 130
+    assert capsys.readouterr().err == "interrupted\n"
     with pytest.raises(ZeroDivisionError):  # a fault of the code's
         answered(partial(divmod, 1, 0))

@@ -414,7 +414,7 @@ def test_help_teaches(capsys):
         evaluate.main(["--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    assert "./launch.sh evaluate runs/tiny/docsum" in text
+    assert "januslm evaluate runs/tiny/docsum" in text
     assert "in the order of the test set" in text
 
 

@@ -16,6 +16,7 @@ FLOORS = (
     {"objective", "objectives", "interop"},
     {"inference"},
     {"training"},
+    {"launch"},
 )
 MODULES = 5  # files that lie in januslm/ itself, at most
 DATA_TOOLS_MAY = {"config", "registry", "cli", "data"}

@@ -9,6 +9,7 @@ import torch
 
 from finetune import generate
 from finetune.tasks import iwslt14
+from januslm.decoding import greedy
 from tests.conftest import ROOT
 from tests.test_distill import ENGLISH, GERMAN, root, teach  # noqa: F401
 from tests.test_translation import lay
@@ -88,8 +89,9 @@ def test_a_model_of_another_task_is_told(root, said):  # noqa: F811
 
 def test_what_is_written_by_name_lies_where_the_user_stands(root, said, monkeypatch, tmp_path):  # noqa: F811
     run = teach(root)
-    monkeypatch.setenv("JANUSLM_STARTED_IN", str(tmp_path / "here"))
-    assert said(run, "--out", "new/x.jsonl")[-1] == f"wrote {tmp_path / 'here/new/x.jsonl'}"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert said(run, "--out", "new/x.jsonl")[-1] == "wrote new/x.jsonl"
     assert len(rows(tmp_path / "here" / "new" / "x.jsonl")) == 7
     assert said(run, "--out", str(tmp_path / "y.jsonl"))[-1] == f"wrote {tmp_path / 'y.jsonl'}"
 
@@ -110,7 +112,7 @@ def test_verify_compares_with_what_greedy_writes_alone(root, said):  # noqa: F81
 
 def test_a_difference_is_told_by_id_and_ends_with_1(root, capsys, monkeypatch):  # noqa: F811
     def other(decoder, sources, special, **given):
-        outputs = generate.greedy.decode(decoder, sources, special, max_length=5)
+        outputs = greedy.decode(decoder, sources, special, max_length=5)
         return outputs
 
     monkeypatch.setattr("januslm.decoding.speculative.decode", other)

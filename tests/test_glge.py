@@ -273,14 +273,13 @@ def test_the_command_prints_what_was_made_and_what_to_type_next(tmp_path, capsys
     said = capsys.readouterr().out
     assert "easy/personachat      3    2     3" in said
     assert said.splitlines()[-1] == (
-        "next: ./launch.sh finetune finetune/runs/glge_janus.toml task=xsum "
-        f"data.root={out / 'easy'}"
+        f"next: januslm finetune glge_janus task=xsum data.root={out / 'easy'}"
     )
     assert prepare.main(["prepare", "--archive", str(tmp_path / "x")]) == 2
     assert capsys.readouterr().err == f"error: {tmp_path / 'x'}: no such file or folder\n"
     with pytest.raises(SystemExit):
         prepare.main(["prepare", "--help"])
-    assert "./launch.sh data glge --archive glge_public.tgz" in capsys.readouterr().out
+    assert "januslm data glge --archive glge_public.tgz" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", leaderboard.COLUMNS)

@@ -233,7 +233,7 @@ def test_a_folder_that_cannot_be_made_ends_all_processes_with_one_line(trained):
     taken = base / "corpus.toml"
     text = launch("pretrain", base / "run.toml", f"out={taken}", "--gpus", 2, code=2)
     errors = [line for line in text.splitlines() if "rror" in line]
-    assert errors == [f"error: {taken}: File exists"]
+    assert errors == [f"error: {taken}: cannot be a run's folder, {taken} is a file"]
 
 
 @pytest.mark.slow

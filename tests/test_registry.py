@@ -129,3 +129,57 @@ def test_a_weight_of_zero_leaves_its_term_out():
     weights = {"ce/ar": 1.0, "ce/nar": 0.0}
     objective = resolved("janus", loss=LossSettings(weights=weights))
     assert objective.loss.weights == {"ce/ar": 1.0}
+
+
+FOLDERS = {
+    "januslm.decoding": "decode",
+    "januslm.metrics": "score",
+    "januslm.noise": "hide",
+    "januslm.objectives": "layout",
+    "data_tools.sources": "inputs",
+}
+PLUGINS = [(package, name) for package in FOLDERS for name in registry.names(package)]
+
+
+@pytest.mark.parametrize(("package", "name"), PLUGINS)
+def test_options_read_from_the_source_are_those_of_the_function(package, name):
+    function = FOLDERS[package]
+    real = inspect.signature(getattr(registry.find(package, name), function), eval_str=True)
+    wanted = [p for p in real.parameters.values() if p.kind is p.KEYWORD_ONLY]
+    assert list(registry.declared(package, name, function).parameters.values()) == wanted
+
+
+def test_a_source_is_read_without_what_it_imports(tmp_path, monkeypatch):
+    """Neither the plug-in runs nor its imports, but for the module that its options come from."""
+    package = tmp_path / "unread_plugs"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "_ranges.py").write_text(
+        "from typing import Annotated\nfrom januslm.config import Allowed\n"
+        "Size = Annotated[int, Allowed(low=2)]\n"
+    )
+    (package / "plug.py").write_text(
+        "import no_such_module as far\nfrom ._ranges import Size as S\nWAYS = (1, 2, 3)\n"
+        "@far.decorated\ndef made(x, *, size: S = len(WAYS), rate: float = -WAYS[0] / 2): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = registry.declared("unread_plugs", "plug", "made")
+    assert registry.options(found, {}, "x") == {"size": 3, "rate": -0.5}
+    with pytest.raises(Refused, match="x: size must be at least 2, got 1"):
+        registry.options(found, {"size": 1}, "x")
+
+
+def test_a_function_that_only_running_the_file_can_make_is_read_from_it(tmp_path, monkeypatch):
+    package = tmp_path / "made_plugs"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "plug.py").write_text(
+        "for name in 'abc':\n    last = name\n"
+        "class Kind(str): ...\n"
+        "def made(*, kind: str = Kind(last)): ...\n"
+        "other = made\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for function in ("made", "other"):
+        found = registry.declared("made_plugs", "plug", function)
+        assert registry.options(found, {}, "x") == {"kind": "c"}

@@ -45,16 +45,24 @@ class Metric:
         )
 
 
-def metrics(task: ModuleType, asked: Sequence[str]) -> list[Metric]:
+def metrics(task: ModuleType, named: Sequence[str]) -> list[Metric]:
     """The metrics a task names, or those of the command line: "bleu", "bleu:mode=compound"."""
-    if not asked:
+    if not named:
         given = getattr(task, "OPTIONS", {})
         return [_metric(name, given.get(name, {})) for name in task.METRICS]
+    return asked(named)
+
+
+def asked(texts: Sequence[str]) -> list[Metric]:
+    """The metrics of the command line: NAME or NAME:option=value,option=value."""
     found = []
-    for text in asked:
+    for text in texts:
         name, _, rest = text.partition(":")
         given = assignments([part for part in rest.split(",") if part], "mode=compound")
-        found.append(replace(_metric(name, given), asked=True))
+        metric = replace(_metric(name, given), asked=True)
+        if hasattr(metric.module, "missing") and (why := metric.module.missing()):
+            raise Refused(why)
+        found.append(metric)
     return found
 
 

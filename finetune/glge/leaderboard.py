@@ -1,6 +1,5 @@
 """GLGE's eight tasks in one table, with the overall score, and the files to send in."""
 
-import argparse
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from finetune.evaluation import predictions, scoring
 from finetune.evaluation.predictions import Predictions
 from finetune.glge.prepare import VERSIONS
 from finetune.glge.select import one_per_task, system, version_of
-from januslm.cli.command import answered
+from januslm.cli.command import answered, parser
 from januslm.cli.table import drawn
 from januslm.config import Refused
 from januslm.metrics import _bootstrap
@@ -47,10 +46,10 @@ MODES = ("official", "plain")
 HELP = """\
 All GLGE tasks in one table with the overall score, and submission files in the official format.
 
-  ./launch.sh evaluate glge runs/glge/ar                        all predictions/ below it
-  ./launch.sh evaluate glge runs/glge/janus --algorithm beam    of several systems, this one
-  ./launch.sh evaluate glge runs/glge/janus --algorithm '*iterations-4'
-  ./launch.sh evaluate glge xsum.jsonl coqa.jsonl               these files
+  PROGRAM evaluate glge runs/glge/ar                        all predictions/ below it
+  PROGRAM evaluate glge runs/glge/janus --algorithm beam    of several systems, this one
+  PROGRAM evaluate glge runs/glge/janus --algorithm '*iterations-4'
+  PROGRAM evaluate glge xsum.jsonl coqa.jsonl               these files
   ... --intervals                                               scores with their 95 % intervals
 
 official: what the leaderboard has, after the scripts' rewriting of predictions; plain: without it.
@@ -83,19 +82,15 @@ def mean(task: str, scores: Mapping[str, float]) -> float:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """./launch.sh evaluate glge: exit code 0, or 2 and one line on stderr."""
-    parser = argparse.ArgumentParser(
-        "./launch.sh evaluate glge",
-        description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("places", nargs="*", metavar="RUN", help="folders or predictions files")
-    parser.add_argument("--algorithm", metavar="NAME", help="or a pattern of file names")
-    parser.add_argument("--data", type=Path, metavar="ROOT", help="default: as when decoding")
+    """The verb `evaluate glge`: exit code 0, or 2 and one line on stderr."""
+    known = parser("evaluate glge", HELP)
+    known.add_argument("places", nargs="*", metavar="RUN", help="folders or predictions files")
+    known.add_argument("--algorithm", metavar="NAME", help="or a pattern of file names")
+    known.add_argument("--data", type=Path, metavar="ROOT", help="default: as when decoding")
     names = ", ".join(VERSIONS)
-    parser.add_argument("--version", help=f"where the data's folder is not called {names}")
-    parser.add_argument("--intervals", action="store_true", help="95 %% intervals of all scores")
-    given = parser.parse_args(arguments)
+    known.add_argument("--version", help=f"where the data's folder is not called {names}")
+    known.add_argument("--intervals", action="store_true", help="95 %% intervals of all scores")
+    given = known.parse_args(arguments)
     return answered(partial(evaluate, **vars(given)))
 
 

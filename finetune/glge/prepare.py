@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from finetune.glge.archive import DAMAGE, contents
-from januslm.cli.command import answered, to_write
+from januslm.cli.command import answered, parser, program
 from januslm.cli.table import drawn
 from januslm.config import Refused
 from januslm.data.text_pairs import lines
@@ -28,8 +28,8 @@ HELP = f"""\
 Make GLGE's official archives ready for the tasks.  They may not be passed on: ask for them at
 https://microsoft.github.io/glge/; training data and test sets are two downloads.
 
-  ./launch.sh data glge --archive glge_public.tgz
-  ./launch.sh data glge --archive train_dev.zip --archive test.zip --out data/glge
+  PROGRAM data glge --archive glge_public.tgz
+  PROGRAM data glge --archive train_dev.zip --archive test.zip --out data/glge
 
 An archive is a zip, a tar (.gz, .bz2, .xz) or an unpacked folder, with, at any depth,
   {LAYOUT}
@@ -225,14 +225,10 @@ def _members(archive: Path) -> Iterator[tuple[Part, IO[bytes]]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """python -m finetune.glge.prepare prepare: exit code 0, or 2 and one line on stderr."""
-    parser = argparse.ArgumentParser(
-        "./launch.sh data glge",
-        description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="./launch.sh data glge --archive PATH [--archive PATH] [--out FOLDER] [--partial]",
-    )
-    parser.add_argument("verb", choices=["prepare"], help=argparse.SUPPRESS)
-    parser.add_argument(
+    usage = "PROGRAM data glge --archive PATH [--archive PATH] [--out FOLDER] [--partial]"
+    known = parser("data glge", HELP, usage)
+    known.add_argument("verb", choices=["prepare"], help=argparse.SUPPRESS)
+    known.add_argument(
         "--archive",
         type=Path,
         action="append",
@@ -240,15 +236,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="PATH",
         help="as downloaded, or unpacked; several if need be",
     )
-    parser.add_argument(
+    known.add_argument(
         "--out",
-        type=to_write,
+        type=Path,
         default=Path("data/glge"),
         metavar="FOLDER",
         help="default: data/glge",
     )
-    parser.add_argument("--partial", action="store_true", help="take what there is")
-    given = parser.parse_args(arguments)
+    known.add_argument("--partial", action="store_true", help="take what there is")
+    given = known.parse_args(arguments)
 
     def command() -> None:
         print(summary(prepare(given.archive, given.out, partial=given.partial), given.out))
@@ -276,7 +272,7 @@ def summary(made: Prepared, out: Path) -> str:
         root = (
             "" if (out, version) == (Path("data/glge"), "easy") else f" data.root={out / version}"
         )
-        text.append(f"next: ./launch.sh finetune finetune/runs/glge_janus.toml task={task}{root}")
+        text.append(f"next: {program()} finetune glge_janus task={task}{root}")
     return "\n".join(text)
 
 

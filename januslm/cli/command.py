@@ -1,9 +1,10 @@
-"""What all commands share: how a mistake ends them, and where they write."""
+"""What all commands share: how they are called, and how a mistake ends them."""
 
+import argparse
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from typing import NoReturn
 
 from januslm.config import Refused
 
@@ -13,7 +14,8 @@ THREADS = 1024  # more than any machine has cores for
 def answered(command: Callable[[], int | None]) -> int:
     """The exit code of a command: its own, 0 for None; 2 and one line on stderr if it is refused.
 
-    So for what the file system refuses, too: a full disk is no fault of the code's.
+    So for what the file system refuses, too: a full disk is no fault of the code's.  130 after
+    Ctrl-C, as a shell has it.
     """
     try:
         return command() or 0
@@ -22,6 +24,9 @@ def answered(command: Callable[[], int | None]) -> int:
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         print(f"error: {place}{error.strerror or error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     return 2
 
 
@@ -38,9 +43,20 @@ def check_counts(options, *names: str) -> None:
         raise Refused(f"--threads must be at most {THREADS:,}, got {options.threads:,}")
 
 
-def to_write(path: str) -> Path:
-    """Where a command writes what it was told to by name: from where the user stands.
+def program() -> str:
+    """What the user types in front of a verb: januslm, or launch.sh as it was called."""
+    return os.environ.get("JANUSLM_PROGRAM", "januslm")
 
-    launch.sh runs its commands in the project, and says where it was called.
-    """
-    return Path(os.environ.get("JANUSLM_STARTED_IN", "")) / path
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, like every other mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; {self.prog} --help tells more\n")
+
+
+def parser(verb: str, description: str, usage: str | None = None) -> Parser:
+    """For one verb; PROGRAM in its texts is what the user types, lines stay as they are."""
+    described, used = (text and text.replace("PROGRAM", program()) for text in (description, usage))
+    plain = argparse.RawDescriptionHelpFormatter
+    return Parser(f"{program()} {verb}", used, described, formatter_class=plain)

@@ -6,13 +6,11 @@ B = sentences, C = templates of one sentence, one for each length tried, L = slo
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from januslm.config import Allowed
 from januslm.decoding import Output
 from januslm.decoding._constraints import log_p, top, worth_compacting
 from januslm.layout import NONE
@@ -20,9 +18,6 @@ from januslm.layout import NONE
 SHORTEST = (
     3  # BOS, one word, EOS: an empty template has nothing to lose and would always score best
 )
-
-Beam = Annotated[int, Allowed(low=1)]
-Choice = Literal["topk", "around"]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from januslm.config import Allowed, Refused
 from januslm.decoding import Output
 from januslm.decoding._constraints import log_p, rules, top, worth_compacting
-from januslm.decoding.greedy import Count, Length, Ratio
+from januslm.decoding._options import Count, Length, Ratio
 
 
 @torch.inference_mode()

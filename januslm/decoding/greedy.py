@@ -1,19 +1,13 @@
 """Word by word, always the likeliest."""
 
 from collections.abc import Sequence
-from typing import Annotated
 
 import numpy as np
 import torch
 
-from januslm.config import Allowed
 from januslm.decoding import Output
 from januslm.decoding._constraints import log_p, rules, top, worth_compacting
-
-MOST = 1 << 31  # of what is counted: beyond it, products would leave int64
-Count = Annotated[int, Allowed(low=0, high=MOST)]
-Length = Annotated[int, Allowed(low=1, high=MOST)]
-Ratio = Annotated[float, Allowed(low=0, high=1000)]
+from januslm.decoding._options import Count, Length, Ratio
 
 
 @torch.inference_mode()

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from januslm.decoding import Output
 from januslm.decoding._constraints import log_p
-from januslm.decoding._templates import Beam, Choice, Templates, candidates, ranked, write
-from januslm.decoding.greedy import Length
+from januslm.decoding._options import Beam, Choice, Length
+from januslm.decoding._templates import Templates, candidates, ranked, write
 
 RESCORED = 8  # sentences whose logits are in memory at a time
 

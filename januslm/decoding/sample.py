@@ -10,7 +10,8 @@ import torch
 
 from januslm.config import Allowed
 from januslm.decoding import Output
-from januslm.decoding.greedy import Count, Length, Ratio, write
+from januslm.decoding._options import Count, Length, Ratio
+from januslm.decoding.greedy import write
 
 
 @torch.inference_mode()

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from januslm.decoding import Output
-from januslm.decoding._templates import Beam, Choice, candidates, write
-from januslm.decoding.greedy import Length
+from januslm.decoding._options import Beam, Choice, Length
+from januslm.decoding._templates import candidates, write
 
 
 @torch.inference_mode()

@@ -18,8 +18,8 @@ from torch import Tensor
 from januslm.config import Allowed
 from januslm.decoding import Output, mask_predict
 from januslm.decoding._constraints import bar_repeats, log_p, rules, top, worth_compacting
+from januslm.decoding._options import Count, Length, Ratio
 from januslm.decoding._templates import candidates, write
-from januslm.decoding.greedy import Count, Length, Ratio
 
 # Where the draft goes on after a wrong word: behind it, at it (the draft lacks a word), one
 # further (it has one too many), ...; in the order of how often each is right.

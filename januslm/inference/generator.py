@@ -1,6 +1,5 @@
 """A trained model with its task, ready to write, and the loop that has many texts written."""
 
-import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,17 +9,14 @@ from types import ModuleType
 import numpy as np
 import torch
 
-from januslm import registry
 from januslm.config import Refused
 from januslm.data.token_pairs import Limits
 from januslm.decoding import Output
 from januslm.inference.cuda_graphs import GraphedDecoder
 from januslm.inference.incremental import IncrementalDecoder
+from januslm.inference.request import PRECISIONS, TrainedRun
 from januslm.interop import native
 from januslm.objective import LossSettings, resolve_objective
-
-ALGORITHMS = "januslm.decoding"
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -53,49 +49,33 @@ class Decoded:
 
 
 def load(
-    run: str | Path, task: str | None = None, data: str | None = None, threads: int | None = None,
-    graphs: bool = False, precision: str | None = None,
-) -> LoadedModel:  # fmt: skip
+    found: TrainedRun,
+    threads: int | None = None,
+    graphs: bool = False,
+    precision: str | None = None,
+) -> LoadedModel:
     """A run's model on the GPU where there is one, in bf16, else on some CPU threads, in fp32.
 
-    precision: one of PRECISIONS in place of that.
-    task, data: others than the run was trained with.  graphs: capture passes (cuda_graphs.py).
-    Refused for what is not an exported model, where the task or its data is not known, and for
-    graphs without a GPU.
+    precision: one of PRECISIONS in place of that.  graphs: capture passes (cuda_graphs.py).
+    Refused for damaged weights, and for graphs without a GPU.
     """
     gpu = torch.cuda.is_available()
     if graphs and not gpu:
         raise Refused("--graphs: there is no CUDA device to capture graphs on")
     torch.set_num_threads(threads or torch.get_num_threads())
-    saved = native.read(run)
-    name = task or saved.about.get("task")
-    if not name:
-        raise Refused(f"{saved.folder}: was not trained on a task; name one with --task")
-    about = saved.about.get("data", {})
-    root = data or about.get("root")
-    if not root:
-        raise Refused(f"{saved.folder}: does not say where the data lies; name it with --data")
+    saved = native.read(found.facts.folder)
     table, special = {"name": saved.objective, **saved.options}, saved.tokenizer.special
     objective = resolve_objective(table, {}, LossSettings(), "nmt", special, str(saved.folder))
-    kind = PRECISIONS[precision or ("bf16" if gpu else "fp32")]  # bf16 is slower on the CPU
+    # bf16 is slower on the CPU
+    kind = getattr(torch, PRECISIONS[precision or ("bf16" if gpu else "fp32")])
     model = saved.model.to("cuda" if gpu else "cpu", kind)
-    most = saved.model.config.max_positions
-    limits = Limits(about.get("max_source", most), about.get("max_target", most), "cut")
     packed = not gpu and kind == torch.float32
     decoder = (
         GraphedDecoder(model, objective)
         if graphs
         else IncrementalDecoder(model, objective, packed=packed)
     )
-    return LoadedModel(saved, registry.find("finetune.tasks", name), Path(root), decoder, limits)
-
-
-def settings(task: ModuleType, algorithm: ModuleType, given: Mapping) -> dict:
-    """All options of the algorithm: those given, else the task's own, else the defaults."""
-    known = inspect.signature(algorithm.decode).parameters
-    usual = {key: value for key, value in task.DECODE.items() if key in known}
-    name = algorithm.__name__.rpartition(".")[2]
-    return registry.options(algorithm.decode, usual | dict(given), name)
+    return LoadedModel(saved, found.task, found.root, decoder, found.limits)
 
 
 def write(

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from januslm.config import Refused, build, json_table
+from januslm.config import Refused, json_table
 from januslm.data.tokenizer import SPECIALS
 from januslm.interop import native
+from januslm.interop.bart_config import WEIGHTS, read_config
 from januslm.model.config import ModelConfig
 from januslm.model.transformer import Seq2Seq
 
@@ -26,12 +27,7 @@ def load(folder: Path) -> tuple[Seq2Seq, dict]:
 
     Refused for what is missing, and for a configuration that is not BART's.
     """
-    config = json_table(folder / "config.json")
-    if config.get("model_type") != "bart":
-        raise Refused(
-            f"{folder / 'config.json'}: model_type is {config.get('model_type')!r}, not 'bart'"
-        )
-    model = Seq2Seq(_config(config, folder))
+    model = Seq2Seq(read_config(folder))
     state = model.state_dict()
     theirs = _weights(folder)
     used: set[str] = {"final_logits_bias", "lm_head.weight"}
@@ -105,30 +101,13 @@ def tokenizer(tree: dict, size: int, where: Path) -> dict:
     return tree
 
 
-def _config(config: dict, folder: Path) -> ModelConfig:
-    if config.get("scale_embedding"):
-        raise Refused(f"{folder / 'config.json'}: scale_embedding is true, which BART never is")
-    if config["encoder_ffn_dim"] != config["decoder_ffn_dim"]:
-        raise Refused(f"{folder / 'config.json'}: encoder and decoder differ in ffn_dim")
-    table = {
-        "vocabulary": config["vocab_size"], "width": config["d_model"],
-        "ffn": config["encoder_ffn_dim"], "heads": config["encoder_attention_heads"],
-        "encoder_layers": config["encoder_layers"], "decoder_layers": config["decoder_layers"],
-        "activation": config["activation_function"], "dropout": config["dropout"],
-        "max_positions": config["max_position_embeddings"], "norm": "post",
-        "max_length": config["max_position_embeddings"],
-    }  # fmt: skip
-    return build(ModelConfig, table, str(folder / "config.json"))
-
-
 def _weights(folder: Path) -> dict[str, Tensor]:
     """Tensors by name, without the "model." in front; safetensors, else a pickle without code."""
-    if (folder / "model.safetensors").is_file():
-        state = native.load(folder / "model.safetensors")
-    elif (folder / "pytorch_model.bin").is_file():
-        state = torch.load(folder / "pytorch_model.bin", weights_only=True, map_location="cpu")
+    safe, pickled = (folder / name for name in WEIGHTS)
+    if safe.is_file():
+        state = native.load(safe)
     else:
-        raise Refused(f"{folder}: neither model.safetensors nor pytorch_model.bin is there")
+        state = torch.load(pickled, weights_only=True, map_location="cpu")
     return {name.removeprefix("model."): tensor.float() for name, tensor in state.items()}
 
 

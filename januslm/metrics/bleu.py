@@ -2,6 +2,7 @@
 
 import re
 from itertools import zip_longest
+from typing import Literal, get_args
 
 import numpy as np
 from sacrebleu.metrics import BLEU
@@ -11,14 +12,15 @@ from januslm.config import Refused
 # sacre: sacreBLEU as it is, on raw text.  fairseq: what fairseq-score prints, on text that is
 # already tokenized.  compound: the same after hyphenated words are split on both sides, as the
 # scripts of JANUS and others do before they report NAR; never to be set beside the other two.
-MODES = ("sacre", "fairseq", "compound")
+Mode = Literal["sacre", "fairseq", "compound"]
+MODES = get_args(Mode)
 
 
 def score(
     predictions: list[str],
     references: list[list[str]],
     *,
-    mode: str = "sacre",
+    mode: Mode = "sacre",
     lowercase: bool = False,
 ) -> dict[str, float]:
     """{"bleu": percent}, with every reference that a line has."""
@@ -33,7 +35,7 @@ def each(
     predictions: list[str],
     references: list[list[str]],
     *,
-    mode: str = "sacre",
+    mode: Mode = "sacre",
     lowercase: bool = False,
 ) -> dict[str, np.ndarray]:
     """What BLEU sums over lines: float64 [lines, 10], 4 matches, 4 n-gram totals, 2 lengths."""
@@ -64,7 +66,7 @@ def signature(
     predictions: list[str],
     references: list[list[str]],
     *,
-    mode: str = "sacre",
+    mode: Mode = "sacre",
     lowercase: bool = False,
 ) -> str:
     """What was computed, in sacreBLEU's own words, with "compound|" before it in that mode.

@@ -5,13 +5,15 @@ from collections import Counter
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 
 from januslm.config import Refused
 from januslm.metrics._porter import stem as porter
 
-LEVELS = ("sentence", "summary")
+Level = Literal["sentence", "summary"]
+LEVELS = get_args(Level)
 
 
 def score(
@@ -19,7 +21,7 @@ def score(
     references: list[list[str]],
     *,
     stem: bool = False,
-    level: str = "sentence",
+    level: Level = "sentence",
     exceptions: str = "",
 ) -> dict[str, float]:
     """Mean F of "rouge-1", "rouge-2" and "rouge-l" in percent; of several references the best.
@@ -38,7 +40,7 @@ def each(
     references: list[list[str]],
     *,
     stem: bool = False,
-    level: str = "sentence",
+    level: Level = "sentence",
     exceptions: str = "",
 ) -> dict[str, np.ndarray]:
     """The same per line: float64 [lines] in percent for each name."""

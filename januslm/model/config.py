@@ -62,6 +62,22 @@ PRESETS = {
 }
 
 
+# what decides which tensors a model has, and their shapes; positions do if they are learned
+SIZES = (
+    "vocabulary",
+    "width",
+    "ffn",
+    "encoder_layers",
+    "decoder_layers",
+    "norm",
+    "embedding_norm",
+    "tied",
+    "max_length",
+    "extra_vectors",
+    "position_bias",
+)
+
+
 def configure(table: dict, vocabulary: int, where: str, extra_vectors: int = 0) -> ModelConfig:
     """A ModelConfig from a run file's [model] table: `preset` and what differs from it.
 
@@ -76,3 +92,13 @@ def configure(table: dict, vocabulary: int, where: str, extra_vectors: int = 0) 
         if key in table:
             raise Refused(f"{where}: {key} comes from {owner}, take it out of [model]")
     return build(ModelConfig, PRESETS[name] | table | given, where)
+
+
+def unlike(one: ModelConfig, other: ModelConfig) -> tuple[str, object, object] | None:
+    """The first size in which two models differ, so that weights of one do not fit the other."""
+    learned = "learned" in (one.positions, other.positions)
+    for name in (*SIZES, *(("positions", "max_positions") if learned else ())):
+        mine, theirs = getattr(one, name), getattr(other, name)
+        if mine != theirs:
+            return name, mine, theirs
+    return None

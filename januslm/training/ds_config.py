@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from januslm.cli.paths import SPREADS, shipped
 from januslm.config import Refused, json_table, setting, suggest
 
 # What a DeepSpeed JSON must not say, and who says it instead.
@@ -65,7 +66,17 @@ def read(path: str | Path) -> dict:
 def check_spread(path: str) -> None:
     """Refuse a file of ds_configs/ that cannot be used; "": the usual one, which can."""
     if path:
+        path = shipped(path, SPREADS)
         _check(read(path), path)
+
+
+def check_batch(batch: int, accumulate: int, world: int) -> None:
+    """Refuse fewer examples per update than processes that share them."""
+    if batch < world * accumulate:
+        raise Refused(
+            f"train.batch = {batch} is less than one example for each of {world} processes "
+            f"x train.accumulate = {accumulate}"
+        )
 
 
 def merge(
@@ -77,11 +88,7 @@ def merge(
     `universal`: it will load a checkpoint that another number of processes wrote.
     """
     _check(ds, where)
-    if values.batch < world * values.accumulate:
-        raise Refused(
-            f"train.batch = {values.batch} is less than one example for each of {world} processes "
-            f"x train.accumulate = {values.accumulate}"
-        )
+    check_batch(values.batch, values.accumulate, world)
     # Rounded up: ranks may differ by one example, and DeepSpeed only prints this number.
     micro = -(-values.batch // (world * values.accumulate))
     o = values.optimizer

@@ -5,21 +5,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from januslm.cli.paths import SPREADS, shipped
 from januslm.config import Refused
 from januslm.training.engine import World, connect, leave
 from januslm.training.job import Job
 from januslm.training.trainer import RESUME, RunPlan, train
 
 REFUSED = 2  # exit code: the user's mistake, told in one line
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def spread(asked: str, world: World) -> Path:
     """The file of ds_configs/ that was asked for, else the usual one for this machine."""
-    if asked:
-        return Path(asked)
-    usual = "zero1_bf16.json" if world.device.type == "cuda" else "cpu_fp32.json"
-    return ROOT / "ds_configs" / usual
+    usual = "zero1_bf16" if world.device.type == "cuda" else "cpu_fp32"
+    return Path(shipped(asked or usual, SPREADS))
 
 
 def run_process(
@@ -30,8 +28,8 @@ def run_process(
     """Join the ranks, train, and return the exit code: 0 done, 85 resume me, 2 refused.
 
     resolve() reads and checks the run file before the ranks meet; build makes the rest of it.
-    report: a folder for launch.sh, where a file started says that the ranks have met, and a file
-    done, resume or refused how it ended.
+    report: a folder for januslm/launch, where a file started says that the ranks have met, and a
+    file done, resume or refused how it ended.
     """
     world, code = None, REFUSED
     try:

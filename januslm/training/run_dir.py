@@ -3,13 +3,14 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from januslm.config import Refused, json_table
 from januslm.data import atomic
 
 DONE = "done"
+IDENTITY = ("model", "objective", "data")  # what may not change while a run goes on
 EXPORTS = "exports"  # one folder per save, step-00001000/ and so on, where train.exports keeps them
 
 
@@ -18,17 +19,11 @@ def opened(folder: Path, config: dict, identity: tuple[str, ...], steps: int) ->
 
     `identity`: the tables of the configuration that may not change within a run.
     """
+    check_folder(folder, config, identity)
     folder.mkdir(parents=True, exist_ok=True)
-    path, done_mark = folder / "config.json", folder / DONE
-    new = json.loads(json.dumps(config))
-    if path.exists():
-        old = json_table(path)
-        for key in identity:
-            # A key that is not there is younger than the run.
-            if key in old and (found := difference(old[key], new.get(key), key)):
-                raise Refused(f"{folder} holds another run: {found}; choose another folder")
-    with atomic.plain(path) as file:
-        file.write(json.dumps(new, indent=1))
+    done_mark = folder / DONE
+    with atomic.plain(folder / "config.json") as file:
+        file.write(json.dumps(config, indent=1))
     if not done_mark.exists():
         return None
     done = json_table(done_mark)
@@ -36,6 +31,22 @@ def opened(folder: Path, config: dict, identity: tuple[str, ...], steps: int) ->
         return done
     done_mark.unlink()  # train.steps was raised: the run goes on
     return None
+
+
+def check_folder(folder: Path, config: Mapping, identity: tuple[str, ...]) -> None:
+    """Refuse a folder that cannot be made or written, and that of another run; writes nothing."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise Refused(f"{folder}: cannot be a run's folder, {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise Refused(f"{folder}: cannot be written, {there} may not be written by this user")
+    if not (folder / "config.json").exists():
+        return
+    old, new = json_table(folder / "config.json"), json.loads(json.dumps(config))
+    for key in identity:
+        # A key that is not there is younger than the run.
+        if key in old and (found := difference(old[key], new.get(key), key)):
+            raise Refused(f"{folder} holds another run: {found}; choose another folder")
 
 
 def difference(old, new, key: str) -> str:
@@ -81,6 +92,6 @@ def exported(folder: Path, step: int, keep: int, module, export: Callable) -> No
 
 
 def mark(folder: Path, facts: dict) -> None:
-    """Say that the run is done; launch.sh believes this file, not an exit code."""
+    """Say that the run is done; the launcher of DeepSpeed may say 0 after a kill."""
     with atomic.plain(folder / DONE) as file:
         file.write(json.dumps(facts))

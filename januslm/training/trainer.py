@@ -24,7 +24,7 @@ from januslm.training.engine import RESUME, Engine, OptimizerSettings, Values, W
 from januslm.training.log import Log
 from januslm.training.lr_schedule import ScheduleSettings, check, rate
 from januslm.training.machine import asked_to_stop, memory, peak_flops
-from januslm.training.run_dir import exported, mark, opened
+from januslm.training.run_dir import IDENTITY, exported, mark, opened
 from januslm.training.settings import TrainSettings
 from januslm.training.tensorboard import TensorBoard
 
@@ -82,7 +82,7 @@ class RunPlan:
     schedule: ScheduleSettings
     ds: Path
     config: dict
-    identity: tuple[str, ...] = ("model", "objective", "data")
+    identity: tuple[str, ...] = IDENTITY
 
 
 @dataclass

@@ -1,0 +1,53 @@
+"""What a trained model is asked for: its run, task and algorithm, checked before torch is there."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from januslm import registry
+from januslm.config import Refused
+from januslm.data.token_pairs import Limits
+from januslm.interop.export_folder import ExportFacts, read_facts
+
+ALGORITHMS = "januslm.decoding"
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}  # as users and as torch call them
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """An exported model with its task and where the task's data lies; no weight is read yet."""
+
+    facts: ExportFacts
+    task: ModuleType
+    root: Path
+    limits: Limits
+
+    @property
+    def task_name(self) -> str:
+        return self.task.__name__.rpartition(".")[2]
+
+
+def find(run: str | Path, task: str | None = None, data: str | None = None) -> TrainedRun:
+    """What lies in a run's folder.  task, data: others than the run was trained with.
+
+    Refused for what is not an exported model, and where the task or its data is not known.
+    """
+    facts = read_facts(run)
+    name = task or facts.about.get("task")
+    if not name:
+        raise Refused(f"{facts.folder}: was not trained on a task; name one with --task")
+    about = facts.about.get("data", {})
+    root = data or about.get("root")
+    if not root:
+        raise Refused(f"{facts.folder}: does not say where the data lies; name it with --data")
+    most = facts.config.max_positions
+    limits = Limits(about.get("max_source", most), about.get("max_target", most), "cut")
+    return TrainedRun(facts, registry.find("finetune.tasks", name), Path(root), limits)
+
+
+def settings(task: ModuleType, algorithm: str, given: Mapping) -> dict:
+    """All options of the algorithm: those given, else the task's own, else the defaults."""
+    known = registry.declared(ALGORITHMS, algorithm, "decode")
+    usual = {key: value for key, value in task.DECODE.items() if key in known.parameters}
+    return registry.options(known, usual | dict(given), algorithm)

@@ -1,0 +1,124 @@
+"""PROGRAM VERB [ARGUMENTS]: everything januslm does, from any folder.
+
+  setup                      the environment (from a clone: launch.sh makes it), told by versions
+  demo                       from installed documentation to a model that writes: 10 minutes
+  test [--quick]             lint, types and all tests; --quick: what starts no process
+  data COMMAND ...           build, tokenizer, verify, inspect, summaries, glge
+  pretrain RUN [k=v]         pretrain on token shards; goes on where it stopped
+  finetune RUN [k=v]         fine-tune a checkpoint, or train from scratch, on a task
+  generate RUN [options]     decode a task's test set: greedy, beam, mask_predict, ...
+  evaluate PREDICTIONS ...   score predictions and draw the table
+  distill RUN OUT [k=v]      a teacher's beam output as training data for a student
+  average RUN OUT --last N   the mean of a run's last exports (train.exports)
+  interop bart FROM TO       weights from Hugging Face's BART, and back (bart-out)
+  tensorboard [FOLDER]       curves and samples of all runs below FOLDER (runs/)
+
+Options, anywhere after the verb:
+  --dry-run                  print the commands, run nothing
+  --gpus N                   processes on this machine (on a CPU: as many processes)
+  --hostfile FILE            several machines, DeepSpeed's format: "host slots=8" a line
+  --ds FILE                  a DeepSpeed configuration of ds_configs/ (how a run is spread)
+
+A path is meant from where you stand, for reading and for writing.  Run files, corpus files and
+ds_configs/ that come with januslm are also found by name: pretrain tiny --ds zero2_bf16.
+VERB --help tells more.
+
+Exit codes: 0 done; 2 a mistake, told in one line; 85 stopped and saved, the same command goes on.
+
+  $JANUSLM_PYTHON            launch.sh: use this interpreter as it is and set nothing up
+  $JANUSLM_TORCH_INDEX       launch.sh: a package index that has torch's CPU build
+  $JANUSLM_DATA              real data of tasks (default: ../shared/data beside a clone, else data/)
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from januslm.cli.command import answered, program
+from januslm.config import Refused, suggest
+from januslm.launch.checks import check
+from januslm.launch.commands import Options, asks_for_help, become, module, need, show, split
+from januslm.launch.demo import demo
+from januslm.launch.environment import environment
+from januslm.launch.train import train
+
+MODULES = {
+    "generate": "finetune.generate",
+    "evaluate": "finetune.evaluate",
+    "distill": "finetune.distill",
+    "average": "finetune.average",
+    "interop": "januslm.interop",
+}
+WEIGHTS = ("generate", "distill", "average", "interop")  # verbs that need torch
+TRAINING = ("pretrain", "finetune")
+OURS = ("setup", "demo", "test")  # verbs that this page is the help of
+VERBS = (*OURS, "data", *TRAINING, *MODULES, "tensorboard")
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Exit code: the verb's own; 2 and one line for a mistake."""
+    verb, *rest = list(sys.argv[1:] if words is None else words) or ["help"]
+    if verb in ("help", "-h", "--help") or (verb in OURS and asks_for_help(rest)):
+        print("Usage: " + (__doc__ or "").replace("PROGRAM", program()).strip())
+        return 0
+    return answered(lambda: _run(verb, rest))
+
+
+def _run(verb: str, words: list[str]) -> int:
+    if verb not in VERBS:
+        raise Refused(f"no verb {verb!r}{suggest(verb, VERBS)}")
+    options, rest = split(verb, words)
+    if options.spread and verb not in (*TRAINING, "demo"):
+        raise Refused(f"{options.spread} is for {', '.join(TRAINING)} and demo, not for {verb}")
+    if verb == "setup":
+        return _setup(options)
+    if verb == "demo":
+        _no_more(verb, rest)
+        return demo(options)
+    if verb == "test":
+        return check(rest, options)
+    if verb in TRAINING and not asks_for_help(rest):
+        return train(verb, rest, options)
+    command = _command(verb, rest)
+    if options.dry:
+        show(command, environment())
+        return 0
+    if verb in WEIGHTS and not asks_for_help(rest):
+        need("torch")
+    if verb == "tensorboard" and not Path(folder := (rest or ["runs"])[0]).is_dir():
+        raise Refused(f"{folder}: no such folder; name one with runs below it")
+    return become(command, environment())
+
+
+def _command(verb: str, rest: list[str]) -> list[str]:
+    """The module that does the work of a verb."""
+    if verb == "data":
+        if rest[:1] == ["glge"]:
+            return module("finetune.glge.prepare", "prepare", *rest[1:])
+        return module("data_tools", *rest)
+    if verb == "tensorboard":
+        return module("tensorboard.main", "--logdir", *(rest or ["runs"]))
+    return module(MODULES.get(verb, verb), *rest)
+
+
+def _setup(options: Options) -> int:
+    """Say what is installed; launch.sh has made the environment before it called us."""
+    from importlib.metadata import PackageNotFoundError, version  # a tenth of a second
+
+    found = []
+    for name in ("januslm", "torch", "deepspeed"):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"no {name}")
+    print(f"{sys.executable}: Python {sys.version.split()[0]}, {', '.join(found)}")
+    return 0
+
+
+def _no_more(verb: str, rest: Sequence[str]) -> None:
+    if rest:
+        raise Refused(f"{verb} takes no {rest[0]!r}; {program()} {verb} --help tells more")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""The verb `test`: lint, types and tests, in the clone they belong to."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+
+from januslm.cli.paths import ROOT
+from januslm.config import Refused
+from januslm.launch.commands import Options, module, need, shell_code, show
+from januslm.launch.environment import environment
+
+LINT = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
+# Two at a time; the tests of a file share what they build, and stay together.
+TESTS = ("pytest", "-q", "-n", "2", "--dist", "loadfile")
+QUICK = ("-m", "not slow")  # what starts no process and trains nothing
+
+
+def check(words: Sequence[str], options: Options) -> int:
+    """Run all, or with --quick what takes less than a minute; the rest of the words is pytest's."""
+    if not (ROOT / "tests").is_dir():
+        raise Refused(f"no tests in {ROOT}: this verb is for a clone of the project")
+    if not options.dry:
+        need("ruff", "mypy", "pytest", "xdist")
+    quick = QUICK if "--quick" in words else ()
+    rest = [os.path.abspath(w) if os.path.exists(w) else w for w in words if w != "--quick"]
+    variables = environment() | {"OMP_NUM_THREADS": "1"}
+    for command in (*LINT, (*TESTS, *quick, *rest)):
+        if options.dry:
+            show(module(*command), variables)
+            continue
+        done = subprocess.run(module(*command), cwd=ROOT, env=variables, check=False)
+        if done.returncode:
+            return shell_code(done.returncode)
+    return 0

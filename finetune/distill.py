@@ -42,7 +42,11 @@ BEGUN, PORTIONS = "begun.json", ".portions"
 
 def main() -> int:
     options = _arguments()
-    return answered(lambda: distill(options) and 0)
+
+    def command() -> None:
+        distill(options)
+
+    return answered(command)
 
 
 def _arguments() -> argparse.Namespace:
@@ -187,10 +191,14 @@ def _portions(made: Teacher, place: Path, size: int, limit: int | None) -> Count
             _unchanged(path, chunk)
             progress.phase(total, "sentences", before=start + len(chunk))
         else:
-            _decode(made, chunk, path, lambda done, before=start: progress.show(before + done))
+            _decode(made, chunk, path, partial(_show, progress, start))
         counts.update(json_table(path.with_suffix(".json")))
     progress.end()
     return counts
+
+
+def _show(progress: Progress, before: int, done: int) -> None:
+    progress.show(before + done)
 
 
 def _decode(made: Teacher, chunk: list[Pair], path: Path, tick: Callable[[int], None]) -> None:

@@ -74,7 +74,7 @@ def evaluate(runs: list[Predictions], given: argparse.Namespace) -> list[dict]:
         if not given.metric:  # what is asked for by name is refused where it cannot run
             chosen, lacking = scoring.able(chosen)
             note = "\n".join([note, *lacking])
-        result = {"task": name, "split": split, "modes": {}}
+        result: dict = {"task": name, "split": split, "modes": {}}
         print(f"\n{name}, {split}: {len(group[0].ids)} sentences{note}")
         for mode in scoring.modes(task):
             result["modes"][mode] = _mode(group, task, chosen, mode, given.intervals)
@@ -103,15 +103,15 @@ def _mode(
     if intervals:
         few = f"no intervals: they need {_bootstrap.FEW} lines"
         lines.append(scoring.PLUS_MINUS if len(runs[0].ids) >= _bootstrap.FEW else few)
-    if lead:
+    if lead and base:
         key = next(iter(base))
         lines += [beats(label, row[key], lead.label, base[key], key) for label, row in rows.items()]
     lines += scoring.signatures(runs[0], task, chosen, mode)
     print("\n".join(["", *lines]))
-    found = {
+    found: dict[str, dict] = {
         label: {**row, "ms_per_sentence": run.facts.ms_per_sentence, "file": run.path.name}
         for run, (label, row) in zip(runs, rows.items(), strict=True)
-    } | ({lead.label: base} if lead else {})
+    } | ({lead.label: base} if lead and base else {})
     for label, values in half.items():
         found[label]["intervals"] = values
     return found
@@ -132,8 +132,9 @@ def table(
     body = []
     for run, (label, row) in zip(runs, rows.items(), strict=True):
         ms, half = run.facts.ms_per_sentence, halves.get(label, {})
-        alike = beam and beam.facts.timed == run.facts.timed
-        speed = f"{beam.facts.ms_per_sentence / ms:.1f}x" if alike and ms else "-"
+        speed = "-"
+        if beam and ms and beam.facts.ms_per_sentence and beam.facts.timed == run.facts.timed:
+            speed = f"{beam.facts.ms_per_sentence / ms:.1f}x"
         cut = run.facts.truncated
         body.append(
             [

@@ -240,7 +240,7 @@ def compared(fast: Decoded, slow: Decoded, pairs: list[Pair]) -> dict:
 
 def summary(facts: Facts) -> list[str]:
     """What was done and what it cost, for people."""
-    count, passes = facts.sentences, facts.passes
+    count, passes, tokens = facts.sentences or 0, facts.passes or 0.0, facts.tokens or 0
     notes = [f"{n:,} {what} kept" for what, n in facts.empty.items()]
     notes += [f"{facts.truncated:,} sources cut"] if facts.truncated else []
     if facts.learnt not in ("", facts.task):
@@ -248,8 +248,8 @@ def summary(facts: Facts) -> list[str]:
     if facts.unanswered:
         notes.append(f"{facts.unanswered:,} without references: not to be scored here")
     lines = [
-        f"{facts.algorithm}: {count:,} sentences, {facts.tokens:,} tokens, {passes:.1f} "
-        f"passes a sentence, {facts.tokens / count / passes:.2f} tokens a pass, "
+        f"{facts.algorithm}: {count:,} sentences, {tokens:,} tokens, {passes:.1f} "
+        f"passes a sentence, {tokens / max(count * passes, 1):.2f} tokens a pass, "
         f"{facts.ms_per_sentence:.1f} ms a sentence" + "".join(f" | {note}" for note in notes)
     ]
     if found := facts.verified:

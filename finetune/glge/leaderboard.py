@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -58,27 +59,30 @@ the predictions: submission/NAME/TASK.VERSION.test, a prediction a line, and sco
 NAME is the algorithm."""
 
 Scores = dict[str, dict[str, float]]  # task -> metric -> percent
+Drawn = TypeVar("Drawn", float, np.ndarray)  # a score, or float64 [1 + draws] of resampled ones
 TOTAL = "overall"
 
 
-def overall(scores: Mapping[str, Mapping[str, float]]) -> float:
+def overall(scores: Mapping[str, Mapping[str, Drawn]]) -> Drawn:
     """The leaderboard's score: the mean over eight tasks of the mean over a task's metrics.
 
-    Of arrays of drawn scores, float64 [1 + draws], it is the array of theirs.
+    Of arrays of drawn scores it is the array of theirs.
     """
     missing = [task for task in COLUMNS if task not in scores]
     if missing:
         raise Refused(f"the overall score needs all eight tasks; missing: {', '.join(missing)}")
-    return sum(mean(task, scores[task]) for task in COLUMNS) / len(COLUMNS)
+    means = [mean(task, scores[task]) for task in COLUMNS]
+    return sum(means[1:], means[0]) / len(means)
 
 
-def mean(task: str, scores: Mapping[str, float]) -> float:
+def mean(task: str, scores: Mapping[str, Drawn]) -> Drawn:
     """What one task adds to the overall score; Refused where a metric is missing."""
     keys = COLUMNS[task]
     lacking = [key for key in keys if key not in scores]
     if lacking:
         raise Refused(f"{task}: no {lacking[0]}; its score is made of {', '.join(keys)}")
-    return sum(scores[key] for key in keys) / len(keys)
+    values = [scores[key] for key in keys]
+    return sum(values[1:], values[0]) / len(values)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -207,7 +211,7 @@ def _halves(runs: Mapping[str, Predictions], scores: Scores, mode: str) -> Score
     itself, hence the seeds. What no line has a share of (distinct) keeps its value in the means.
     """
     found: Scores = {}
-    parts = {}
+    parts: dict[str, dict[str, np.ndarray]] = {}
     for seed, name in enumerate(COLUMNS):
         if not scores.get(name):
             continue
@@ -217,7 +221,7 @@ def _halves(runs: Mapping[str, Predictions], scores: Scores, mode: str) -> Score
         if not draws:
             continue
         found[name] = {key: _half(draws[key]) for key in COLUMNS[name] if key in draws}
-        parts[name] = scores[name] | draws
+        parts[name] = {key: np.asarray(value) for key, value in scores[name].items()} | draws
         if _complete(name, scores[name]):
             found[name]["mean"] = _half(mean(name, parts[name]))
     if set(parts) == set(COLUMNS) and all(_complete(name, scores[name]) for name in COLUMNS):

@@ -220,7 +220,7 @@ def _members(archive: Path) -> Iterator[tuple[Part, IO[bytes]]]:
         match = MEMBER.search(name)
         if match and match[2] in TASKS:
             with opened() as stream:
-                yield match.groups(), stream
+                yield (match[1], match[2], match[3]), stream
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from januslm.config import Refused
@@ -60,3 +61,15 @@ def parser(verb: str, description: str, usage: str | None = None) -> Parser:
     described, used = (text and text.replace("PROGRAM", program()) for text in (description, usage))
     plain = argparse.RawDescriptionHelpFormatter
     return Parser(f"{program()} {verb}", used, described, formatter_class=plain)
+
+
+def run_parser(verb: str, description: str) -> Parser:
+    """For a verb that trains: what its processes are told by the user and by the launcher."""
+    known = parser(verb, description)
+    known.add_argument("run", metavar="RUN", help="a run file: what is learnt")
+    known.add_argument("changes", nargs="*", metavar="key=value", help="e.g. train.steps=100")
+    known.add_argument("--ds", default="", help="a file of ds_configs/: how the run is spread")
+    known.add_argument("--check", type=int, metavar="PROCESSES", help=argparse.SUPPRESS)
+    known.add_argument("--report", type=Path, help=argparse.SUPPRESS)
+    known.add_argument("--local_rank", help=argparse.SUPPRESS)  # DeepSpeed's launcher adds it
+    return known

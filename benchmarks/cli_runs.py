@@ -74,12 +74,16 @@ def _called(module: str, words: Sequence[str], gpu: bool, allowed: Sequence[int]
     """Run a command on one thread; Refused with its own last line where it fails."""
     hidden = {} if gpu else {"CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [sys.executable, "-m", module, *words], capture_output=True, text=True,
-        env=os.environ | {
+        [sys.executable, "-m", module, *words],
+        capture_output=True,
+        text=True,
+        env=os.environ
+        | {
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-            "OMP_NUM_THREADS": "1", **hidden,
+            "OMP_NUM_THREADS": "1",
+            **hidden,
         },
-    )  # fmt: skip
+    )
     if done.returncode not in allowed:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise Refused(f"{module}: {said[-1].removeprefix('error: ')}")

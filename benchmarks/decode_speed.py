@@ -64,9 +64,16 @@ def _natural(asked: argparse.Namespace, device: torch.device) -> tuple[dict, lis
     count = asked.timed or (10 if asked.quick else 128)
     with tempfile.TemporaryDirectory() as folder:
         results, missed = decode_trained.run(
-            asked.run, Path(folder), where, data, count, asked.rounds or rounds, warm, device,
+            asked.run,
+            Path(folder),
+            where,
+            data,
+            count,
+            asked.rounds or rounds,
+            warm,
+            device,
             asked.graphs,
-        )  # fmt: skip
+        )
     results = {"task": asked.task, "split": asked.split, "limit": limit} | results
     speed_table.show(results)
     return results, missed

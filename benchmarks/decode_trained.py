@@ -114,9 +114,16 @@ def possible(trained: Trained, ways: Sequence[Way]) -> list[Way]:
 
 
 def run(
-    place: str, work: Path, where: list[str], data: list[str], count: int, rounds: int, warm: int,
-    device: torch.device, graphs: bool,
-) -> tuple[dict, list[str]]:  # fmt: skip
+    place: str,
+    work: Path,
+    where: list[str],
+    data: list[str],
+    count: int,
+    rounds: int,
+    warm: int,
+    device: torch.device,
+    graphs: bool,
+) -> tuple[dict, list[str]]:
     """Write, score and time; returns what is recorded and the floors missed.
 
     where, data: arguments of `generate` and `evaluate`.  count: sentences that are timed.
@@ -145,14 +152,22 @@ def run(
     }
     ratios = {
         f"{base} / {system}": paired(times, base, system, device)
-        for base in (BEAM, GREEDY) if base in rows
-        for system in rows if system != base
-    }  # fmt: skip
+        for base in (BEAM, GREEDY)
+        if base in rows
+        for system in rows
+        if system != base
+    }
     results = {
-        "precision": "bf16" if gpu else "fp32", "threads": 1, "graphs": graphs, "rounds": rounds,
-        "warm_ups": warm, "sentences": total, "timed_sentences": len(chosen), "ways": rows,
+        "precision": "bf16" if gpu else "fp32",
+        "threads": 1,
+        "graphs": graphs,
+        "rounds": rounds,
+        "warm_ups": warm,
+        "sentences": total,
+        "timed_sentences": len(chosen),
+        "ways": rows,
         "ratios_at_batch_1": {name: vars(found) for name, found in ratios.items()},
-    }  # fmt: skip
+    }
     return results, judged(rows, ratios, total, device)
 
 
@@ -172,9 +187,14 @@ def agreed(
 
 
 def timed(
-    trained: Trained, ways: Sequence[Way], written: Mapping[str, Written], chosen: Sequence[int],
-    rounds: int, warm: int, device: torch.device,
-) -> dict[str, dict[int, list[list[Spent]]]]:  # fmt: skip
+    trained: Trained,
+    ways: Sequence[Way],
+    written: Mapping[str, Written],
+    chosen: Sequence[int],
+    rounds: int,
+    warm: int,
+    device: torch.device,
+) -> dict[str, dict[int, list[list[Spent]]]]:
     """Way -> batch -> a list for each batch of the chosen sentences: its time in each round.
 
     All ways write a batch before the next batch, so that neighbours in time are compared.
@@ -211,16 +231,19 @@ def row(way: Way, made: Written, quality: Mapping, times: Mapping, device: torch
     }
     passes = facts["passes"]
     return {
-        "algorithm": way.algorithm, "settings": facts["settings"],
+        "algorithm": way.algorithm,
+        "settings": facts["settings"],
         "scores": {name: list(pair) for name, pair in quality[facts["file"]].items()},
         "ms_at_batch_1": {
             f"{kind} p{q}": float(np.percentile(each, q))
-            for kind, each in alone.items() for q in (50, 95)
+            for kind, each in alone.items()
+            for q in (50, 95)
         },
         "sentences_per_second": {str(size): value for size, value in speed.items()},
         "best_batch": max(speed, key=speed.__getitem__),
-        "passes": passes, "tokens_per_pass": facts["tokens"] / facts["sentences"] / passes,
-    } | ({"verified": facts["verified"]} if "verified" in facts else {})  # fmt: skip
+        "passes": passes,
+        "tokens_per_pass": facts["tokens"] / facts["sentences"] / passes,
+    } | ({"verified": facts["verified"]} if "verified" in facts else {})
 
 
 def totals(parts: Sequence[list[Spent]], device: torch.device) -> list[float]:

@@ -63,9 +63,13 @@ def run(
     """Check, time and print every setting; returns what is recorded and the floors missed."""
     half = device.type == "cuda"
     results: dict = {
-        "precision": "bf16" if half else "fp32", "threads": 1, "graphs": graphs, "rounds": rounds,
-        "warm_ups": warm, "instructions": torch.backends.cpu.get_cpu_capability(),
-    }  # fmt: skip
+        "precision": "bf16" if half else "fp32",
+        "threads": 1,
+        "graphs": graphs,
+        "rounds": rounds,
+        "warm_ups": warm,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+    }
     print(
         f"one process, one thread, {results['precision']}; {measure(device)} time, systems in "
         f"turns, {warm} rounds to warm up and {rounds} that count; a ratio is the median of paired "
@@ -125,9 +129,14 @@ def systems(programs: Programs, sources: list[np.ndarray], tokens: int) -> dict[
 
     def all_at_once(iterations: int, lengths: int) -> Callable:
         return ours(
-            mask_predict, "next", spread=lengths // 2, iterations=iterations, length_beam=lengths,
-            early_stop=False, lengths="around",
-        )  # fmt: skip
+            mask_predict,
+            "next",
+            spread=lengths // 2,
+            iterations=iterations,
+            length_beam=lengths,
+            early_stop=False,
+            lengths="around",
+        )
 
     calls = {}
     for name, width in (("beam 5", 5), ("greedy", 1)):
@@ -138,9 +147,11 @@ def systems(programs: Programs, sources: list[np.ndarray], tokens: int) -> dict[
         calls[name] = ours(way, "next", **options)
         calls[f"{name}, past"] = ours(way, "past", **options)
     return calls | {
-        "NAR 1": all_at_once(1, 1), "NAR 4": all_at_once(4, 1), "NAR 10": all_at_once(10, 1),
+        "NAR 1": all_at_once(1, 1),
+        "NAR 4": all_at_once(4, 1),
+        "NAR 10": all_at_once(10, 1),
         "NAR 10 x 3": all_at_once(10, 3),
-    }  # fmt: skip
+    }
 
 
 def hugging_face(programs: Programs, sources, tokens: int, beams: int) -> Callable:

@@ -35,26 +35,38 @@ def trained(updates: int, folder: Path, changes: list[str]) -> bool:
     """All runs at the same time; whether they came to their end."""
     shape = {"steps": updates, "validate_every": max(1, updates // 5), "exports": 0}
     command = [
-        ROOT / "launch.sh", "finetune", "finetune/runs/multi30k_janus.toml", "--gpus", "1",
+        ROOT / "launch.sh",
+        "finetune",
+        "finetune/runs/multi30k_janus.toml",
+        "--gpus",
+        "1",
         *(f"train.{key}={value}" for key, value in shape.items()),
-        f"schedule.warmup={updates // 2}", "packing.samples=0", *changes,
-    ]  # fmt: skip
+        f"schedule.warmup={updates // 2}",
+        "packing.samples=0",
+        *changes,
+    ]
     started = [
-        subprocess.Popen([
-            *command, f"out={folder / name.replace(' ', '_')}", "--ds", f"ds_configs/{ds}.json",
-            f"packing.row={row}",
-        ])
+        subprocess.Popen(
+            [
+                *command,
+                f"out={folder / name.replace(' ', '_')}",
+                "--ds",
+                f"ds_configs/{ds}.json",
+                f"packing.row={row}",
+            ]
+        )
         for name, (ds, row) in RUNS.items()
-    ]  # fmt: skip
+    ]
     return not any([process.wait() for process in started])
 
 
 def main() -> int:
     """0; 1 where a run does not end, or with --check where the curves come apart."""
     parser = argparse.ArgumentParser(
-        "python -m benchmarks.gpu_curves", description=__doc__,
+        "python -m benchmarks.gpu_curves",
+        description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument("--updates", type=int, default=200)
     parser.add_argument("--check", action="store_true", help=f"exit with 1 over {APART:.0%}% apart")
     parser.add_argument("changes", nargs="*", metavar="key=value", help="of the run file")

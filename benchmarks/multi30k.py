@@ -57,14 +57,15 @@ ROWS = {
     "janus_published_less_dropout": ("multi30k_janus", ("model.dropout=0.1", PUBLISHED)),
     "janus_published_next": ("multi30k_janus", (AS_AR, PUBLISHED, "objective.read=next")),
     "janus_published_two_passes": (
-        "multi30k_janus", (AS_AR, PUBLISHED, "packing.encoder_passes=2"),
+        "multi30k_janus",
+        (AS_AR, PUBLISHED, "packing.encoder_passes=2"),
     ),
     "janus_published_detached": (
         "multi30k_janus",
         (AS_AR, "loss.detach=first", _weights(aux_ar=3.0, ar_nar=1.0, aux_nar=1.0)),
     ),
     "janus_uniform_masks": ("multi30k_janus", ("noise.name=uniform",)),
-}  # fmt: skip
+}
 AR = (Way("AR greedy", "greedy"), Way("AR beam 5", "beam", {"beam": 5}))
 NAR = tuple(
     Way(f"NAR {n} x 5", "mask_predict", {"iterations": n, "length_beam": 5}) for n in (1, 4, 10)
@@ -79,12 +80,14 @@ BOTH = (
 WAYS = {"ar": AR, "cmlm": NAR, "janus": AR + NAR + BOTH}
 # What is claimed: way of one row minus way of another.
 CLAIMS = (
-    ("janus", "AR greedy", "ar", "AR greedy"), ("janus", "AR beam 5", "ar", "AR beam 5"),
+    ("janus", "AR greedy", "ar", "AR greedy"),
+    ("janus", "AR beam 5", "ar", "AR beam 5"),
     ("janus", "AR greedy", "ar_less_dropout", "AR greedy"),
     ("janus", "AR beam 5", "ar_less_dropout", "AR beam 5"),
     ("janus", "NAR 10 x 5, AR chooses", "janus", "AR greedy"),
-    ("janus", "NAR 10 x 5", "janus", "AR greedy"), ("janus", "NAR 10 x 5", "cmlm", "NAR 10 x 5"),
-)  # fmt: skip
+    ("janus", "NAR 10 x 5", "janus", "AR greedy"),
+    ("janus", "NAR 10 x 5", "cmlm", "NAR 10 x 5"),
+)
 SPEEDS = "decode_trained.json"
 FLAT = 5  # validations that tell whether a loss has settled
 
@@ -96,10 +99,17 @@ def train(row: str, seed: int, folder: Path, more: Sequence[str]) -> None:
     """
     signal.signal(signal.SIGTERM, lambda *_: None)  # the run is told too; it saves and says so
     file, changes = ROWS[row]
-    done = subprocess.run([
-        ROOT / "launch.sh", "finetune", f"finetune/runs/{file}.toml", f"out={folder}",
-        f"train.seed={seed}", *changes, *more,
-    ])  # fmt: skip
+    done = subprocess.run(
+        [
+            ROOT / "launch.sh",
+            "finetune",
+            f"finetune/runs/{file}.toml",
+            f"out={folder}",
+            f"train.seed={seed}",
+            *changes,
+            *more,
+        ]
+    )
     if done.returncode:
         raise Refused(f"{folder}: training ended with {done.returncode}; its last lines say why")
 
@@ -228,9 +238,10 @@ def _named(text: str) -> tuple[str, int, Path]:
 def main(given: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 and one line on stderr."""
     parser = argparse.ArgumentParser(
-        "python -m benchmarks.multi30k", description=__doc__,
+        "python -m benchmarks.multi30k",
+        description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument("verb", choices=("train", "score", "table"))
     parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(ROWS))
     options = parser.parse_args(given)

@@ -11,8 +11,14 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent / "results"
 PACKAGES = (
-    "torch", "numpy", "deepspeed", "transformers", "datasets", "tokenizers", "ctranslate2",
-)  # fmt: skip
+    "torch",
+    "numpy",
+    "deepspeed",
+    "transformers",
+    "datasets",
+    "tokenizers",
+    "ctranslate2",
+)
 
 
 def record(name: str, results: dict) -> Path:
@@ -39,11 +45,13 @@ def _machine() -> dict:
     ]
     memory = [line.split()[1] for line in _lines("/proc/meminfo") if line.startswith("MemTotal")]
     return {
-        "system": platform.platform(), "python": platform.python_version(),
-        "processor": names[0] if names else platform.processor(), "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "processor": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
         "memory_gib": round(int(memory[0]) / 2**20, 1) if memory else None,
         "load": os.getloadavg()[0],
-    }  # fmt: skip
+    }
 
 
 def _lines(path: str) -> list[str]:

@@ -169,9 +169,10 @@ def _decode(
         else:
             read_x = _plain(layer.self_attn, x, x, seen_x.bool())
             read_y = _plain(layer.self_attn, y, x, seen_y.bool())
-        x, y = _after(layer.self_attn_layer_norm, x, read_x, drop), _after(
-            layer.self_attn_layer_norm, y, read_y, drop
-        )  # fmt: skip
+        x, y = (
+            _after(layer.self_attn_layer_norm, x, read_x, drop),
+            _after(layer.self_attn_layer_norm, y, read_y, drop),
+        )
         x = _after(
             layer.encoder_attn_layer_norm, x, _plain(layer.encoder_attn, x, memory, source), drop
         )

@@ -28,9 +28,15 @@ from januslm.objective import LossSettings, Objective, resolve_objective
 VOCABULARY = 32000
 SPECIAL = Special()
 SIZES = dict(
-    d_model=512, encoder_ffn_dim=1024, decoder_ffn_dim=1024, encoder_layers=6, decoder_layers=6,
-    encoder_attention_heads=4, decoder_attention_heads=4, max_position_embeddings=256,
-)  # fmt: skip
+    d_model=512,
+    encoder_ffn_dim=1024,
+    decoder_ffn_dim=1024,
+    encoder_layers=6,
+    decoder_layers=6,
+    encoder_attention_heads=4,
+    decoder_attention_heads=4,
+    max_position_embeddings=256,
+)
 # BART's ids in our order, and the words by BART's ids: only <mask> stands elsewhere.
 THEIRS = bart.from_bart(VOCABULARY).numpy()
 WORDS = [*SPECIALS[:-1], *map(str, range(5, VOCABULARY)), SPECIALS[-1]]
@@ -80,18 +86,28 @@ def write(folder: Path, sizes: Mapping[str, int] = SIZES) -> None:
         raise Refused("transformers is not installed: pip install 'januslm[bench]'") from None
     disable_progress_bar()
     config = BartConfig(
-        vocab_size=VOCABULARY, **sizes, activation_function="relu", bos_token_id=0, pad_token_id=1,
-        eos_token_id=2, decoder_start_token_id=0, forced_eos_token_id=None,
+        vocab_size=VOCABULARY,
+        **sizes,
+        activation_function="relu",
+        bos_token_id=0,
+        pad_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=0,
+        forced_eos_token_id=None,
         normalize_before=False,  # CTranslate2's converter asks for it
-    )  # fmt: skip
+    )
     BartForConditionalGeneration(config).save_pretrained(folder)
     words = tokenizers.Tokenizer(
         WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token=SPECIALS[3])
     )
     PreTrainedTokenizerFast(
-        tokenizer_object=words, bos_token=SPECIALS[0], pad_token=SPECIALS[1],
-        eos_token=SPECIALS[2], unk_token=SPECIALS[3], mask_token=SPECIALS[4],
-    ).save_pretrained(folder)  # fmt: skip
+        tokenizer_object=words,
+        bos_token=SPECIALS[0],
+        pad_token=SPECIALS[1],
+        eos_token=SPECIALS[2],
+        unk_token=SPECIALS[3],
+        mask_token=SPECIALS[4],
+    ).save_pretrained(folder)
 
 
 def load(folder: Path, device: torch.device, half: bool, graphs: bool = False) -> Programs:
@@ -159,15 +175,22 @@ def same_words(programs: Programs, sources: list[np.ndarray], words: int) -> dic
     limits = dict(min_length=words, max_length=words)
     ours = [o.tokens.tolist() for o in greedy.decode(decoder, sources, SPECIAL, **limits)]
     theirs = programs.hf.generate(
-        **batch(sources, programs.device), num_beams=1, do_sample=False, min_new_tokens=words,
-        max_new_tokens=words, suppress_tokens=NO_WORDS,
-    )  # fmt: skip
+        **batch(sources, programs.device),
+        num_beams=1,
+        do_sample=False,
+        min_new_tokens=words,
+        max_new_tokens=words,
+        suppress_tokens=NO_WORDS,
+    )
     found = {"HF": [OURS[row].tolist() for row in theirs[:, 1:].cpu().numpy()]}
     if programs.translator:
         results = programs.translator.translate_batch(
-            spelt(sources), beam_size=1, min_decoding_length=words, max_decoding_length=words,
+            spelt(sources),
+            beam_size=1,
+            min_decoding_length=words,
+            max_decoding_length=words,
             suppress_sequences=[[WORDS[i]] for i in NO_WORDS],
-        )  # fmt: skip
+        )
         ids = {word: int(OURS[i]) for i, word in enumerate(WORDS)}
         found["CTranslate2"] = [[ids[word] for word in r.hypotheses[0]] for r in results]
     return {name: sum(map(list.__eq__, ours, texts)) for name, texts in found.items()}
@@ -204,7 +227,7 @@ def _packed(programs: Programs, sources, targets) -> Tensor:
     """Ours with `next` slots, in the packed pass of training."""
     kind = objective("next")
     examples = [
-        Example(s, t, kind.layout(t, np.zeros(len(t), bool)))
+        Example(s, t, kind.layout(t, np.zeros(len(t), bool), np.random.default_rng(0)))
         for s, t in zip(sources, targets, strict=True)
     ]
     made = Packer(kind.loss.weights)(examples).to(programs.device)

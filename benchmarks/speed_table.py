@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from benchmarks.decode_trained import BEAM, GREEDY
+from januslm.cli.table import drawn
 
 LATENCY = ("cpu p50", "cpu p95", "wall p50", "wall p95")
 
@@ -28,14 +29,17 @@ def show(results: Mapping) -> None:
     head += ["passes", "tokens/pass", "same texts"]
     body = [
         [
-            name, *(_scored(row["scores"][c]) for c in columns),
+            name,
+            *(_scored(row["scores"][c]) for c in columns),
             *(f"{row['ms_at_batch_1'][k]:.1f}" for k in LATENCY),
             *(_ratio(results, base, name) for base in (BEAM, GREEDY)),
-            f"{row['passes']:.1f}", f"{row['tokens_per_pass']:.2f}", f"{row['same_texts']}/{count}",
+            f"{row['passes']:.1f}",
+            f"{row['tokens_per_pass']:.2f}",
+            f"{row['same_texts']}/{count}",
         ]
         for name, row in rows.items()
-    ]  # fmt: skip
-    print(_drawn([head, *body]))
+    ]
+    print(drawn([head, *body]))
     sizes = list(next(iter(rows.values()))["sentences_per_second"])
     print(f"\nSentences a second ({kind} time) by batch:\n")
     head = ["", *(f"batch {size}" for size in sizes), "best batch"]
@@ -43,7 +47,7 @@ def show(results: Mapping) -> None:
         [name, *(f"{row['sentences_per_second'][s]:.1f}" for s in sizes), str(row["best_batch"])]
         for name, row in rows.items()
     ]
-    print(_drawn([head, *body]) + "\n")
+    print(drawn([head, *body]) + "\n")
     for name, row in rows.items():
         if found := row.get("verified"):
             print(
@@ -60,12 +64,3 @@ def _scored(pair: Sequence[float | None]) -> str:
 def _ratio(results: Mapping, base: str, name: str) -> str:
     found = results["ratios_at_batch_1"].get(f"{base} / {name}")
     return f"{found['median']:.2f}x" if found else "-"
-
-
-def _drawn(rows: list[list[str]]) -> str:
-    """The first column to the left, the others to the right."""
-    sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join([row[0].ljust(sizes[0]), *map(str.rjust, row[1:], sizes[1:])]) for row in rows
-    ]
-    return "\n".join([lines[0], "  ".join("-" * size for size in sizes), *lines[1:]])

@@ -48,7 +48,7 @@ def lengths() -> list[tuple[int, int]]:
     ]
     path = ROOT / "build" / "multi30k-8000.json"
     path.parent.mkdir(exist_ok=True)
-    words = tokenizer.train([*sides[0], *sides[1]], 8000, path)
+    words = tokenizer.train_tokenizer([*sides[0], *sides[1]], 8000, path)
     source, target = ([len(x) + 2 for x in words.encode(side)] for side in sides)
     return list(zip(source, target, strict=True))
 
@@ -200,15 +200,18 @@ def measure(quick: bool, order: str, rounds: int) -> dict:
     steps = both(trained, padded, batch)
     exact = copy.deepcopy(trained).double()
     result = {
-        "order": order, "sentences": len(made), "target_tokens": batch.tokens,
-        "slots": batch.sizes["slots"], "vocabulary_rows": batch.sizes["goals"],
+        "order": order,
+        "sentences": len(made),
+        "target_tokens": batch.tokens,
+        "slots": batch.sizes["slots"],
+        "vocabulary_rows": batch.sizes["goals"],
         "padded_slots": sum(
             s.token.numel() for s in (padded.past, padded.next, padded.content, padded.query)
         ),
         "parameters": parameters(model),
         "difference": difference(exact.model, *both(exact, padded, batch).values()),
         "difference_float32": difference(model, *steps.values()),
-    }  # fmt: skip
+    }
     del exact
     found = result["difference"]
     if max(found["loss"], found["gradient"]) > ENOUGH:
@@ -245,10 +248,11 @@ def show(result: dict) -> None:
     )
     print(f"{'':24}{'reference':>12}{'ours':>12}{'ratio':>8}")
     rows = {
-        "GFLOP, counted": result["gflop"], "peak memory MiB": result["peak_mib"],
+        "GFLOP, counted": result["gflop"],
+        "peak memory MiB": result["peak_mib"],
         "kept for backward MiB": result["saved_mib"],
         "CPU s, median": {k: statistics.median(v) for k, v in seconds.items()},
-    }  # fmt: skip
+    }
     for name, row in rows.items():
         one, other = row["reference"], row["ours"]
         print(f"{name:24}{one:12.2f}{other:12.2f}{one / other:8.2f}")
@@ -267,9 +271,11 @@ def main() -> None:
     rounds = asked.rounds or (3 if asked.quick else 7)
     result = measure(asked.quick, asked.order, rounds)
     show(result)
-    name = "step_time" + ("_quick" if asked.quick else "") + (
-        "_fairseq_order" if asked.order == "fairseq" else ""
-    )  # fmt: skip
+    name = (
+        "step_time"
+        + ("_quick" if asked.quick else "")
+        + ("_fairseq_order" if asked.order == "fairseq" else "")
+    )
     print(record(name, result))
 
 

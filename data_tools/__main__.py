@@ -84,7 +84,7 @@ def _summaries(given: argparse.Namespace) -> None:
         if (value := getattr(given, name)) < low:
             raise Refused(f"--{name} must be at least {low}, got {value}")
     packages = {split: getattr(given, split).split(",") for split in ("train", "valid", "test")}
-    write(given.out, packages, _report, given.processes, given.most)
+    write(given.out, packages, _report, processes=given.processes, most=given.most)
 
 
 def _parser() -> argparse.ArgumentParser:

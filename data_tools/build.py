@@ -11,6 +11,7 @@ import shutil
 from collections import Counter
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,15 @@ import numpy as np
 from data_tools.counts import KEPT, table, total
 from data_tools.journal import Journal
 from data_tools.recipe import Bundle, Recipe, bundles, identity
-from data_tools.tokenize_parts import first_seen, part_file, seal, tokenize
+from data_tools.tokenize_parts import part_file, seal, tokenize
 from data_tools.train_tokenizer import Report, learn_with
-from data_tools.workers import finished, pool
+from data_tools.workers import finished, pool, ranks
 from januslm.cli.progress import Progress
 from januslm.config import Refused
 from januslm.data.shard_writer import Shard, dtype_for, write_manifest
 from januslm.data.shards import MANIFEST, open_corpus
 from januslm.data.tokenizer import Tokenizer
+from januslm.registry import find
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Build:
 
 def build(recipe: Recipe, report: Report, fresh: bool = False, mpi: bool = False) -> None:
     """Make OUT/train and OUT/valid, or go on with them; raises Refused for a user's mistake."""
-    with pool(recipe.processes, mpi) as executor:
+    with ranks() if mpi else pool(recipe.processes) as executor:
         if executor is None:
             return  # a rank that only serves
         work = bundles(recipe)
@@ -107,16 +109,18 @@ def _tokenize_all(it: Build, executor: Executor, progress: Progress) -> None:
     if before:
         it.report(f"{it.out}: {before} of {len(it.work)} parts are there already")
     left.sort(key=lambda bundle: -bundle.bytes)  # the longest first, so that all end together
-    tasks = [(bundle, it.recipe, str(it.recipe.tokenizer_file)) for bundle in left]
+    tasks = [
+        partial(tokenize, bundle, recipe=it.recipe, tokenizer_file=str(it.recipe.tokenizer_file))
+        for bundle in left
+    ]
+    progress.phase(len(it.work), "parts tokenized", before)
 
     def tick(done: int) -> None:
         size = sum(_size(path) for path in it.out.glob("parts/*.bin*"))
-        progress.show(
-            f"tokenized {before + done} of {len(it.work)} parts, "
-            f"{size / np.dtype(it.dtype).itemsize / 1e6:.1f} M tokens"
-        )
+        tokens = size / np.dtype(it.dtype).itemsize
+        progress.show(before + done, f"{tokens / 1e6:.1f} M tokens")
 
-    for _, line in finished(executor, tokenize, tasks, tick):
+    for _, line in finished(executor, tasks, tick):
         it.journal.append(line)
 
 
@@ -136,30 +140,33 @@ def _there(it: Build, bundle: Bundle) -> bool:
 
 
 def _seal_all(it: Build, executor: Executor, progress: Progress) -> None:
-    hashes = [np.load(part_file(it.recipe, bundle.number, "hash.npy")) for bundle in it.work]
-    if it.recipe.deduplicate:
-        keep = first_seen(hashes)
-    else:
-        keep = [np.ones(len(one), dtype=bool) for one in hashes]
+    keep = _kept(it)
     groups = _groups(it)
     tasks = [
-        (
+        partial(
+            seal,
             number,
-            [(part, keep[part]) for part in group],
-            it.recipe,
-            it.dtype,
-            it.tokenizer.special.eos,
+            members=[(part, keep[part]) for part in group],
+            recipe=it.recipe,
+            dtype=it.dtype,
+            eos=it.tokenizer.special.eos,
         )
         for number, group in enumerate(groups)
         if number not in it.journal.sealed
     ]
     before = len(groups) - len(tasks)
-
-    def tick(done: int) -> None:
-        progress.show(f"sealed {before + done} of {len(groups)} shards")
-
-    for _, line in finished(executor, seal, tasks, tick):
+    progress.phase(len(groups), "shards sealed", before)
+    for _, line in finished(executor, tasks, lambda done: progress.show(before + done)):
         it.journal.append(line)
+
+
+def _kept(it: Build) -> list[np.ndarray]:
+    """Which documents of each part are not dropped as duplicates: bool [documents] each."""
+    if not it.recipe.deduplicate:
+        sizes = [it.journal.parts[bundle.number]["shard"]["documents"] for bundle in it.work]
+        return [np.ones(size, dtype=bool) for size in sizes]
+    prints = [np.load(part_file(it.recipe, bundle.number, "print.npy")) for bundle in it.work]
+    return find("data_tools.dedup", it.recipe.deduplicate).kept(prints)
 
 
 def _groups(it: Build) -> list[list[int]]:

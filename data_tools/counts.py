@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from januslm.cli.table import drawn
 from januslm.config import Refused
 
 KEPT = ("train", "valid")
@@ -18,7 +19,7 @@ def total(counts: Counter) -> dict:
         for key, value in sorted(counts.items())
         if key.startswith(DROP) and value
     }
-    report = {key: counts[key] for key in ("read", "repaired", *KEPT)} | {"dropped": dropped}
+    report: dict = {key: counts[key] for key in ("read", "repaired", *KEPT)} | {"dropped": dropped}
     if report["read"] != report["train"] + report["valid"] + sum(dropped.values()):
         raise Refused(f"documents were lost without a reason, a bug in a source: {report}")
     return report
@@ -33,8 +34,5 @@ def table(counters: dict[str, dict]) -> str:
         rows += [("", f"  kept for {split}", report[split]) for split in KEPT]
         if report["repaired"]:
             rows.append(("", "  of the read ones, repaired (invalid UTF-8)", report["repaired"]))
-    wide = max(len(row[0]) for row in rows)
-    deep = max(len(row[1]) for row in rows)
-    return "\n".join(
-        f"{name:<{wide}}  {what:<{deep}}  {number:>11,}" for name, what, number in rows
-    )
+    cells = [(name, what, f"{number:,}") for name, what, number in rows]
+    return drawn(cells, left=2, heading=False)

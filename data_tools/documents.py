@@ -9,8 +9,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, cast
 
 import zstandard
 
@@ -30,6 +31,11 @@ class Document:
     text: str
     group: str
     repaired: bool = False
+
+    @cached_property
+    def raw(self) -> bytes:
+        """The text as UTF-8."""
+        return self.text.encode()
 
 
 @dataclass(frozen=True)
@@ -87,14 +93,18 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     try:
         with open(path, "rb") as raw:
             if path.suffix == ".gz":
-                yield gzip.GzipFile(fileobj=raw)
+                yield cast(BinaryIO, gzip.GzipFile(fileobj=raw))
             elif path.suffix == ".zst":
                 yield io.BufferedReader(_Unpacked(_frames(raw)))
             else:
                 yield raw
     except (
-        EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError, zipfile.BadZipFile,
-    ) as error:  # fmt: skip
+        EOFError,
+        gzip.BadGzipFile,
+        zlib.error,
+        zstandard.ZstdError,
+        zipfile.BadZipFile,
+    ) as error:
         raise Refused(f"{path}: damaged or cut short ({error})") from None
     except OSError as error:
         raise Refused(f"{path}: cannot be read ({error.strerror or error})") from None
@@ -111,10 +121,9 @@ class _Unpacked(io.RawIOBase):
 
     def readinto(self, buffer) -> int:
         while not self._left:
-            self._left = next(self._chunks, None)
-            if self._left is None:
-                self._left = b""
+            if (chunk := next(self._chunks, None)) is None:
                 return 0
+            self._left = chunk
         size = min(len(buffer), len(self._left))
         buffer[:size], self._left = self._left[:size], self._left[size:]
         return size

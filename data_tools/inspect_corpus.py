@@ -29,11 +29,11 @@ def verify(path: str, tokenizer_file: str, report: Callable[[str], None]) -> Non
     """Hash every byte of the corpora in a folder; raises Refused at the first that is damaged."""
     wanted = Tokenizer.load(tokenizer_file).sha256 if tokenizer_file else None
     for folder in folders(path):
-        progress = Progress("verify")
         corpus = open_corpus(folder, wanted, "lazy")
         names = [about["name"] for about in corpus.manifest["shards"]]
+        progress = Progress(f"verify {folder}", len(names), "shards")
         for number, name in enumerate(names):
-            progress.show(f"{folder}: {name}, {number} of {len(names)}")
+            progress.show(number, name)
             corpus.check(number)
         progress.end()
         report(

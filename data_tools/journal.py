@@ -8,7 +8,7 @@ from pathlib import Path
 from xxhash import xxh3_128_hexdigest
 
 from januslm.config import Refused
-from januslm.data.shard_writer import sync_folder
+from januslm.data import atomic
 
 
 class Journal:
@@ -36,10 +36,8 @@ class Journal:
         for line in lines[1:]:
             self._note(line)
         # written anew: what a kill left of a half line must not stay in front of the next one
-        half = self.path.with_suffix(".tmp")
-        half.write_text("".join(json.dumps(line) + "\n" for line in lines or [identity]))
-        os.replace(half, self.path)
-        sync_folder(out)
+        with atomic.durable(self.path) as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines or [identity])
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
 
     def append(self, line: dict) -> None:
@@ -72,13 +70,22 @@ class Journal:
         return lines
 
     def _compare(self, old: dict, new: dict) -> None:
-        new = json.loads(json.dumps(new))
+        new, old = _flat(json.loads(json.dumps(new))), _flat(old)
         changed = [key for key in new.keys() | old.keys() if old.get(key) != new.get(key)]
         if changed:
             raise Refused(
                 f"{self.path.parent}: holds shards of another recipe, which differs in "
                 f"{_difference(changed, old, new)}; --fresh deletes them and builds again"
             )
+
+
+def _flat(tables: dict, before: str = "") -> dict:
+    """Nested tables as one, {"a.b": value}, so that a difference names one key."""
+    found: dict = {}
+    for key, value in tables.items():
+        nested = isinstance(value, dict) and value
+        found |= _flat(value, f"{before}{key}.") if nested else {before + key: value}
+    return found
 
 
 def _difference(changed: list[str], old: dict, new: dict) -> str:
@@ -93,7 +100,11 @@ def _difference(changed: list[str], old: dict, new: dict) -> str:
 def _clear(out: Path) -> None:
     """Delete what a build writes, and nothing else; the manifests and the journal first."""
     for pattern in (
-        "*/manifest.json*", "journal.*", "parts/part-*", "train/shard-*", "valid/shard-*",
-    ):  # fmt: skip
+        "*/manifest.json*",
+        "journal.*",
+        "parts/part-*",
+        "train/shard-*",
+        "valid/shard-*",
+    ):
         for path in sorted(out.glob(pattern)):
             path.unlink()

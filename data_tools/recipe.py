@@ -2,11 +2,12 @@
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from data_tools.documents import Input
+from data_tools.filtering import checked
 from januslm.config import Refused, load, setting
 from januslm.data.shards import FORMAT
 from januslm.registry import find, options
@@ -26,12 +27,12 @@ class Recipe:
     tokenizer_megabytes: float = setting(64.0, above=0)  # for `tokenizer`: text to learn them from
     processes: int = setting(2, low=1, high=1024)  # the shards do not depend on it
     part_megabytes: float = setting(64.0, above=0)  # inputs one process works on at a time
-    shard_megabytes: float = setting(
-        512.0, above=0
-    )  # tokens of several parts share a shard up to this
-    max_document_bytes: int = setting(10_000_000, low=1)  # longer documents are dropped and counted
-    max_document_tokens: int = setting(0, low=0)  # the same in tokens; 0: no limit
-    deduplicate: bool = True  # drop documents whose text came before, in any source
+    # tokens of several parts share a shard up to this
+    shard_megabytes: float = setting(512.0, above=0)
+    # one table per filter: [filters.NAME], a file of data_tools/filters/, with its options
+    filters: dict[str, dict] = field(default_factory=dict)
+    # a file of data_tools/dedup/: drops documents that came before, in any source; "": all stay
+    deduplicate: str = "exact"
     validation: float = setting(0.0, low=0, below=1)  # share of documents held out, by their hash
     validation_groups: tuple[str, ...] = ()  # packages (docstrings) or files held out as a whole
 
@@ -65,7 +66,7 @@ class Bundle:
 
 
 def read(path: str, changes: Iterable[str] = ()) -> Recipe:
-    """The corpus file with the command line's changes; the options of its sources are checked."""
+    """The corpus file with the command line's changes; sources and filters with all options."""
     recipe = load(Recipe, path, changes)
     sources = {}
     for name, table in recipe.sources.items():
@@ -76,7 +77,9 @@ def read(path: str, changes: Iterable[str] = ()) -> Recipe:
         function = find("data_tools.sources", kind).inputs
         given = {key: value for key, value in table.items() if key != "kind"}
         sources[name] = {"kind": kind} | options(function, given, where)
-    return replace(recipe, sources=sources)
+    if recipe.deduplicate:
+        find("data_tools.dedup", recipe.deduplicate)
+    return replace(recipe, sources=sources, filters=checked(recipe.filters, path))
 
 
 def bundles(recipe: Recipe) -> list[Bundle]:

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from xxhash import xxh3_64_intdigest
@@ -17,16 +18,33 @@ from data_tools.sources.docstrings import Package, chosen, docstrings
 from data_tools.workers import finished, pool
 from januslm.cli.progress import Progress
 from januslm.config import Refused
-from januslm.data.shard_writer import write_text
+from januslm.data import atomic
 
 SPLITS = ("test", "valid", "train")  # of pairs that occur twice, the first of these keeps one
 TEST = ("networkx",)
 VALID = ("huggingface_hub",)
 TRAIN = (
-    "stdlib", "torch", "numpy", "pandas", "sympy", "deepspeed", "datasets", "fsspec", "pyarrow",
-    "tensorboard", "mpmath", "jinja2", "werkzeug", "markdown", "google", "grpc", "pip",
-    "setuptools", "tqdm", "packaging",
-)  # fmt: skip
+    "stdlib",
+    "torch",
+    "numpy",
+    "pandas",
+    "sympy",
+    "deepspeed",
+    "datasets",
+    "fsspec",
+    "pyarrow",
+    "tensorboard",
+    "mpmath",
+    "jinja2",
+    "werkzeug",
+    "markdown",
+    "google",
+    "grpc",
+    "pip",
+    "setuptools",
+    "tqdm",
+    "packaging",
+)
 TARGET_WORDS = (4, 30)
 SOURCE_WORDS = (20, 400)
 LETTERS = 0.85  # of the characters of each side
@@ -63,19 +81,18 @@ def write(
         report(f"reused: {out}, made from the same files")
         return
     made.unlink(missing_ok=True)
-    progress = Progress("summaries")
+    progress = Progress("summaries", len(tasks), "packages read")
     found: dict[int, tuple[list[Pair], Counter]] = {}
     order = sorted(range(len(tasks)), key=lambda i: -len(tasks[i][1].files()))
     with pool(processes) as executor:
-        work = [(tasks[i][1],) for i in order]
-        tick = lambda done: progress.show(f"read {done} of {len(tasks)} packages")  # noqa: E731
-        for place, result in finished(executor, pairs, work, tick):
+        work = [partial(pairs, tasks[i][1]) for i in order]
+        for place, result in finished(executor, work, progress.show):
             found[order[place]] = result
     progress.end()
     seen: set[str] = set()
     counts: dict[str, Counter] = {split: Counter() for split in SPLITS}
     for split in SPLITS:
-        kept = []
+        kept: list[Pair] = []
         for i, (owner, _) in enumerate(tasks):
             if owner == split:
                 kept += _unseen(found[i][0], seen, counts[split])
@@ -84,9 +101,10 @@ def write(
             raise Refused(f"no pairs for {split} in the packages {', '.join(packages[split])}")
         kept = _sampled(kept, most if split != "train" else 0, counts[split])
         Path(out).mkdir(parents=True, exist_ok=True)
-        lines = "".join(json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in kept)
-        write_text(Path(out) / f"{split}.jsonl", lines)
-    write_text(made, mark)
+        with atomic.durable(Path(out) / f"{split}.jsonl") as file:
+            file.writelines(json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in kept)
+    with atomic.durable(made) as file:
+        file.write(mark)
     report(_summary(out, packages, counts, progress.seconds))
 
 
@@ -127,7 +145,8 @@ def _sampled(pairs: list[Pair], most: int, counts: Counter) -> list[Pair]:
 
 def pairs(package: Package) -> tuple[list[Pair], Counter]:
     """The pairs of one package, and what became of its docstrings."""
-    found, counts = [], Counter()
+    found: list[Pair] = []
+    counts: Counter = Counter()
     times: Counter = Counter()  # a name that is defined twice in its file is two objects
     for name, path in package.files():
         if path.suffix != ".py":

@@ -1,24 +1,25 @@
 """The work of one process in a build: a bundle into a part, a part into its shards."""
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from xxhash import xxh3_64_intdigest, xxh3_128_intdigest
+from xxhash import xxh3_64_intdigest
 
 from data_tools.counts import DROP, KEPT
-from data_tools.documents import Document
+from data_tools.documents import Document, Dropped
+from data_tools.filtering import AFTER, BEFORE, rules, text_passed, tokens_dropped
 from data_tools.recipe import Bundle, Recipe
+from januslm.data import atomic
 from januslm.data.shard_writer import Writer, dtype_for
 from januslm.data.shards import HEADER
 from januslm.data.tokenizer import Tokenizer
+from januslm.registry import find
 
 BATCH = 256  # documents per call of the tokenizer
 COPIED = 8192  # documents copied at a time when a shard is sealed
-HASH = np.dtype([("high", "<u8"), ("low", "<u8")])
 
 
 def part_file(recipe: Recipe, number: int, suffix: str) -> Path:
@@ -31,27 +32,24 @@ def _tokenizer(path: str) -> Tokenizer:
     return Tokenizer.load(path)  # once per process
 
 
-def passed(bundle: Bundle, recipe: Recipe, counts: Counter) -> Iterator[tuple[Document, bytes]]:
-    """The documents of a bundle that are neither empty nor too long; `counts` gets the others."""
+def passed(bundle: Bundle, recipe: Recipe, counts: Counter) -> Iterator[Document]:
+    """The documents of a bundle that pass the filters of texts; `counts` gets the others."""
+    before = rules(recipe.filters, BEFORE)
     for source_input in bundle.inputs:
         for found in source_input.read():
             counts["read"] += 1
-            if not isinstance(found, Document):
+            if isinstance(found, Document):
+                counts["repaired"] += found.repaired
+                found = text_passed(found, before)
+            if isinstance(found, Dropped):
                 counts[DROP + found.reason] += 1
-                continue
-            counts["repaired"] += found.repaired
-            raw = found.text.encode()
-            if not found.text.strip():
-                counts[DROP + "empty"] += 1
-            elif len(raw) > recipe.max_document_bytes:
-                counts[f"{DROP}longer than {recipe.max_document_bytes} bytes"] += 1
             else:
-                yield found, raw
+                yield found
 
 
-def split_of(document: Document, raw: bytes, recipe: Recipe) -> int:
+def split_of(document: Document, recipe: Recipe) -> int:
     """The place in KEPT of a document, by its group or by the hash of its text alone."""
-    by_hash = xxh3_64_intdigest(raw) < recipe.validation * 2**64
+    by_hash = xxh3_64_intdigest(document.raw) < recipe.validation * 2**64
     return int(by_hash or document.group in recipe.validation_groups)
 
 
@@ -62,25 +60,28 @@ def tokenize(bundle: Bundle, recipe: Recipe, tokenizer_file: str) -> dict:
     writer = Writer(
         Path(recipe.out) / "parts", stem, dtype_for(tokenizer.size), tokenizer.special.eos
     )
+    after = rules(recipe.filters, AFTER)
+    dedup = find("data_tools.dedup", recipe.deduplicate) if recipe.deduplicate else None
     counts: Counter = Counter()
-    hashes, splits = [], []
+    prints, splits = [], []
     for batch in _batches(passed(bundle, recipe, counts), BATCH):
-        ids = tokenizer.encode([document.text for document, _ in batch])
+        ids = tokenizer.encode([document.text for document in batch])
         kept = []
-        for (document, raw), tokens in zip(batch, ids, strict=True):
-            if 0 < recipe.max_document_tokens < len(tokens):
-                counts[f"{DROP}longer than {recipe.max_document_tokens} tokens"] += 1
+        for document, tokens in zip(batch, ids, strict=True):
+            if dropped := tokens_dropped(tokens, after):
+                counts[DROP + dropped.reason] += 1
                 continue
-            digest = xxh3_128_intdigest(raw)
             kept.append(tokens)
-            hashes.append((digest >> 64, digest & (2**64 - 1)))
-            splits.append(split_of(document, raw, recipe))
+            splits.append(split_of(document, recipe))
+            if dedup:
+                prints.append(dedup.fingerprint(document))
         writer.add(kept)
-    facts = {"hash": np.array(hashes, HASH), "split": np.array(splits, np.uint8)}
+    facts = {"split": np.array(splits, np.uint8)}
+    if dedup:
+        facts["print"] = np.array(prints, dedup.FINGERPRINT)
     for suffix, values in facts.items():
-        with open(part_file(recipe, bundle.number, f"{suffix}.npy"), "wb") as file:
+        with atomic.durable(part_file(recipe, bundle.number, f"{suffix}.npy"), "wb") as file:
             np.save(file, values)
-            os.fsync(file.fileno())
     return {"part": bundle.number, "shard": writer.close().__dict__, "counts": dict(counts)}
 
 
@@ -93,16 +94,6 @@ def _batches(items: Iterable, size: int) -> Iterator[list]:
             batch = []
     if batch:
         yield batch
-
-
-def first_seen(hashes: list[np.ndarray]) -> list[np.ndarray]:
-    """Which documents of each part have a text that no document before them has: bool arrays."""
-    whole = np.concatenate(hashes)
-    order = np.lexsort((whole["low"], whole["high"]))  # stable: equal texts stay in order
-    ordered = whole[order]
-    first = np.ones(len(whole), dtype=bool)
-    first[order[1:]] = ordered[1:] != ordered[:-1]
-    return np.split(first, np.cumsum([len(one) for one in hashes])[:-1])
 
 
 def seal(

@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
+from functools import partial
 
 from data_tools.recipe import Bundle, Recipe, bundles
 from data_tools.tokenize_parts import passed, split_of
 from data_tools.workers import finished, pool
 from januslm.cli.progress import Progress
 from januslm.config import Refused
-from januslm.data.tokenizer import Tokenizer, train
+from januslm.data.tokenizer import Tokenizer, train_tokenizer
 
 Report = Callable[[str], None]
 
@@ -29,25 +30,21 @@ def learn(recipe: Recipe, report: Report, fresh: bool = False) -> None:
 def learn_with(executor: Executor, recipe: Recipe, work: list[Bundle], report: Report) -> None:
     """Read the texts in the executor's processes, learn and write the tokenizer here."""
     everything = max(1, sum(bundle.bytes for bundle in work))
+    share = recipe.tokenizer_megabytes * 1e6 / everything
     tasks = [
-        (bundle, recipe, int(recipe.tokenizer_megabytes * 1e6 * bundle.bytes / everything))
-        for bundle in work
+        partial(_texts, bundle, recipe=recipe, most=int(share * bundle.bytes)) for bundle in work
     ]
-    progress = Progress("tokenizer")
+    progress = Progress("tokenizer", len(work), "parts read")
     found: dict[int, list[str]] = {}
-
-    def tick(done: int) -> None:
-        progress.show(f"read {done} of {len(work)} parts")
-
-    for place, texts in finished(executor, _texts, tasks, tick):
+    for place, texts in finished(executor, tasks, progress.show):
         found[place] = texts
+    progress.end()
     size = sum(len(text) for texts in found.values() for text in texts)
     if not size:
         raise Refused(f"{recipe.out}: the sources hold no text to learn a tokenizer from")
-    progress.show(f"learning from {size / 1e6:.1f} M letters")
-    texts = (text for _, texts in sorted(found.items()) for text in texts)
-    tokenizer = train(texts, recipe.vocabulary, recipe.tokenizer_file)
-    progress.end()
+    report(f"learning {recipe.vocabulary:,} tokens from {size / 1e6:.1f} M letters")
+    every = (text for _, texts in sorted(found.items()) for text in texts)
+    tokenizer = train_tokenizer(every, recipe.vocabulary, recipe.tokenizer_file)
     report(
         f"{recipe.tokenizer_file}: {tokenizer.size:,} tokens from {size / 1e6:.1f} M letters "
         f"in {progress.seconds:.0f} s"
@@ -57,10 +54,10 @@ def learn_with(executor: Executor, recipe: Recipe, work: list[Bundle], report: R
 def _texts(bundle: Bundle, recipe: Recipe, most: int) -> list[str]:
     """The first documents of a bundle, up to `most` bytes, without the held-out ones."""
     texts, size = [], 0
-    for document, raw in passed(bundle, recipe, Counter()):
+    for document in passed(bundle, recipe, Counter()):
         if size >= most:
             break
-        if not split_of(document, raw, recipe):
+        if not split_of(document, recipe):
             texts.append(document.text)
-            size += len(raw)
+            size += len(document.raw)
     return texts

@@ -2,33 +2,38 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait as wait_for
+from typing import TypeVar, cast
 
 from januslm.config import Refused
 
+Result = TypeVar("Result")
 TICK = 0.2  # seconds between looks at how far it is
 
 
 @contextmanager
-def pool(processes: int, mpi: bool = False) -> Iterator[Executor | None]:
-    """An executor; under mpi None on the ranks that only serve rank 0, whose number counts then."""
-    if mpi:
-        from mpi4py import MPI  # starts MPI when imported
-        from mpi4py.futures import MPICommExecutor
-
-        _single_threaded()
-        with MPICommExecutor(MPI.COMM_WORLD, root=0) as executor:
-            yield executor
-        return
+def pool(processes: int) -> Iterator[Executor]:
+    """So many processes of this machine, which end with this one."""
     # spawn: a fork would copy whatever threads and locks the caller has at the moment
     context = get_context("spawn")
     with ProcessPoolExecutor(processes, context, initializer=_start_worker) as executor:
         yield executor
+
+
+@contextmanager
+def ranks() -> Iterator[Executor | None]:
+    """The ranks that mpirun started, for rank 0; None on the others, which only serve it."""
+    from mpi4py import MPI  # starts MPI when imported
+    from mpi4py.futures import MPICommExecutor
+
+    _single_threaded()
+    with MPICommExecutor(MPI.COMM_WORLD, root=0) as executor:
+        yield cast(Executor | None, executor)
 
 
 def _start_worker() -> None:
@@ -43,18 +48,21 @@ def _single_threaded() -> None:
 
 def _follow_parent() -> None:
     """End this worker when the parent is killed; it would wait for work for ever."""
-    wait_for([parent_process().sentinel])
+    if parent := parent_process():
+        wait_for([parent.sentinel])
     os._exit(1)
 
 
 def finished(
-    executor: Executor, function: Callable, tasks: list[tuple], tick: Callable[[int], None]
-) -> Iterator[tuple[int, object]]:
-    """(place in tasks, result) as each `function(*task)` ends; `tick(done)` runs all the time.
+    executor: Executor, tasks: Sequence[Callable[[], Result]], tick: Callable[[int], object]
+) -> Iterator[tuple[int, Result]]:
+    """(place in tasks, result) as each `task()` ends; `tick(done)` runs all the time.
+
+    tasks: functions of modules, or functools.partial of some: they travel to other processes.
 
     The first error is raised here, and what has not begun by then never begins.
     """
-    waiting = {executor.submit(function, *task): i for i, task in enumerate(tasks)}
+    waiting = {executor.submit(task): i for i, task in enumerate(tasks)}
     done_count = 0
     try:
         while waiting:

@@ -7,10 +7,9 @@ PROGRAM finetune glge_janus task=xsum --gpus 8
 
 import argparse
 import sys
-from pathlib import Path
 
 from finetune.settings import ResolvedRun, check_start, load, resolve
-from januslm.cli.command import answered, parser
+from januslm.cli.command import answered, run_parser
 from januslm.cli.paths import RUNS, shipped
 from januslm.launch.environment import data_root
 
@@ -31,14 +30,8 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    known = parser("finetune", __doc__)
-    known.add_argument("run", metavar="RUN", help="a run file: what is learnt")
-    known.add_argument("changes", nargs="*", metavar="key=value", help="e.g. train.steps=100")
-    known.add_argument("--ds", default="", help="a file of ds_configs/: how the run is spread")
+    known = run_parser("finetune", __doc__)
     known.add_argument("--data", default=data_root(), help="where tasks look for their files")
-    known.add_argument("--check", type=int, metavar="PROCESSES", help=argparse.SUPPRESS)
-    known.add_argument("--report", type=Path, help=argparse.SUPPRESS)
-    known.add_argument("--local_rank", help=argparse.SUPPRESS)  # DeepSpeed's launcher adds it
     return known.parse_intermixed_args()
 
 

@@ -69,9 +69,14 @@ def average(run: Path, places: list[Path], out: Path) -> list[str]:
     mean = {name: (value / len(places)).float() for name, value in total.items()}
     native.fill(first.model, mean, run)
     names = [place.name for place in places]
-    words = first.folder / FILES[2]
-    about = first.about | {"averaged": names}
-    native.write(out, first.model, words, first.objective, first.options, about)
+    native.write(
+        out,
+        first.model,
+        tokenizer_file=first.folder / FILES[2],
+        objective=first.objective,
+        options=first.options,
+        about=first.about | {"averaged": names},
+    )
     return names
 
 

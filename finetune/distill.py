@@ -12,12 +12,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import shutil
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -25,14 +23,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from januslm import registry
-from januslm.cli.command import answered, parser
-from januslm.config import Refused, json_table
+from januslm.cli.command import answered, check_counts, parser
+from januslm.cli.progress import Progress
+from januslm.config import Refused, assignments, json_table
+from januslm.data import atomic
 from januslm.data.text_pairs import MADE, Pair, records
 from januslm.data.token_pairs import sources
 from januslm.inference import request
 from januslm.inference.request import TrainedRun
 from januslm.interop.export_folder import FILES
-from januslm.training.log import duration
 from januslm.training.run_dir import difference
 
 if TYPE_CHECKING:  # it imports torch
@@ -43,7 +42,11 @@ BEGUN, PORTIONS = "begun.json", ".portions"
 
 def main() -> int:
     options = _arguments()
-    return answered(lambda: distill(options) and 0)
+
+    def command() -> None:
+        distill(options)
+
+    return answered(command)
 
 
 def _arguments() -> argparse.Namespace:
@@ -72,15 +75,15 @@ class Teacher:
         """The task's own training pairs; empty ones are counted and left out."""
         return self.trained.task.read(self.trained.root, "train", skipped=skipped)
 
-    def write(self, pairs: list[Pair]) -> tuple[list[str], dict]:
-        """What it makes of the sources, and the counts."""
+    def write(self, pairs: list[Pair], tick: Callable[[int], None]) -> tuple[list[str], dict]:
+        """What it makes of the sources, and the counts; `tick` is told how many are done."""
         from januslm.decoding import beam
         from januslm.inference import generator
 
         words, model = self.trained.saved.tokenizer, self.trained.decoder
         arrays, cut = sources([pair.source for pair in pairs], words, self.trained.limits.source)
         ways = {"beam": partial(beam.decode, **self.settings)}
-        made = generator.write(model, ways, arrays, words.special, self.batch)["beam"]
+        made = generator.write(model, ways, arrays, words.special, self.batch, tick)["beam"]
         counts = {"sentences": len(pairs), "sources cut": len(cut), "words": made.tokens}
         texts = [generator.text(words, output) for output in made.outputs]
         return texts, counts | {"seconds": made.seconds}
@@ -120,7 +123,8 @@ def distill(options: argparse.Namespace) -> dict:
         print(f"{split}: {written:,} pairs as they are{kept}", flush=True)
     counts = _portions(made, out / PORTIONS, options.portion, options.limit)
     counts["written"] = task.save(out, "train", _written(out / PORTIONS, counts))
-    _put(out / MADE, json.dumps({"about": about, "counts": counts}, indent=1))
+    with atomic.plain(out / MADE) as file:
+        file.write(json.dumps({"about": about, "counts": counts}, indent=1))
     shutil.rmtree(out / PORTIONS)
     print(f"wrote {out}: {_summary(counts)}")
     return dict(counts)
@@ -128,7 +132,7 @@ def distill(options: argparse.Namespace) -> dict:
 
 def _asked(options: argparse.Namespace) -> tuple[TrainedRun, dict]:
     """The teacher's run and its beam's settings; Refused where its task cannot be written."""
-    request.check(vars(options), "portion", "batch", "limit", "threads")
+    check_counts(options, "portion", "batch", "limit", "threads")
     found = request.find(options.run, options.task, options.data)
     if not hasattr(found.task, "save"):
         able = [
@@ -137,7 +141,7 @@ def _asked(options: argparse.Namespace) -> tuple[TrainedRun, dict]:
             if hasattr(registry.find("finetune.tasks", one), "save")
         ]
         raise Refused(f"task {found.task_name!r} has no `save`; tasks with it: {', '.join(able)}")
-    return found, request.settings(found.task, "beam", request.changes(options.options))
+    return found, request.settings(found.task, "beam", assignments(options.options, "beam=5"))
 
 
 def teacher(found: TrainedRun, settings: dict, batch: int, threads: int | None) -> Teacher:
@@ -159,7 +163,8 @@ def _begin(out: Path, about: dict) -> None:
         raise Refused(f"{out}: is not empty; name a new folder")
     try:
         mark.parent.mkdir(parents=True, exist_ok=True)
-        _put(mark, json.dumps(about, indent=1))
+        with atomic.plain(mark) as file:
+            file.write(json.dumps(about, indent=1))
     except OSError as error:
         raise Refused(f"{out}: cannot be written ({error.strerror})") from None
 
@@ -178,33 +183,35 @@ def _portions(made: Teacher, place: Path, size: int, limit: int | None) -> Count
     if not total:
         raise Refused(f"{made.trained.root}: the training set has nothing but empty lines")
     counts = Counter({f"{side} left out": number for side, number in empty.items()})
-    pairs, done, mine, began = made.read(Counter()), 0, 0, time.monotonic()
+    pairs, progress = made.read(Counter()), Progress("distilled", total, "sentences")
     for number, start in enumerate(range(0, total, size)):
         chunk = list(islice(pairs, min(size, total - start)))
         path = place / f"{number:06d}.jsonl"
         if path.is_file():
             _unchanged(path, chunk)
+            progress.phase(total, "sentences", before=start + len(chunk))
         else:
-            _decode(made, chunk, path)
-            mine += len(chunk)
+            _decode(made, chunk, path, partial(_show, progress, start))
         counts.update(json_table(path.with_suffix(".json")))
-        done += len(chunk)
-        left = (time.monotonic() - began) / mine * (total - done) if mine else 0
-        print(
-            f"distilled {done:,}/{total:,} | {_summary(counts)} | eta {duration(left)}", flush=True
-        )
+    progress.end()
     return counts
 
 
-def _decode(made: Teacher, chunk: list[Pair], path: Path) -> None:
+def _show(progress: Progress, before: int, done: int) -> None:
+    progress.show(before + done)
+
+
+def _decode(made: Teacher, chunk: list[Pair], path: Path, tick: Callable[[int], None]) -> None:
     """Write one portion; its own file comes last, so that what is there is whole."""
-    texts, counts = made.write(chunk)
-    _put(path.with_suffix(".json"), json.dumps(counts))
+    texts, counts = made.write(chunk, tick)
+    with atomic.plain(path.with_suffix(".json")) as file:
+        file.write(json.dumps(counts))
     rows = [
         {"id": pair.id, "source": pair.source, "target": pair.targets[0], "made": text}
         for pair, text in zip(chunk, texts, strict=True)
     ]
-    _put(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    with atomic.plain(path) as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def _unchanged(path: Path, chunk: list[Pair]) -> None:
@@ -232,12 +239,6 @@ def _summary(counts: dict) -> str:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _put(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.new")
-    aside.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(aside, path)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from finetune.evaluation import predictions, scoring
+from finetune.evaluation.facts import TIMED
 from finetune.evaluation.predictions import Predictions
 from finetune.evaluation.scoring import Metric
 from finetune.glge import leaderboard
@@ -63,7 +64,7 @@ def evaluate(runs: list[Predictions], given: argparse.Namespace) -> list[dict]:
     """Print a table per task and split; return what it says."""
 
     def place(run: Predictions) -> tuple[str, str]:
-        return run.settings["task"], run.settings.get("split", "test")
+        return run.facts.task, run.facts.split
 
     found = []
     for (name, split), several in groupby(sorted(runs, key=place), key=place):
@@ -73,7 +74,7 @@ def evaluate(runs: list[Predictions], given: argparse.Namespace) -> list[dict]:
         if not given.metric:  # what is asked for by name is refused where it cannot run
             chosen, lacking = scoring.able(chosen)
             note = "\n".join([note, *lacking])
-        result = {"task": name, "split": split, "modes": {}}
+        result: dict = {"task": name, "split": split, "modes": {}}
         print(f"\n{name}, {split}: {len(group[0].ids)} sentences{note}")
         for mode in scoring.modes(task):
             result["modes"][mode] = _mode(group, task, chosen, mode, given.intervals)
@@ -95,29 +96,34 @@ def _mode(
     half = {run.label: scoring.halves(run, task, chosen, mode) for run in runs if intervals}
     heading = ["post-processing: " + mode] if len(scoring.modes(task)) > 1 else []
     lines = [*heading, table(runs, rows, lead.label if lead else "", base, half)]
-    if (beam := anchor(runs)) and any(run.milliseconds and run.timed != beam.timed for run in runs):
-        lines.append(f"speed -: another {' or '.join(predictions.TIMED)} than {beam.label}")
+    if beam := anchor(runs):
+        timed = [run.facts.timed for run in runs if run.facts.ms_per_sentence]
+        if any(one != beam.facts.timed for one in timed):
+            lines.append(f"speed -: another {' or '.join(TIMED)} than {beam.label}")
     if intervals:
         few = f"no intervals: they need {_bootstrap.FEW} lines"
         lines.append(scoring.PLUS_MINUS if len(runs[0].ids) >= _bootstrap.FEW else few)
-    if lead:
+    if lead and base:
         key = next(iter(base))
         lines += [beats(label, row[key], lead.label, base[key], key) for label, row in rows.items()]
     lines += scoring.signatures(runs[0], task, chosen, mode)
     print("\n".join(["", *lines]))
-    found = {
-        label: {**row, "ms_per_sentence": run.milliseconds, "file": run.path.name}
+    found: dict[str, dict] = {
+        label: {**row, "ms_per_sentence": run.facts.ms_per_sentence, "file": run.path.name}
         for run, (label, row) in zip(runs, rows.items(), strict=True)
-    } | ({lead.label: base} if lead else {})
+    } | ({lead.label: base} if lead and base else {})
     for label, values in half.items():
         found[label]["intervals"] = values
     return found
 
 
 def table(
-    runs: list[Predictions], rows: dict[str, dict], lead: str, base: dict | None,
+    runs: list[Predictions],
+    rows: dict[str, dict],
+    lead: str,
+    base: dict | None,
     halves: dict[str, dict[str, float]],
-) -> str:  # fmt: skip
+) -> str:
     """One row per run: scores, milliseconds, speed against AR beam, and what was cut or empty."""
     keys = list(next(iter(rows.values())))
     beam = anchor(runs)
@@ -125,17 +131,22 @@ def table(
     head += ["tokens/pass", "truncated", "empty"]
     body = []
     for run, (label, row) in zip(runs, rows.items(), strict=True):
-        ms, half = run.milliseconds, halves.get(label, {})
-        alike = beam and beam.timed == run.timed
-        speed = f"{beam.milliseconds / ms:.1f}x" if alike and ms else "-"
-        cut = run.settings.get("truncated")
-        body.append([
-            label,
-            *(f"{row[k]:.2f}" + (f" \u00b1{half[k]:.2f}" if k in half else "") for k in keys),
-            "-" if ms is None else f"{ms:.1f}", speed,
-            "-" if run.tokens_per_pass is None else f"{run.tokens_per_pass:.1f}",
-            "-" if cut is None else str(cut), str(run.empty or "-"),
-        ])  # fmt: skip
+        ms, half = run.facts.ms_per_sentence, halves.get(label, {})
+        speed = "-"
+        if beam and ms and beam.facts.ms_per_sentence and beam.facts.timed == run.facts.timed:
+            speed = f"{beam.facts.ms_per_sentence / ms:.1f}x"
+        cut = run.facts.truncated
+        body.append(
+            [
+                label,
+                *(f"{row[k]:.2f}" + (f" \u00b1{half[k]:.2f}" if k in half else "") for k in keys),
+                "-" if ms is None else f"{ms:.1f}",
+                speed,
+                "-" if run.tokens_per_pass is None else f"{run.tokens_per_pass:.1f}",
+                "-" if cut is None else str(cut),
+                str(run.empty or "-"),
+            ]
+        )
     if base:
         body.append([lead, *(f"{base[key]:.2f}" for key in keys), *"-----"])
     return drawn([head, *body])
@@ -143,8 +154,8 @@ def table(
 
 def anchor(runs: list[Predictions]) -> Predictions | None:
     """The AR beam run that speed is told against: the one with the widest beam."""
-    timed = [r for r in runs if r.settings.get("algorithm") == "beam" and r.milliseconds]
-    return max(timed, key=lambda r: r.settings.get("settings", {}).get("beam", 0), default=None)
+    timed = [r for r in runs if r.facts.algorithm == "beam" and r.facts.ms_per_sentence]
+    return max(timed, key=lambda r: r.facts.settings.get("beam", 0), default=None)
 
 
 def beats(label: str, score: float, lead: str, base: float, key: str) -> str:
@@ -213,7 +224,7 @@ def _named(runs: list[Predictions], name: str) -> Predictions:
     ends = [
         run for run in runs if f"/{run.path.as_posix()}".endswith((f"/{name}", f"/{name}.jsonl"))
     ]
-    same = [run for run in runs if run.settings.get("algorithm") == name]
+    same = [run for run in runs if run.facts.algorithm == name]
     for found in ([run for run in runs if run.label == name], ends, same):
         if len(found) == 1:
             return found[0]

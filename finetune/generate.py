@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
+import tempfile
 from collections import Counter
 from functools import partial
 from itertools import islice
@@ -22,9 +22,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from finetune.evaluation.facts import Facts
+from finetune.evaluation.facts import write as write_facts
 from januslm import registry
-from januslm.cli.command import answered, parser
-from januslm.config import Refused
+from januslm.cli.command import answered, check_counts, parser
+from januslm.cli.progress import Progress
+from januslm.config import Refused, assignments
+from januslm.data import atomic
 from januslm.data.text_pairs import Pair
 from januslm.data.token_pairs import sources
 from januslm.inference import request
@@ -84,11 +88,12 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
     Returns the path of the predictions, and whether --verify found nothing (True without it).
     """
     _check(options)
-    given = request.changes(options.options)
+    names = ", ".join(registry.names(ALGORITHMS))
+    given = assignments(options.options, f"max_length=60; one of {names} goes after --algorithm")
     found = request.find(options.run, options.task, options.data)
     settings = request.settings(found.task, options.algorithm, given)
     out = options.out or _place(options, given)
-    aside = _writable(out)
+    _writable(out)
     pairs, arrays, counts = _read(found, options)
     ways = {options.algorithm: settings}
     if options.verify:
@@ -96,13 +101,12 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
         ways["greedy"] = {key: value for key, value in settings.items() if key in shared}
     trained, made = _decoded(found, ways, arrays, options)
     mine = made[options.algorithm]
-    facts = _facts(options, settings, trained, mine, pairs, counts)
-    if options.verify:
-        facts["verified"] = compared(mine, made["greedy"], pairs)
-    write(out, aside, pairs, mine, trained.saved.tokenizer, facts)
+    verified = compared(mine, made["greedy"], pairs) if options.verify else {}
+    facts = _facts(options, settings, trained, mine, pairs, counts, verified)
+    write(out, pairs, mine, trained.saved.tokenizer, facts)
     for line in summary(facts):
         print(line)
-    return out, "different" not in facts.get("verified", {})
+    return out, "different" not in facts.verified
 
 
 def _decoded(
@@ -116,8 +120,10 @@ def _decoded(
         name: partial(registry.find(ALGORITHMS, name).decode, **settings)
         for name, settings in ways.items()
     }
-    special = trained.saved.tokenizer.special
-    return trained, generator.write(trained.decoder, calls, arrays, special, options.batch)
+    special, progress = trained.saved.tokenizer.special, Progress("decoded", len(arrays), "texts")
+    made = generator.write(trained.decoder, calls, arrays, special, options.batch, progress.show)
+    progress.end()
+    return trained, made
 
 
 def _facts(
@@ -127,37 +133,39 @@ def _facts(
     mine: Decoded,
     pairs: list[Pair],
     counts: Counter,
-) -> dict:
+    verified: dict,
+) -> Facts:
     """What lies beside the predictions: how they were made, and what it took."""
     import torch
 
-    return {
-        "algorithm": options.algorithm,
-        "settings": settings,
-        "checkpoint": str(trained.saved.folder),
-        "task": trained.task.__name__.rpartition(".")[2],
-        "split": options.split,
-        "data": str(trained.root),
-        "sentences": len(pairs),
-        "batch": options.batch,
-        "graphs": options.graphs,
-        "precision": str(trained.decoder.model.embedding.weight.dtype).partition(".")[2],
-        "threads": torch.get_num_threads(),
-        "seconds": mine.seconds,
-        "cpu_seconds": mine.cpu_seconds,
-        "ms_per_sentence": 1000 * mine.seconds / len(pairs),
-        "tokens": mine.tokens,
-        "passes": mine.passes,
-        "truncated": counts["sources cut"],
-        "limit": options.limit,
-        "empty": {k: n for k, n in counts.items() if k.startswith("empty")},
-        "unanswered": sum(not pair.targets for pair in pairs),
-        "learnt": trained.saved.about.get("task"),
-    }
+    return Facts(
+        task=trained.task.__name__.rpartition(".")[2],
+        split=options.split,
+        algorithm=options.algorithm,
+        settings=settings,
+        checkpoint=str(trained.saved.folder),
+        learnt=trained.saved.about.get("task") or "",
+        data=str(trained.root),
+        limit=options.limit,
+        sentences=len(pairs),
+        batch=options.batch,
+        threads=torch.get_num_threads(),
+        precision=str(trained.decoder.model.embedding.weight.dtype).partition(".")[2],
+        graphs=options.graphs,
+        seconds=mine.seconds,
+        cpu_seconds=mine.cpu_seconds,
+        ms_per_sentence=1000 * mine.seconds / len(pairs),
+        tokens=mine.tokens,
+        passes=mine.passes,
+        truncated=counts["sources cut"],
+        empty={k: n for k, n in counts.items() if k.startswith("empty")},
+        unanswered=sum(not pair.targets for pair in pairs),
+        verified=verified,
+    )
 
 
 def _check(options: argparse.Namespace) -> None:
-    request.check(vars(options), "limit", "batch", "threads")
+    check_counts(options, "limit", "batch", "threads")
     if options.precision not in (None, *PRECISIONS):
         kinds = " or ".join(PRECISIONS)
         raise Refused(f"--precision must be {kinds}, got {options.precision!r}")
@@ -181,20 +189,17 @@ def _place(options: argparse.Namespace, given: dict) -> Path:
     return run / "predictions" / f"{name}.jsonl"
 
 
-def _writable(out: Path) -> Path:
-    """The hidden file beside `out` that is written first; Refused, before hours of decoding."""
+def _writable(out: Path) -> None:
+    """Refused where `out` cannot be written, before hours of decoding."""
     if out.suffix == ".json":
         raise Refused(f"{out}: settings and times go to the .json; give a file of lines, .jsonl")
-    aside = out.with_name(f".{out.name}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if out.is_dir():
             raise IsADirectoryError(None, "it is a folder")
-        aside.touch()
-        aside.unlink()
+        tempfile.TemporaryFile(dir=out.parent).close()
     except OSError as error:
         raise Refused(f"{out}: cannot be written ({error.strerror})") from None
-    return aside
 
 
 def _read(found: TrainedRun, options: argparse.Namespace) -> tuple[list[Pair], list, Counter]:
@@ -218,32 +223,36 @@ def _read(found: TrainedRun, options: argparse.Namespace) -> tuple[list[Pair], l
 def compared(fast: Decoded, slow: Decoded, pairs: list[Pair]) -> dict:
     """What speculative saved against greedy, and which sentences differ (there must be none)."""
     different = [
-        pair.id for pair, a, b in zip(pairs, fast.outputs, slow.outputs, strict=True)
+        pair.id
+        for pair, a, b in zip(pairs, fast.outputs, slow.outputs, strict=True)
         if not np.array_equal(a.tokens, b.tokens)
-    ]  # fmt: skip
+    ]
     facts = {
-        "identical": len(pairs) - len(different), "passes_greedy": slow.passes,
-        "fewer_passes": slow.passes / fast.passes, "seconds_greedy": slow.seconds,
-        "faster": slow.seconds / fast.seconds, "faster_cpu": slow.cpu_seconds / fast.cpu_seconds,
-    }  # fmt: skip
+        "identical": len(pairs) - len(different),
+        "passes_greedy": slow.passes,
+        "fewer_passes": slow.passes / fast.passes,
+        "seconds_greedy": slow.seconds,
+        "faster": slow.seconds / fast.seconds,
+        "faster_cpu": slow.cpu_seconds / fast.cpu_seconds,
+    }
     return facts | ({"different": different} if different else {})
 
 
-def summary(facts: dict) -> list[str]:
+def summary(facts: Facts) -> list[str]:
     """What was done and what it cost, for people."""
-    count, passes = facts["sentences"], facts["passes"]
-    notes = [f"{n:,} {what} kept" for what, n in facts["empty"].items()]
-    notes += [f"{facts['truncated']:,} sources cut"] if facts["truncated"] else []
-    if facts["learnt"] not in (None, facts["task"]):
-        notes.append(f"by a model of task {facts['learnt']!r}")
-    if facts["unanswered"]:
-        notes.append(f"{facts['unanswered']:,} without references: not to be scored here")
+    count, passes, tokens = facts.sentences or 0, facts.passes or 0.0, facts.tokens or 0
+    notes = [f"{n:,} {what} kept" for what, n in facts.empty.items()]
+    notes += [f"{facts.truncated:,} sources cut"] if facts.truncated else []
+    if facts.learnt not in ("", facts.task):
+        notes.append(f"by a model of task {facts.learnt!r}")
+    if facts.unanswered:
+        notes.append(f"{facts.unanswered:,} without references: not to be scored here")
     lines = [
-        f"{facts['algorithm']}: {count:,} sentences, {facts['tokens']:,} tokens, {passes:.1f} "
-        f"passes a sentence, {facts['tokens'] / count / passes:.2f} tokens a pass, "
-        f"{facts['ms_per_sentence']:.1f} ms a sentence" + "".join(f" | {note}" for note in notes)
+        f"{facts.algorithm}: {count:,} sentences, {tokens:,} tokens, {passes:.1f} "
+        f"passes a sentence, {tokens / max(count * passes, 1):.2f} tokens a pass, "
+        f"{facts.ms_per_sentence:.1f} ms a sentence" + "".join(f" | {note}" for note in notes)
     ]
-    if found := facts.get("verified"):
+    if found := facts.verified:
         lines.append(
             f"against greedy: identical {found['identical']:,} of {count:,} | passes {passes:.1f} "
             f"against {found['passes_greedy']:.1f} a sentence: {found['fewer_passes']:.2f}x fewer "
@@ -254,28 +263,30 @@ def summary(facts: dict) -> list[str]:
     return lines
 
 
-def write(out: Path, aside: Path, pairs: list[Pair], made: Decoded, tokenizer, facts: dict) -> None:
-    """One JSON object a line, in the order of the task; renamed into place when complete.
+def write(out: Path, pairs: list[Pair], made: Decoded, tokenizer, facts: Facts) -> None:
+    """One JSON object a line, in the order of the task; `facts` in the .json beside it.
 
     `others`: the further texts of n-best, of several samples or lengths, where there are any.
     """
     from januslm.inference import generator
 
-    with aside.open("w", encoding="utf-8") as file:
+    with atomic.plain(out) as file:
         for pair, output in zip(pairs, made.outputs, strict=True):
             line = {
-                "id": pair.id, "source": pair.source,
+                "id": pair.id,
+                "source": pair.source,
                 "prediction": generator.text(tokenizer, output),
-                "references": pair.targets, "score": output.score, "passes": output.passes,
-            }  # fmt: skip
+                "references": pair.targets,
+                "score": output.score,
+                "passes": output.passes,
+            }
             if output.others:
                 line["others"] = [
                     {"prediction": generator.text(tokenizer, o), "score": o.score}
                     for o in output.others
                 ]
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    out.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    os.replace(aside, out)
+        write_facts(out.with_suffix(".json"), facts)
 
 
 if __name__ == "__main__":

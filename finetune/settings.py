@@ -1,5 +1,6 @@
 """A run file of finetune/runs/ as checked values, and all that it names, found: without torch."""
 
+import inspect
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -119,10 +120,13 @@ def resolve(run: FinetuneRun, where: str, data: str, ds: str = "") -> ResolvedRu
     check_spread(ds or run.ds)
     start, tokenizer_file = _start(run, where)
     tokenizer = start.tokenizer if start else Tokenizer.load(tokenizer_file)
-    model = _model(run, start, tokenizer.size, where)
-    _fits(run.data, model, where)
     table = _inherit(run.objective, start) if start else run.objective
     objective = resolve_objective(table, run.noise, run.loss, "nmt", tokenizer.special, where)
+    if start:
+        model = config.build(ModelConfig, asdict(start.config) | run.model, f"{where}: model")
+    else:
+        model = configure(run.model, tokenizer.size, f"{where}: model", objective.extra_vectors)
+    _fits(run.data, model, where)
     objective.check_fit(model, where)
     limits = Limits(run.data.max_source, run.data.max_target, run.data.longer)
     about = asdict(run) | {
@@ -156,18 +160,14 @@ def _start(run: FinetuneRun, where: str) -> tuple[ExportFacts | None, Path]:
     return start, start.tokenizer_file
 
 
-def _model(run: FinetuneRun, start: ExportFacts | None, words: int, where: str) -> ModelConfig:
-    if start is None:
-        return configure(run.model, words, f"{where}: model")
-    return config.build(ModelConfig, asdict(start.config) | run.model, f"{where}: model")
-
-
 def _inherit(table: dict, start: ExportFacts) -> dict:
-    """A model goes on reading as it learnt to: `read` and `query_position`, unless they are set."""
-    left_to_right = {"ar", "janus"}
-    if table.get("name") not in left_to_right or start.objective not in left_to_right:
-        return table
-    return start.options | table
+    """A model goes on reading as it learnt to: options that both objectives have, unless set."""
+    name = str(table.get("name"))
+    if "name" not in table or name not in registry.names("januslm.objectives"):
+        return table  # refused where the objective is resolved
+    plugin = registry.find("januslm.objectives", name)
+    known = inspect.signature(plugin.ar_read).parameters if hasattr(plugin, "ar_read") else {}
+    return {key: value for key, value in start.options.items() if key in known} | table
 
 
 def _fits(data: FinetuneData, model: ModelConfig, where: str) -> None:

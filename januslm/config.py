@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+EXAMPLE = "optimizer.lr=1e-4"
+
 
 class Refused(ValueError):
     """A user's mistake: entry points print its one line and exit with code 2, no traceback."""
@@ -96,11 +98,19 @@ def over(tables: Mapping, usual: Mapping) -> dict:
     return merged
 
 
-def apply(tree: dict, change: str) -> None:
+def assignments(given: Iterable[str], example: str = EXAMPLE) -> dict:
+    """`a.b=value` texts as nested tables; Refused, with the example, for what is none."""
+    tables: dict = {}
+    for change in given:
+        apply(tables, change, example)
+    return tables
+
+
+def apply(tree: dict, change: str, example: str = EXAMPLE) -> None:
     """Put one `a.b=value` into nested tables; raises Refused for what is not a change."""
     key, equals, text = change.partition("=")
     if not equals or not key.strip():
-        raise Refused(f"{change!r} is not a change: write key=value, e.g. optimizer.lr=1e-4")
+        raise Refused(f"{change!r} is not a change: write key=value, e.g. {example}")
     *parents, last = _dotted(key.strip())
     for name in parents:
         tree = tree.setdefault(name, {})

@@ -18,16 +18,20 @@ NONE = -1  # no goal; as a rank: given from the start, before all that is genera
 class Slots:
     """Decoder inputs, one per place."""
 
-    token: (
-        Any  # what is embedded: a vocabulary id, or one of the extra vectors after the vocabulary
-    )
+    token: Any  # what is embedded: a vocabulary id, or an extra vector's (Special.extra)
     position: Any  # where it stands in the target
     stream: Any  # which role it plays: an index into Rule.streams
     rank: Any  # when it is generated, NONE for what is given
     goal: Any  # which target position it must predict, NONE for nothing
+    weight: Any = None  # float: of its prediction in the terms of the loss; None: 1 everywhere
 
     def __getitem__(self, index) -> "Slots":
-        return Slots(*(getattr(self, f.name)[index] for f in fields(self)))
+        return Slots(**{name: column[index] for name, column in self.columns.items()})
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The fields by name, without a weight that is 1 everywhere."""
+        return {f.name: x for f in fields(self) if (x := getattr(self, f.name)) is not None}
 
     def __len__(self) -> int:
         return len(self.token)
@@ -68,7 +72,8 @@ class Rule:
     def distribution(self) -> np.ndarray:
         """int64 [streams]: the place of each stream's among `distributions`, NONE without goals."""
         places = {name: place for place, name in enumerate(self.distributions)}
-        return np.array([places.get(self.predicts.get(stream), NONE) for stream in self.streams])
+        goals = [self.predicts.get(stream, "") for stream in self.streams]
+        return np.array([places.get(goal, NONE) for goal in goals])
 
     @cached_property
     def reads(self) -> np.ndarray:
@@ -142,15 +147,43 @@ def stack(*streams: tuple) -> Slots:
     """Slots from columns (token, position, stream, rank, goal), one tuple per stream, in order.
 
     A whole column may be one number, e.g. NONE; `position` must be an array, it gives the length.
+    A sixth column is the weight, 1 where a stream leaves it out.
     """
-    rows = np.empty((len(fields(Slots)), sum(len(columns[1]) for columns in streams)), np.int64)
+    size = sum(len(columns[1]) for columns in streams)
+    rows, weight = np.empty((5, size), np.int64), None
     start = 0
     for columns in streams:
         end = start + len(columns[1])
-        for row, values in zip(rows, columns, strict=True):
+        for row, values in zip(rows, columns[:5], strict=True):
             row[start:end] = values
+        if len(columns) > 5:
+            weight = np.ones(size) if weight is None else weight
+            weight[start:end] = columns[5]
         start = end
-    return Slots(*rows)
+    token, position, stream, rank, goal = rows
+    return Slots(token, position, stream, rank, goal, weight)
+
+
+def joined(*parts: Slots) -> Slots:
+    """The slots of several parts, one after another."""
+    columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(Slots)}
+    if all(weight is None for weight in columns["weight"]):
+        del columns["weight"]
+    else:
+        columns["weight"] = [
+            np.ones(len(part)) if part.weight is None else part.weight for part in parts
+        ]
+    return Slots(**{name: np.concatenate(values) for name, values in columns.items()})
+
+
+@dataclass(frozen=True)
+class ArRead:
+    """How a model writes word by word: which streams of its rule, and what stands before all."""
+
+    words: str  # the stream of what is written: each word reads itself and the words before it
+    asks: str  # the stream that predicts the next word: `words`, or one that reads as it does
+    query: int  # the token of an asking slot, which stands where the last word does
+    prefix: tuple[int, ...]  # tokens before the first word
 
 
 def leaks(layout: Layout, depends: np.ndarray) -> np.ndarray:

@@ -12,8 +12,10 @@ import numpy as np
 from januslm import registry
 from januslm.config import Refused, setting, suggest
 from januslm.data.tokenizer import Special
-from januslm.layout import NONE, Example, Layout, Slots
+from januslm.layout import NONE, ArRead, Example, Layout, Slots
 from januslm.model.config import ModelConfig
+
+Normalize = Literal["term", "tokens", "microbatch"]
 
 
 @dataclass(frozen=True)
@@ -22,16 +24,24 @@ class LossSettings:
 
     weights: dict[str, float] | None = None
     smoothing: float | None = setting(None, low=0, below=1)
-    normalize: Literal["term", "tokens", "microbatch"] | None = None
+    normalize: Normalize | None = None
     detach: Literal["none", "first"] = "none"
-    rise: tuple[int, ...] = setting(
-        (0, 0), low=0
-    )  # updates up to which KL is off, and when it is full
+    # updates up to which KL is off, and when it is full
+    rise: tuple[int, ...] = setting((0, 0), low=0)
     chunk: int = setting(0, low=0)  # rows of logits at once; 0: as many as suit the device
 
     def __post_init__(self):
         if len(self.rise) != 2 or self.rise[0] > self.rise[1]:
             raise Refused(f"rise must be two updates, the first not later, got {list(self.rise)}")
+
+
+@dataclass(frozen=True)
+class Loss(LossSettings):
+    """The same with an objective's preset in the place of what was left out."""
+
+    weights: dict[str, float]
+    smoothing: float
+    normalize: Normalize
 
     def at(self, step: int) -> dict[str, float]:
         """The weights of update `step` (the first is 1): KL terms grow in a straight line.
@@ -54,22 +64,37 @@ class Objective:
     noise: str
     hide: Callable
     noise_options: dict
-    loss: LossSettings  # complete: no None
+    loss: Loss
     special: Special
 
     def example(self, source, target: np.ndarray, rng: np.random.Generator) -> Example:
         """One training example from int64 [N] source (None: plain text) and int64 [T] target."""
         source, hidden = self.hide(source, target, self.special, rng, **self.noise_options)
-        return Example(source, target, self.layout(target, hidden))
+        return Example(source, target, self.layout(target, hidden, rng))
 
-    def layout(self, target: np.ndarray, hidden: np.ndarray) -> Layout:
-        """The slots of one target; `hidden` bool [T]."""
-        return self.plugin.layout(target, hidden, self.special, **self.options)
+    def layout(self, target: np.ndarray, hidden: np.ndarray, rng: np.random.Generator) -> Layout:
+        """The slots of one target; `hidden` bool [T]; rng: the example's own random stream."""
+        return self.plugin.layout(target, hidden, self.special, rng, **self.options)
+
+    @property
+    def extra_vectors(self) -> int:
+        """How many learned inputs it needs that are no words."""
+        return len(self.special.extra)
+
+    @property
+    def ar_read(self) -> ArRead | None:
+        """How it is read word by word; None for what writes all at once alone."""
+        made = self._declared("ar_read")
+        return made and made()
 
     @property
     def template(self) -> Callable[[int], Slots] | None:
         """What mask-predict starts from, by its length; None for what writes word by word alone."""
-        if (made := getattr(self.plugin, "template", None)) is None:
+        return self._declared("template")
+
+    def _declared(self, name: str) -> Callable | None:
+        """A function of the plug-in with the options that it asks for, if the plug-in has it."""
+        if (made := getattr(self.plugin, name, None)) is None:
             return None
         known = inspect.signature(made).parameters
         options = {key: value for key, value in self.options.items() if key in known}
@@ -83,13 +108,29 @@ class Objective:
 
     def check_fit(self, model: ModelConfig, where: str) -> None:
         """Refuse a model that could never learn this."""
-        if model.positions == "rotary" and self.starts_from_masks_alone:
-            other = ", or objective.ends true" if "ends" in self.options else ""
+        if model.extra_vectors < self.extra_vectors:
             raise Refused(
-                f"{where}: model.positions must be learned or sinusoidal{other} for "
-                f"{self.name!r}: it writes from masks alone, which rotary positions cannot tell "
-                "apart"
+                f"{where}: {self.name!r} needs model.extra_vectors of {self.extra_vectors}, the "
+                f"model has {model.extra_vectors}: start from one that was pretrained with it"
             )
+        apart = partial(registry.constant, "januslm.model.positions", name="TELLS_MASKS_APART")
+        if self.starts_from_masks_alone and not apart(model.positions):
+            able = [kind for kind in registry.names("januslm.model.positions") if apart(kind)]
+            raise Refused(
+                f"{where}: model.positions must be one of {', '.join(able)}{self._other_start()} "
+                f"for {self.name!r}: it writes from masks alone, which {model.positions!r} cannot "
+                "tell apart"
+            )
+
+    def _other_start(self) -> str:
+        """The options that would give it words to start from, as the end of an error's list."""
+        switches = [key for key, value in self.options.items() if isinstance(value, bool)]
+        turned = {key: replace(self, options=self.options | {key: True}) for key in switches}
+        return "".join(
+            f", or objective.{key} true"
+            for key, other in turned.items()
+            if not other.starts_from_masks_alone
+        )
 
 
 def resolve_objective(
@@ -110,6 +151,8 @@ def resolve_objective(
     name = table.pop("name")
     preset = table.pop("preset", preset)
     plugin = registry.find("januslm.objectives", name)
+    extra = getattr(plugin, "EXTRA_VECTORS", 0)
+    special = replace(special, extra=tuple(special.vocabulary + i for i in range(extra)))
     if preset not in plugin.NOISE:
         raise Refused(f"{where}: objective.preset must be one of {', '.join(plugin.NOISE)}")
     options = registry.options(plugin.layout, table, f"{where}: objective")
@@ -120,13 +163,13 @@ def resolve_objective(
     noise_options = registry.options(hide, given, f"{where}: noise")
     weights = plugin.weights(preset) if loss.weights is None else loss.weights
     check_weights(weights, plugin.RULE.distributions, f"{where}: loss.weights")
-    loss = replace(
-        loss,
-        weights={k: w for k, w in weights.items() if w},
-        smoothing=plugin.SMOOTHING[preset] if loss.smoothing is None else loss.smoothing,
-        normalize=plugin.NORMALIZE[preset] if loss.normalize is None else loss.normalize,
-    )
-    return Objective(name, plugin, options, noise_name, hide, noise_options, loss, special)
+    known = {
+        "weights": {k: w for k, w in weights.items() if w},
+        "smoothing": plugin.SMOOTHING[preset] if loss.smoothing is None else loss.smoothing,
+        "normalize": plugin.NORMALIZE[preset] if loss.normalize is None else loss.normalize,
+    }
+    complete = Loss(**vars(loss) | known)
+    return Objective(name, plugin, options, noise_name, hide, noise_options, complete, special)
 
 
 def terms_of(distributions) -> list[str]:

@@ -22,16 +22,30 @@ def names(package: str) -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_"))
 
 
-def find(package: str, name: str) -> ModuleType:
-    """Import one plug-in by its file name; raises Refused with the names there are."""
-    _known(package, name)
-    return importlib.import_module(f"{package}.{name}")
-
-
-def _known(package: str, name: str) -> None:
+def check(package: str, name: str) -> None:
+    """Refused, with the names there are, for a plug-in that is not there; nothing is imported."""
     known = names(package)
     if name not in known:
         raise Refused(f"no {name!r} in {package.rpartition('.')[2]}/{suggest(name, known)}")
+
+
+def find(package: str, name: str) -> ModuleType:
+    """Import one plug-in by its file name; raises Refused with the names there are."""
+    check(package, name)
+    return importlib.import_module(f"{package}.{name}")
+
+
+def constant(package: str, plugin: str, name: str) -> Any:
+    """A number, text or truth value that a plug-in's file sets, read without importing it.
+
+    So a run file is checked in no time, where the plug-in itself would import torch.
+    """
+    check(package, plugin)
+    folder = Path(next(iter(importlib.import_module(package).__path__)))
+    for node in ast.parse((folder / f"{plugin}.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            return ast.literal_eval(node.value)
+    raise AssertionError(f"{package}.{plugin} sets no {name}")
 
 
 def declared(package: str, name: str, function: str) -> inspect.Signature:
@@ -40,7 +54,7 @@ def declared(package: str, name: str, function: str) -> inspect.Signature:
     The plug-in is not imported, nor what it imports, but for the names that annotations and
     defaults use: options are checked before torch is there.  Raises Refused like `find`.
     """
-    _known(package, name)
+    check(package, name)
     spec = importlib.util.find_spec(f"{package}.{name}")
     tree = ast.parse(Path(typing.cast(str, spec and spec.origin)).read_bytes())
     names_of = _Names(tree, package)

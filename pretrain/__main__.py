@@ -7,10 +7,9 @@ PROGRAM pretrain base --gpus 8 --ds zero2_bf16
 
 import argparse
 import sys
-from pathlib import Path
 
 from januslm import config
-from januslm.cli.command import answered, parser
+from januslm.cli.command import answered, run_parser
 from januslm.cli.paths import RUNS, shipped
 from pretrain.settings import PretrainRun, ResolvedRun, check_start, resolve
 
@@ -31,14 +30,7 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    known = parser("pretrain", __doc__)
-    known.add_argument("run", metavar="RUN", help="a run file: what is learnt")
-    known.add_argument("changes", nargs="*", metavar="key=value", help="e.g. train.steps=100")
-    known.add_argument("--ds", default="", help="a file of ds_configs/: how the run is spread")
-    known.add_argument("--check", type=int, metavar="PROCESSES", help=argparse.SUPPRESS)
-    known.add_argument("--report", type=Path, help=argparse.SUPPRESS)
-    known.add_argument("--local_rank", help=argparse.SUPPRESS)  # DeepSpeed's launcher adds it
-    return known.parse_intermixed_args()
+    return run_parser("pretrain", __doc__).parse_intermixed_args()
 
 
 if __name__ == "__main__":

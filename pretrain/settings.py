@@ -56,14 +56,14 @@ def resolve(run: PretrainRun, where: str, ds: str = "", quick: bool = False) -> 
     check(run.schedule, run.train.steps)
     check_spread(ds or run.ds)
     tokenizer = Tokenizer.load(run.tokenizer)
-    model = configure(run.model, tokenizer.size, f"{where}: model")
+    special = tokenizer.special
+    objective = resolve_objective(run.objective, run.noise, run.loss, "pretrain", special, where)
+    model = configure(run.model, tokenizer.size, f"{where}: model", objective.extra_vectors)
     if run.data.length + 1 > model.max_positions:
         raise Refused(
             f"{where}: data.length {run.data.length} needs model.max_positions of at least "
             f"{run.data.length + 1}, got {model.max_positions}"
         )
-    special = tokenizer.special
-    objective = resolve_objective(run.objective, run.noise, run.loss, "pretrain", special, where)
     objective.check_fit(model, where)
     data = replace(run.data, verify="size") if quick else run.data
     texts = Texts(data, data.train, tokenizer, run.train.seed)

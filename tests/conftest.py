@@ -1,6 +1,7 @@
-"""One thread and fixed seeds for every test; where the real data lies."""
+"""One thread and fixed seeds for every test; where real text lies."""
 
 import os
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -18,6 +19,33 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
+_started: list[str] = []
+
+
+def _heard(event: str, arguments: tuple) -> None:
+    if event in STARTS:
+        _started.append(f"{event} {arguments[0] if arguments else ''}")
+
+
+sys.addaudithook(_heard)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """What is started from here on is this test's, or that of its fixtures."""
+    _started.clear()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """A test that starts processes is marked slow: `./launch.sh test --quick` runs none."""
+    result = yield
+    if _started and not item.get_closest_marker("slow"):
+        pytest.fail(f"starts processes ({_started[0]}) and is not marked slow", pytrace=False)
+    return result
+
+
 @pytest.fixture(autouse=True)
 def fixed_seed():
     """Every test starts from the same random state."""
@@ -27,8 +55,5 @@ def fixed_seed():
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """The real data: $JANUSLM_DATA, else ../shared/data; tests that need it skip without."""
-    path = Path(os.environ.get("JANUSLM_DATA", ROOT.parent / "shared" / "data"))
-    if not path.is_dir():
-        pytest.skip(f"no real data: neither $JANUSLM_DATA nor {path} is a folder")
-    return path
+    """Excerpts of real sets, laid as the whole ones are: tests/fixtures/README.md."""
+    return ROOT / "tests" / "fixtures"

@@ -15,8 +15,8 @@ from januslm.model.packing import Batch, Packer
 from januslm.model.transformer import Seq2Seq
 from januslm.objective import LossSettings, resolve_objective
 
-SPECIAL = Special()
 VOCABULARY = 60
+SPECIAL = Special(vocabulary=VOCABULARY)
 OBJECTIVES = registry.names("januslm.objectives")
 
 
@@ -52,6 +52,15 @@ def every_layout() -> list[tuple[str, dict]]:
     return [(name, given) for name in OBJECTIVES for given in choices(plugins[name].layout)]
 
 
+def hiding(case: tuple[str, dict]) -> dict:
+    """The case's options, and every hidden word hidden for certain, where an option says how many.
+
+    A word that an objective leaves standing (BERT's 10 %) is there to be read.
+    """
+    known = inspect.signature(registry.find("januslm.objectives", case[0]).layout).parameters
+    return case[1] | ({"masked": 1.0} if "masked" in known else {})
+
+
 def case_name(case: tuple[str, dict]) -> str:
     """A name for a case, as in file names and test ids."""
     name, given = case
@@ -69,7 +78,7 @@ def examples(objective, rng, sizes: list[int], ratio: float = 0.5) -> list[Examp
     made = []
     for size in sizes:
         target = sentence(rng, size)
-        layout = objective.layout(target, hide(rng, size, ratio))
+        layout = objective.layout(target, hide(rng, size, ratio), rng)
         made.append(Example(sentence(rng, int(rng.integers(3, 12))), target, layout))
     return made
 

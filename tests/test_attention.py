@@ -8,6 +8,9 @@ from torch.nn.attention.flex_attention import create_mask
 from januslm import registry
 from januslm.layout import Rule
 from januslm.model.attention import FEW, PADDING, Codes, Flex, Side, allowed, attend, dense
+from januslm.model.config import ModelConfig
+from januslm.model.position_bias import t5
+from januslm.model.score_bias import Bias
 from tests.samples import OBJECTIVES
 
 H, D = 2, 8
@@ -78,6 +81,68 @@ def test_dense_is_plain_masked_attention_with_its_gradient(name, waste):
             strict=True,
         ):
             assert torch.allclose(a, b, atol=1e-10, rtol=0)
+
+
+def biases(count: int, rng, every: bool) -> Bias:
+    """A bias of T5's kind, or (`every`) one that depends on the query as ProphetNet's does."""
+    shape = (count if every else 1, H, 7)
+    values = torch.from_numpy(rng.normal(size=shape)).requires_grad_()
+    place = torch.from_numpy(rng.integers(0, 30, count))
+    return Bias(values, lambda distance: distance.clamp(-3, 3) + 3, place, place)
+
+
+def biased(q, k, v, seen, bias: Bias) -> torch.Tensor:
+    """As `plain`, with the bias added score by score."""
+    scores = torch.einsum("qhd,khd->hqk", q, k) / q.shape[-1] ** 0.5
+    rows = []
+    for i in range(len(q)):
+        far = (bias.key_position - bias.query_position[i]).clamp(-3, 3) + 3
+        values = bias.values[i if len(bias.values) > 1 else 0]
+        rows.append(values[:, far])
+    scores = scores + torch.stack(rows, 1)
+    scores = scores.masked_fill(~torch.from_numpy(seen), -torch.inf)
+    return torch.einsum("hqk,khd->qhd", scores.softmax(-1), v)
+
+
+@pytest.mark.parametrize("every", [False, True])
+@pytest.mark.parametrize("name", [None, "janus"])
+def test_a_bias_is_added_to_the_scores_with_its_gradient(name, every):
+    rule, rng = RULES.get(name), np.random.default_rng(5)
+    queries, keys = sides(rng, rule, groups=6, most=30)
+    inputs, bias = tensors(queries, keys), biases(len(queries.group), rng, every)
+    wanted = biased(*inputs, allowed(queries, keys, rule), bias)
+    found = dense(queries, keys, rule)(*inputs, 0.0, bias)
+    assert torch.allclose(found, wanted, atol=1e-10, rtol=0)
+    pull, learnt = torch.randn_like(wanted), [*inputs, bias.values]
+    for a, b in zip(
+        torch.autograd.grad((found * pull).sum(), learnt),
+        torch.autograd.grad((wanted * pull).sum(), learnt),
+        strict=True,
+    ):
+        assert torch.allclose(a, b, atol=1e-10, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("every", [False, True])
+def test_flex_adds_the_same_bias(every):
+    rng, count, length = np.random.default_rng(6), 2, 128
+    queries, keys = rows(rng, None, count, length)
+    q, k, v = (x.detach().float() for x in tensors(queries, keys))
+    bias = biases(count * length, rng, every)
+    bias = Bias(bias.values.detach().float(), bias.bucket, bias.query_position, bias.key_position)
+    found = Flex(queries, keys, None, count)(q, k, v, 0.0, bias)
+    real = np.flatnonzero(queries.group != PADDING)
+    wanted = biased(q, k, v, allowed(queries, keys, None) | np.eye(len(q), dtype=bool), bias)
+    assert torch.allclose(found[real], wanted[real], atol=1e-5)
+
+
+def test_t5_buckets_are_the_published_formula():
+    """transformers' T5Attention, bidirectional: the table is checked place by place."""
+    oracle = pytest.importorskip("transformers.models.t5.modeling_t5").T5Attention
+    distance = torch.arange(-300, 301)
+    ours = t5.PositionBias(ModelConfig(vocabulary=8), layers=2).bucket(distance)
+    theirs = oracle._relative_position_bucket(distance, True, t5.BUCKETS, t5.FAR)
+    assert (ours == theirs).all()
 
 
 @pytest.mark.parametrize("seed", range(3))

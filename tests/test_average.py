@@ -24,7 +24,7 @@ TABLE = {"width": 16, "ffn": 32, "heads": 2, "encoder_layers": 1, "decoder_layer
 
 @pytest.fixture
 def words(tmp_path):
-    tokenizer.train(["a few words of text"], 270, tmp_path / "tokenizer.json")
+    tokenizer.train_tokenizer(["a few words of text"], 270, tmp_path / "tokenizer.json")
     return tmp_path / "tokenizer.json"
 
 

@@ -105,6 +105,7 @@ def test_a_failing_disk_leaves_the_last_checkpoint_and_says_so(tmp_path):
     assert newest(tmp_path)[0].step == 10
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(small_disk):
     save(small_disk, 10)
     (small_disk / "filler").write_bytes(b"x" * 85_000)

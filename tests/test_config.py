@@ -151,9 +151,13 @@ MODEL = [
     ({"preset": "tny"}, "r: no model preset 'tny'; there are base, iwslt, large, tiny. "
      "Did you mean 'tiny'?"),
     ({"vocabulary": 9}, "r: vocabulary comes from the tokenizer, take it out of [model]"),
+    ({"extra_vectors": 2}, "r: extra_vectors comes from the objective, take it out of [model]"),
+    ({"positions": "learnt"}, "r: no 'learnt' in positions/; there are learned, none, rotary, "
+     "sinusoidal. Did you mean 'learned'?"),
+    ({"position_bias": "t6"}, "r: no 't6' in position_bias/; there are t5"),
     ({"heads": 5}, "r: width 128 is not a multiple of heads 5"),
-    ({"positions": "rotary", "width": 12, "heads": 4}, "r: rotary positions need an even head "
-     "width, got 3"),
+    ({"positions": "rotary", "width": 12, "heads": 4}, "r: positions 'rotary' need a head's "
+     "width to be a multiple of 2, got 3"),
     ({"dropout": 1}, "r: dropout must be at least 0 and less than 1, got 1"),
     ({"norm": "sandwich"}, "r: norm must be one of post, pre, got 'sandwich'"),
 ]  # fmt: skip

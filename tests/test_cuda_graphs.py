@@ -7,21 +7,17 @@ import torch
 from januslm.decoding import greedy
 from januslm.inference.cuda_graphs import ROUND, GraphedDecoder
 from januslm.inference.incremental import IncrementalDecoder
-from januslm.registry import find, options
-from tests.test_decoding import SPECIAL, WAYS
-from tests.test_incremental import V, built, sentence
+from tests.decoders import DECODERS, algorithm, settings
+from tests.test_incremental import SPECIAL, V, built, sentence
 
 
-@pytest.mark.parametrize("patience", [0, 1])
-@pytest.mark.parametrize("read", ["next", "past"])
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize(("read", "patience"), [("next", 0), ("past", 1)])
+@pytest.mark.parametrize("name", DECODERS)
 def test_every_way_writes_the_same_on_fixed_places(name, read, patience):
     model, objective = built(read=read, positions="rotary" if read == "past" else "learned")
     rng = np.random.default_rng(4)
-    sources = [sentence(rng, n) for n in rng.integers(1, 25, 12)]
-    decode = find("januslm.decoding", name).decode
-    limit = {} if name in ("mask_predict", "semi") else {"max_length": 36}  # past the first room
-    given = options(decode, WAYS[name] | limit, "decode")
+    sources = [sentence(rng, n) for n in rng.integers(1, 25, 8)]
+    decode, given = algorithm(name), settings(name, max_length=36)  # past the first room
     decoder = GraphedDecoder(model, objective, patience)
     want = decode(IncrementalDecoder(model, objective), sources, SPECIAL, **given)
     for _ in range(2):
@@ -40,7 +36,7 @@ def test_sources_of_many_lengths_are_few_shapes():
     for n in range(1, 30):
         greedy.decode(decoder, [sentence(rng, n)], SPECIAL, min_length=5, max_length=5)
     assert len(decoder.recorded) == len(decoder.came) == 2
-    assert {key[-2][-1] for key in decoder.recorded} == {ROUND, 2 * ROUND}
+    assert {key[-1][-1] for key in decoder.recorded} == {ROUND, 2 * ROUND}
 
 
 def test_two_states_of_one_shape_do_not_disturb_each_other():
@@ -63,14 +59,3 @@ def test_two_states_of_one_shape_do_not_disturb_each_other():
             made.append(fixed.step(state, row[t]))
     for a, b in zip(got, want, strict=True):
         assert torch.allclose(torch.cat(a), torch.cat(b), atol=1e-10)
-
-
-def test_a_doubled_cache_has_graphs_of_its_own():
-    model, objective = built()
-    source = [sentence(np.random.default_rng(7), 6)]
-    fixed = GraphedDecoder(model, objective)
-    for doubled in (True, False, True, False):
-        given = dict(max_length=12, doubled_cache=doubled)
-        want = greedy.decode(IncrementalDecoder(model, objective), source, SPECIAL, **given)[0]
-        got = greedy.decode(fixed, source, SPECIAL, **given)[0]
-        assert got.score == pytest.approx(want.score, abs=1e-9)

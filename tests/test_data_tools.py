@@ -24,8 +24,7 @@ from data_tools.sources import docstrings, hf, jsonl, parquet, text
 from data_tools.summaries import pairs
 from januslm.config import Refused
 from januslm.data.shards import open_corpus
-from januslm.data.tokenizer import Tokenizer, train
-from januslm.registry import names
+from januslm.data.tokenizer import Tokenizer, train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "while", "seven", "dogs", "looked", "for", "balls"]
@@ -48,7 +47,7 @@ def run(*words: object, **options) -> subprocess.CompletedProcess:
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    train(sentences(200, 0), 400, path)
+    train_tokenizer(sentences(200, 0), 400, path)
     return path
 
 
@@ -75,10 +74,6 @@ def texts_of(inputs: list) -> list[str | Dropped]:
 
 
 # --- sources
-
-
-def test_every_source_is_a_function_inputs_with_keyword_options():
-    assert names("data_tools.sources") == ["docstrings", "hf", "jsonl", "parquet", "text"]
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
@@ -285,9 +280,9 @@ def mixed(tmp_path_factory, tokenizer) -> tuple[Path, list[str]]:
     path = recipe(
         folder,
         tokenizer,
-        '[sources.web]\nkind = "jsonl"\nfiles = ["*.jsonl"]\n[sources.text]\nfiles = ["*.txt"]\n',
-        "validation = 0.1\nmax_document_tokens = 500\nmax_document_bytes = 10000\n"
-        "part_megabytes = 0.001",
+        '[sources.web]\nkind = "jsonl"\nfiles = ["*.jsonl"]\n[sources.text]\nfiles = ["*.txt"]\n'
+        "[filters.max_tokens]\nlimit = 500\n[filters.max_bytes]\nlimit = 10000\n",
+        "validation = 0.1\npart_megabytes = 0.001",
     )
     said: list[str] = []
     build(read(str(path)), said.append)
@@ -333,8 +328,9 @@ def test_a_second_build_of_the_same_recipe_reuses_everything_and_says_so(mixed):
 
 
 def test_a_changed_recipe_is_refused_until_fresh_names_the_key(mixed):
-    changed = read(str(mixed[0] / "corpus.toml"), ["max_document_tokens=600"])
-    with pytest.raises(Refused, match=r"differs in max_document_tokens \(500 then, 600 now\).*--f"):
+    changed = read(str(mixed[0] / "corpus.toml"), ["filters.max_tokens.limit=600"])
+    told = r"differs in filters\.max_tokens\.limit \(500 then, 600 now\).*--f"
+    with pytest.raises(Refused, match=told):
         build(changed, print)
 
 
@@ -402,6 +398,7 @@ def test_a_pattern_without_files_and_an_unknown_group_are_refused(tmp_path, toke
         bundles(read(path, ['validation_groups=["goof.jsonl"]']))
 
 
+@pytest.mark.slow
 def test_a_tokenizer_that_is_named_and_missing_is_refused(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(lines(["a"]))
     path = recipe(tmp_path, tmp_path / "none.json", '[sources.jsonl]\nfiles = ["*.jsonl"]')

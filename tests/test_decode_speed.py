@@ -63,14 +63,11 @@ def test_every_system_is_forced_to_the_length(programs):
     assert {"HF beam 5", "beam 5", "beam 5, past", "NAR 1", "NAR 10 x 3"} <= set(calls)
 
 
-def test_the_table_has_every_algorithm_with_options_that_it_knows():
+def test_the_table_has_algorithms_with_options_that_they_know():
     for way in decode_trained.WAYS:
         algorithm = folder_of.find("januslm.decoding", way.algorithm)
         chosen = folder_of.options(algorithm.decode, way.options, way.name)
         assert way.options.items() <= chosen.items()
-    assert {way.algorithm for way in decode_trained.WAYS} == set(
-        folder_of.names("januslm.decoding")
-    )
     names = [way.name for way in decode_trained.WAYS]
     assert len(set(names)) == len(names)
 

@@ -16,7 +16,8 @@ from januslm.decoding._templates import Templates, candidates, write
 from januslm.inference.incremental import IncrementalDecoder
 from januslm.layout import NONE
 from januslm.objectives import janus
-from januslm.registry import find, names, options
+from januslm.registry import options
+from tests.decoders import DECODERS, FOLDER, CountingDecoder, algorithm, settings, taking
 from tests.test_incremental import V, built, sentence
 
 SPECIAL = Special()
@@ -172,10 +173,13 @@ def test_without_early_stop_no_beam_is_worse():
         assert all(b.score >= a.score - 1e-12 for a, b in zip(early, late, strict=True))
 
 
-@pytest.mark.parametrize("way", [greedy, beam, speculative, sample])
-def test_no_ngram_comes_twice_and_lengths_are_kept(way):
+LIMITED = taking("min_length", "max_length", "max_ratio", "no_repeat_ngram")
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_no_ngram_comes_twice_and_lengths_are_kept(name):
     for seed in range(5):
-        outputs = way.decode(
+        outputs = algorithm(name)(
             Table(seed), SOURCES, SPECIAL, no_repeat_ngram=2, min_length=4, max_length=6,
             max_ratio=0.5,
         )  # fmt: skip
@@ -186,10 +190,10 @@ def test_no_ngram_comes_twice_and_lengths_are_kept(way):
             assert len(set(itertools.pairwise(words))) == len(words) - 1
 
 
-@pytest.mark.parametrize("way", [greedy, beam, speculative, sample])
-def test_a_text_ends_where_the_rules_leave_no_word(way):
+@pytest.mark.parametrize("name", LIMITED)
+def test_a_text_ends_where_the_rules_leave_no_word(name):
     """Four words, none twice, at least six: after the fourth only the end is left."""
-    for output in way.decode(
+    for output in algorithm(name)(
         Table(), SOURCES, SPECIAL, no_repeat_ngram=1, min_length=6, max_length=8
     ):
         assert sorted(output.tokens.tolist()) == sorted(WORDS)
@@ -303,22 +307,58 @@ def _templates_after(decoder, source, passes):
     return templates
 
 
-WAYS = {
-    "greedy": {}, "beam": {"beam": 3, "n_best": 2}, "sample": {"top_k": 9, "top_p": 0.9, "seed": 7},
-    "mask_predict": {"iterations": 5, "rescore": True}, "speculative": {"block": 4},
-    "semi": {"block": 3},
-}  # fmt: skip
+# What every file of the folder promises
+
+
+def test_every_fixture_belongs_to_an_algorithm():
+    assert {path.stem for path in FOLDER.glob("*.toml")} <= set(DECODERS)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_options_are_checked_by_name(name):
+    assert isinstance(options(algorithm(name), {}, "decode"), dict)
+    with pytest.raises(Refused, match="decode: unknown key 'beem'"):
+        options(algorithm(name), {"beem": 3}, "decode")
 
 
 @pytest.mark.parametrize("read", ["next", "past"])
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_text_has_words_a_score_and_the_passes_it_took(name, read):
+    model, objective = built(read=read)
+    rng = np.random.default_rng(8)
+    for words in (1, 4, 9):
+        decoder, source = CountingDecoder(model, objective), sentence(rng, words)
+        (output,) = algorithm(name)(decoder, [source], SPECIAL, **settings(name, max_length=9))
+        assert output.passes == decoder.word_by_word + decoder.all_at_once > 0
+        for one in (output, *output.others):
+            assert (one.tokens.ndim, one.tokens.dtype) == (1, np.int64)
+            assert len(one.tokens) <= decoder.most_words
+            assert (one.tokens > max(SPECIAL.mask, SPECIAL.unk)).all(), "a special token is no word"
+            assert np.isfinite(one.score)
+
+
+@pytest.mark.parametrize("objective", ["ar", "cmlm"])
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_checkpoint_that_writes_in_one_way_is_used_or_refused_by_name(name, objective):
+    decoder = CountingDecoder(*built(objective))
+    try:
+        outputs = algorithm(name)(decoder, SOURCES, SPECIAL, **settings(name))
+    except Refused as refused:
+        assert f"objective '{objective}' cannot write" in str(refused)  # noqa: PT017
+    else:
+        assert len(outputs) == len(SOURCES)
+        unlearnt = decoder.all_at_once if objective == "ar" else decoder.word_by_word
+        assert not unlearnt, "passes that the checkpoint never learnt; see decoder.require"
+
+
+@pytest.mark.parametrize("read", ["next", "past"])
+@pytest.mark.parametrize("name", DECODERS)
 def test_a_batch_of_many_is_many_batches_of_one(name, read):
     model, objective = built(read=read)
     rng = np.random.default_rng(4)
     sources = [sentence(rng, n) for n in rng.integers(1, 12, 12)]
-    decoder, decode = IncrementalDecoder(model, objective), find("januslm.decoding", name).decode
-    limit = {} if name in ("mask_predict", "semi") else {"max_length": 9, "max_ratio": 1.0}
-    given = options(decode, WAYS[name] | limit, "decode")
+    decoder, decode = IncrementalDecoder(model, objective), algorithm(name)
+    given = settings(name, max_length=9, max_ratio=1.0)
     together = decode(decoder, sources, SPECIAL, **given)
     alone = [decode(decoder, [s], SPECIAL, **given)[0] for s in sources]
     assert len({len(o.tokens) for o in alone}) > 3, "sentences that all end together prove little"
@@ -404,7 +444,7 @@ def test_sampling_follows_the_table():
 def test_what_a_checkpoint_never_learnt_is_refused(name, way):
     model, objective = built(name)
     with pytest.raises(Refused, match=f"objective '{name}' cannot write"):
-        find("januslm.decoding", way).decode(IncrementalDecoder(model, objective), SOURCES, SPECIAL)
+        algorithm(way)(IncrementalDecoder(model, objective), SOURCES, SPECIAL)
 
 
 def test_cmlm_writes_its_own_end():
@@ -417,15 +457,6 @@ def test_cmlm_writes_its_own_end():
         length = int(decoder.start([source]).length_scores[0, 3:].argmax()) + 3
         assert len(output.tokens) == length - 2
         assert (output.tokens > 4).all()
-
-
-def test_every_file_in_the_folder_decodes():
-    assert set(names("januslm.decoding")) == set(WAYS)
-    for name in names("januslm.decoding"):
-        decode = find("januslm.decoding", name).decode
-        assert options(decode, {}, "decode") is not None
-        with pytest.raises(Refused, match="decode: unknown key 'beem'"):
-            options(decode, {"beem": 3}, "decode")
 
 
 def test_a_source_the_model_has_no_positions_for_is_refused():
@@ -444,11 +475,11 @@ def test_top_is_topk():
         assert torch.equal(scores.gather(1, at), value)
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", DECODERS)
 def test_every_way_works_in_half_precision_up_to_the_last_position(name):
     model, objective = built(dtype=torch.bfloat16)
     decoder = IncrementalDecoder(model, objective, packed=True)
-    for output in find("januslm.decoding", name).decode(decoder, SOURCES, SPECIAL):
+    for output in algorithm(name)(decoder, SOURCES, SPECIAL):
         assert len(output.tokens) <= decoder.most_words
         assert (output.tokens > 4).all()
 

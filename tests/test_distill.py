@@ -42,7 +42,7 @@ def root(tmp_path):
 def teach(root, task: str = "iwslt14", objective: str = "janus"):
     """A teacher with random weights; returns the folder of its run."""
     run = root.parent / f"{task}-{objective}"
-    words = tokenizer.train([*GERMAN, *ENGLISH], 300, root.parent / "tokenizer.json")
+    words = tokenizer.train_tokenizer([*GERMAN, *ENGLISH], 300, root.parent / "tokenizer.json")
     torch.manual_seed(3)
     table = {"width": 16, "ffn": 32, "heads": 2, "encoder_layers": 1, "decoder_layers": 1,
              "max_length": 32, "max_positions": 64}  # fmt: skip

@@ -10,6 +10,7 @@ import pytest
 
 from finetune import evaluate
 from finetune.evaluation import scoring
+from finetune.evaluation.facts import Facts
 from finetune.evaluation.predictions import Predictions
 from finetune.tasks import docsum
 from januslm.data.text_pairs import Pair
@@ -120,7 +121,7 @@ def test_times_of_other_batches_or_threads_are_not_compared(runs, capsys):
     ],
 )  # fmt: skip
 def test_a_row_says_over_how_many_lengths_and_who_chooses(settings, label):
-    facts = {"algorithm": "mask_predict", "settings": settings}
+    facts = Facts(algorithm="mask_predict", settings=settings)
     assert Predictions(Path("x.jsonl"), facts, [], [], [], []).label == label
 
 
@@ -218,9 +219,9 @@ def test_two_metrics_with_numbers_of_one_name_are_refused(runs, capsys):
     ("beside", "why"),
     [
         ([1], "must be one table, got [1]"),
-        ({"task": 5}, "'task' must be a text, got 5"),
-        ({"task": "docsum", "ms_per_sentence": "fast"}, "'ms_per_sentence' must be a number, got"),
-        ({"task": "docsum", "sentences": "4"}, "'sentences' must be a whole number, got '4'"),
+        ({"task": 5}, "task must be a text, got 5"),
+        ({"task": "docsum", "ms_per_sentence": "fast"}, "ms_per_sentence must be a number, got"),
+        ({"task": "docsum", "sentences": "4"}, "sentences must be a whole number, got '4'"),
     ],
 )
 def test_settings_that_are_none_are_refused(runs, capsys, beside, why):
@@ -382,6 +383,8 @@ def test_empty_predictions_are_scored_and_counted(runs, capsys):
         (("nowhere",), "nowhere: no such file or folder"),
         (("{run}", "--metric", "rogue"), "no 'rogue' in metrics/; there are bleu, .*Did you mean"),
         (("{run}", "--metric", "bleu:mdoe=x"), "metric bleu: unknown key 'mdoe'; there are"),
+        (("{run}", "--metric", "bleu:mode"), "'mode' is not a change: write key=value, e.g. mode="),
+        (("{run}", "--metric", "rouge:stem=1"), "metric rouge: stem must be true or false, got 1"),
         (("{run}", "--compare", "beam", "x"), "--compare: 0 predictions 'x' among these; there"),
         (("{run}", "--task", "xsum"), "predictions of task 'docsum', not of 'xsum'"),
         (("{run}", "--data", "{run}"), "no data of task 'docsum' there; looked for test.jsonl"),
@@ -420,7 +423,7 @@ def test_lines_with_one_source_become_one_with_all_references_and_the_last_predi
     task = find("finetune.tasks", name)
     sources = ["May [SEP] It opens in May .", "x [SEP] y", "May [SEP] It opens in May ."]
     run = Predictions(
-        Path("x.jsonl"), {"task": name}, ["1", "2", "3"], sources,
+        Path("x.jsonl"), Facts(task=name), ["1", "2", "3"], sources,
         ["first - hand", "other", "second - hand"], [["a"], ["b"], ["c"]],
     )  # fmt: skip
     ours, theirs = scoring.texts(run, task, "official")

@@ -24,7 +24,7 @@ def home(tmp_path):
     for split in ("train", "valid"):
         lay(tmp_path / "data", split, {"de": WHOLE, "en": ENGLISH})
     for name, words in (("one", "das haus"), ("other", "the house")):
-        tokenizer.train([words] * 9, 265, tmp_path / f"{name}.json")
+        tokenizer.train_tokenizer([words] * 9, 265, tmp_path / f"{name}.json")
     words = [tokenizer.Tokenizer.load(tmp_path / f"{name}.json") for name in ("one", "other")]
     assert words[0].size == words[1].size
     return tmp_path
@@ -79,7 +79,9 @@ def test_the_first_lines_say_from_where_how_long_and_how_often(home, capsys):
 
 def test_a_template_of_masks_alone_is_refused_with_positions_that_cannot_tell_its_slots_apart(home):
     bare = ("objective.name=cmlm", "model.positions=rotary")
-    with pytest.raises(Refused, match=r"or sinusoidal, or objective\.ends true for 'cmlm'"):
+    with pytest.raises(
+        Refused, match=r"one of learned, sinusoidal, or objective\.ends true for 'cmlm'"
+    ):
         planned(home, *bare)
     planned(home, bare[0], "model.positions=sinusoidal")
     planned(home, *bare, "objective.ends=true")

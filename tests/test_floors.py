@@ -1,6 +1,7 @@
 """The plan of the house: nobody imports upwards, nobody grows without end."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,8 +26,6 @@ TALKS = {
     "launch",
     "log.py",
     "process.py",
-    "token_pairs.py",
-    "generator.py",
 }  # folders and files of the core that speak to people
 VAGUE = {"utils", "util", "common", "helpers", "helper", "misc", "manager"}
 
@@ -47,17 +46,23 @@ def module(path: Path) -> str:
 KNOWN = {module(path) for path in sources()}
 
 
-def imports(path: Path) -> set[str]:
+def imports(path: Path) -> frozenset[str]:
     """Modules a file imports, wherever in it; relative imports count as a name of their own."""
+    return imported(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imported(text: str) -> frozenset[str]:
+    """The same for the text of a file, which several tests ask about."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = "." * node.level + (node.module or "")
             parts = {f"{base}.{alias.name}" for alias in node.names}
             found |= {part if part in KNOWN else base for part in parts}
-    return found
+    return frozenset(found)
 
 
 def room(name: str) -> str:

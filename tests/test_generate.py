@@ -53,6 +53,7 @@ def rows(path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_the_command_tells_sentences_tokens_passes_and_time(root):  # noqa: F811
     run = teach(root)
     words = [run, "--algorithm", "speculative", "max_length=9", "--verify", "--batch", "3"]
@@ -200,7 +201,7 @@ def test_a_long_source_is_cut_and_counted_or_refused(root, said, refused):  # no
         (("--precision", "fp16"), "--precision must be fp32 or bf16, got 'fp16'"),
         (
             ("verify",),
-            "'verify' is not an option: write key=value, e.g. max_length=",
+            "'verify' is not a change: write key=value, e.g. max_length=",
         ),
         (("--verify",), "--verify compares --algorithm speculative with greedy; the algorithm"),
         (("--longer", "skip"), "--longer must be one of cut, refuse, got 'skip'"),

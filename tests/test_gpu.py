@@ -7,9 +7,8 @@ import torch
 from januslm.inference.cuda_graphs import GraphedDecoder
 from januslm.inference.incremental import IncrementalDecoder
 from januslm.model.joint_loss import ModelWithLoss
-from januslm.registry import find, options
+from tests.decoders import DECODERS, algorithm, settings
 from tests.samples import SPECIAL, coefficients, examples, model, packed, resolved, sentence
-from tests.test_decoding import WAYS
 
 pytestmark = [
     pytest.mark.gpu,
@@ -43,16 +42,14 @@ def test_bf16_follows_fp32():
 
 
 @pytest.mark.parametrize("read", ["next", "past"])
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", DECODERS)
 def test_captured_graphs_write_what_plain_passes_write(name, read):
     torch.manual_seed(0)
     network = model(double=False, width=64, ffn=128).eval().cuda()
     objective = resolved("janus", read=read)
     rng = np.random.default_rng(1)
     sources = [sentence(rng, size) for size in rng.integers(3, 30, 12)]
-    decode = find("januslm.decoding", name).decode
-    limit = {} if name in ("mask_predict", "semi") else {"max_length": 40}
-    given = options(decode, WAYS[name] | limit, "decode")
+    decode, given = algorithm(name), settings(name, max_length=40)
     want = decode(IncrementalDecoder(network, objective), sources, SPECIAL, **given)
     decoder = GraphedDecoder(network, objective, patience=0)
     for _ in range(2):

@@ -47,7 +47,7 @@ def taught(model, objective, sources, targets, hidden=None):
     """Logits of the packed training pass by (stream, example): [T - 1 or holes, V]."""
     hidden = hidden or [np.zeros(len(t), bool) for t in targets]
     examples = [
-        Example(s, t, objective.layout(t, h))
+        Example(s, t, objective.layout(t, h, np.random.default_rng(0)))
         for s, t, h in zip(sources, targets, hidden, strict=True)
     ]
     batch = Packer(objective.loss.weights)(examples)
@@ -62,9 +62,9 @@ def taught(model, objective, sources, targets, hidden=None):
     }
 
 
+PLACES = ("learned", "sinusoidal", "rotary", "none t5", "learned t5")
 ALL = itertools.product(
-    ("next", "past"), ("input", "target"), ("post", "pre"), ("learned", "sinusoidal", "rotary"),
-    (True, False), ("ar", "janus"),
+    ("next", "past"), ("input", "target"), ("post", "pre"), PLACES, (True, False), ("ar", "janus"),
 )  # fmt: skip
 
 
@@ -72,7 +72,9 @@ ALL = itertools.product(
 def test_step_by_step_logits_are_those_of_the_training_pass(
     read, place, norm, positions, tied, name
 ):
-    model, objective = built(name, read, place, norm=norm, positions=positions, tied=tied)
+    kind, _, bias = positions.partition(" ")
+    style = dict(norm=norm, positions=kind, position_bias=bias, tied=tied)
+    model, objective = built(name, read, place, **style)
     rng = np.random.default_rng(1)
     sources = [sentence(rng, n) for n in (3, 6, 4)]
     targets = [sentence(rng, 5) for _ in range(3)]
@@ -101,9 +103,12 @@ def test_step_by_step_logits_in_single_precision(packed):
 
 
 @pytest.mark.parametrize("name", ["janus", "cmlm", "cmlm ends"])
-@pytest.mark.parametrize(("norm", "positions"), [("post", "learned"), ("pre", "rotary")])
+@pytest.mark.parametrize(
+    ("norm", "positions"), [("post", "learned"), ("pre", "rotary"), ("post", "none t5")]
+)
 def test_filled_logits_are_those_of_the_training_pass(name, norm, positions):
-    model, objective = built(name, norm=norm, positions=positions)
+    kind, _, bias = positions.partition(" ")
+    model, objective = built(name, norm=norm, positions=kind, position_bias=bias)
     rng = np.random.default_rng(3)
     sources = [sentence(rng, n) for n in (3, 6, 4)]
     targets = [sentence(rng, n) for n in (5, 9, 1)]

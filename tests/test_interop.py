@@ -23,7 +23,9 @@ transformers = pytest.importorskip("transformers", reason="transformers is a dev
 def words(tmp_path):
     """A small tokenizer of ours."""
     texts = ["the quick brown fox jumps over the lazy dog " * 3]
-    return tokenizer.train(texts, 300, tmp_path / "tokenizer.json"), tmp_path / "tokenizer.json"
+    return tokenizer.train_tokenizer(
+        texts, 300, tmp_path / "tokenizer.json"
+    ), tmp_path / "tokenizer.json"
 
 
 def huggingface(folder, size):
@@ -129,6 +131,6 @@ def test_a_foreign_tokenizer_beside_the_weights_is_refused(tmp_path, words):
     ours, path = words
     model = Seq2Seq(configure({"width": 32, "ffn": 64}, ours.size, "test"))
     native.write(tmp_path / "x", model, path, "janus", {}, {})
-    tokenizer.train(["another text altogether"], 300, tmp_path / "x" / "tokenizer.json")
+    tokenizer.train_tokenizer(["another text altogether"], 300, tmp_path / "x" / "tokenizer.json")
     with pytest.raises(Refused, match=r"not the tokenizer that config\.json names"):
         native.read(tmp_path / "x")

@@ -37,7 +37,7 @@ def test_a_word_has_one_goal_per_stream_and_goals_are_words(case):
     name, given = case
     plugin = registry.find("januslm.objectives", name)
     for size in (3, 4, 7, 12):
-        slots = plugin.layout(sentence(rng, size), hide(rng, size), SPECIAL, **given).slots
+        slots = plugin.layout(sentence(rng, size), hide(rng, size), SPECIAL, rng, **given).slots
         aims = [(s, g) for s, g in zip(slots.stream, slots.goal, strict=True) if g != NONE]
         assert len(aims) == len(set(aims))
         assert all(0 <= goal < size for _, goal in aims)
@@ -60,7 +60,12 @@ def test_streams_that_never_read_each_other_are_found_for_all_ranks(name):
 def test_no_reader_is_blind(case):
     name, given = case
     plugin = registry.find("januslm.objectives", name)
-    assert plugin.layout(TARGET, HIDDEN, SPECIAL, **given).visible().any(1).all()
+    assert (
+        plugin.layout(TARGET, HIDDEN, SPECIAL, np.random.default_rng(0), **given)
+        .visible()
+        .any(1)
+        .all()
+    )
 
 
 def test_janus_queries_and_next_slots_are_never_keys():
@@ -110,7 +115,7 @@ def test_janus_sees_what_its_table_says():
     rng = np.random.default_rng(1)
     janus = registry.find("januslm.objectives", "janus")
     for size in rng.integers(3, 15, 20):
-        layout = janus.layout(sentence(rng, size), hide(rng, size), SPECIAL)
+        layout = janus.layout(sentence(rng, size), hide(rng, size), SPECIAL, rng)
         assert (layout.visible() == by_the_table(layout.slots)).all()
 
 
@@ -127,7 +132,7 @@ def test_listing_names_every_objective_with_its_sentence():
         (["janus", "raed=past"], "janus: unknown key 'raed'; there are query_position, read. "
          "Did you mean 'read'?\n"),
         (["janus", "read=last"], "janus: read must be one of next, past, got 'last'\n"),
-        (["janus", "past"], "'past' is not an option: write option=value, e.g. read=past\n"),
+        (["janus", "past"], "'past' is not a change: write key=value, e.g. read=past\n"),
     ],
 )  # fmt: skip
 def test_a_typo_gets_one_line_and_code_2(arguments, message, capsys):
@@ -136,6 +141,7 @@ def test_a_typo_gets_one_line_and_code_2(arguments, message, capsys):
     assert (printed.out, printed.err) == ("", f"error: {message.format(', '.join(OBJECTIVES))}")
 
 
+@pytest.mark.slow
 def test_the_command_draws():
     command = [sys.executable, "-m", "januslm.objectives", "ar", "read=next"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])

@@ -6,18 +6,17 @@ import json
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from finetune.glge import leaderboard, prepare
 from januslm.config import Refused
-from januslm.metrics import meteor
 from januslm.registry import find
 from tests.test_evaluate import refused, said, write
 
 ARCHIVE = Path(__file__).parent / "fixtures" / "glge" / "data" / "easy"
-NO_METEOR = pytest.mark.skipif(not meteor.missing(), reason="METEOR is installed")
 WITHOUT = ("cnndm", "gigaword", "xsum", "msnews", "coqa", "personachat")  # need no METEOR
 
 
@@ -30,6 +29,12 @@ def answers(folder: Path, tasks, stem: str = "test.beam", data: Path = ARCHIVE, 
         write(place, pairs, [p.targets[0] for p in pairs], **known | settings)
         (folder / name / "valid.jsonl").write_text('{"step": 0}\n')  # a log, as runs have it
     return folder
+
+
+@pytest.fixture
+def no_meteor(monkeypatch):
+    """METEOR's package is not installed, as far as an import can tell."""
+    monkeypatch.setitem(sys.modules, "pycocoevalcap", None)
 
 
 @pytest.fixture
@@ -83,6 +88,7 @@ def java(tmp_path, monkeypatch):
     pretend(tmp_path, monkeypatch)
 
 
+@pytest.mark.slow
 def test_the_overall_score_is_printed_where_every_metric_is_there(run, capsys, java):
     text = said(capsys, "glge", run)
     assert 0 < float(rows(text)["msqg"][1].split("/")[2]) < 100
@@ -95,8 +101,7 @@ def test_the_overall_score_is_printed_where_every_metric_is_there(run, capsys, j
         assert f"{total:.2f}" in rows(text)["overall"]
 
 
-@NO_METEOR
-def test_without_meteor_all_else_is_printed_and_what_to_install(run, capsys):
+def test_without_meteor_all_else_is_printed_and_what_to_install(run, no_meteor, capsys):
     text = said(capsys, "glge", run)
     assert "left out: meteor: pycocoevalcap is not installed; " in text
     assert rows(text)["msqg"][1:3] == ["100.00/100.00/-", "-"]
@@ -206,6 +211,7 @@ def test_of_a_few_lines_there_are_no_intervals(run, capsys):
     assert f"no intervals, which need 20 lines: {', '.join(leaderboard.COLUMNS)}\n" in text
 
 
+@pytest.mark.slow
 def test_scores_means_and_the_overall_score_have_their_intervals(widths):
     found, text = widths
     for mode, column in (("official", 1), ("plain", 5)):
@@ -221,6 +227,7 @@ def test_scores_means_and_the_overall_score_have_their_intervals(widths):
     assert "95 % of 2,000 resampled test sets, drawn for each task by itself; distinct has" in text
 
 
+@pytest.mark.slow
 def test_tasks_are_resampled_each_for_itself_and_metrics_of_a_task_together(widths):
     """All tasks have as many lines here: drawn together, their errors would not even out."""
     found = widths[0]["official"]
@@ -232,14 +239,14 @@ def test_tasks_are_resampled_each_for_itself_and_metrics_of_a_task_together(widt
     assert found["coqa"]["mean"] == found["coqa"]["f1"]
 
 
+@pytest.mark.slow
 def test_distinct_adds_nothing_to_the_interval_of_its_mean(widths):
     half = widths[0]["official"]["personachat"]
     assert set(half) == {"bleu-1", "bleu-2", "mean"}
     assert 0 < half["mean"] <= (half["bleu-1"] + half["bleu-2"]) / 4 + 1e-9
 
 
-@NO_METEOR
-def test_intervals_need_no_meteor_but_its_means_do(tmp_path, capsys):
+def test_intervals_need_no_meteor_but_its_means_do(tmp_path, no_meteor, capsys):
     run = uneven(tmp_path)
     text = said(capsys, "glge", run, "--intervals")
     assert re.search(r"^msqg +20 +\S+/- \u00b1[\d.]+/[\d.]+/- +- ", text, re.MULTILINE)

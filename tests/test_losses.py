@@ -32,9 +32,13 @@ def slow(hidden, weight, loss_groups, scale, smoothing, detach) -> tuple[torch.T
                 p = [x.exp() / x.exp().sum() for x in logits]
                 if kind == "ce":
                     even = -p[0].log().sum() / len(weight)
-                    sums[name] = sums[name] - (1 - smoothing) * p[0][word].log() + smoothing * even
+                    loss = -(1 - smoothing) * p[0][word].log() + smoothing * even
                 else:
-                    sums[name] = sums[name] + symmetric(*p, detach)
+                    loss = symmetric(*p, detach)
+                if loss_group.weight is not None:
+                    at = [loss_group.distributions.index(s) for s in need]
+                    loss = loss * loss_group.weight[at, j].prod()
+                sums[name] = sums[name] + loss
     return sum(scale[name] * value for name, value in sums.items()), sums
 
 
@@ -43,14 +47,16 @@ def symmetric(a: torch.Tensor, b: torch.Tensor, detach: str) -> torch.Tensor:
     return ((a * (a / b).log()).sum() + (b * (b / a).log()).sum()) / 2
 
 
-def groups_of(rng: np.random.Generator) -> tuple[list[LossGroup], int]:
+def groups_of(rng: np.random.Generator, weighted: bool) -> tuple[list[LossGroup], int]:
     """Groups of all kinds of distributions, of random lengths; how many rows they have."""
     kinds = [("ar",), DISTRIBUTIONS, ("nar", "aux"), ("ar", "aux")]
     loss_groups, rows = [], 0
     for kind in kinds:
         n = int(rng.integers(0, 5))
         at = torch.from_numpy(rows + rng.permutation(n * len(kind))).view(len(kind), n)
-        loss_groups.append(LossGroup(kind, at, torch.from_numpy(rng.integers(0, 11, n))))
+        weight = torch.from_numpy(rng.random((len(kind), n)) * 3) if weighted else None
+        words = torch.from_numpy(rng.integers(0, 11, n))
+        loss_groups.append(LossGroup(kind, at, words, weight))
         rows += n * len(kind)
     return loss_groups, rows
 
@@ -64,9 +70,9 @@ def inputs(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
 @pytest.mark.parametrize("chunk", [1, 4, 256])
 def test_the_fused_loss_is_the_formula_with_its_gradient(chunk, smoothing, detach):
-    for seed in range(4):
+    for seed in range(6):
         rng = np.random.default_rng(seed)
-        loss_groups, rows = groups_of(rng)
+        loss_groups, rows = groups_of(rng, weighted=seed > 2)
         names = [n for n in terms_of(DISTRIBUTIONS) if rng.random() < 0.6] or ["ce/nar"]
         scale = {name: float(rng.random() * 3) for name in names}
         given = inputs(rows)
@@ -89,7 +95,7 @@ def test_the_fused_loss_is_the_formula_with_its_gradient(chunk, smoothing, detac
 
 
 def test_the_gradient_is_that_of_finite_differences():
-    loss_groups, rows = groups_of(np.random.default_rng(11))
+    loss_groups, rows = groups_of(np.random.default_rng(11), weighted=True)
     scale = dict.fromkeys(["ce/ar", "ce/nar", "kl/ar~nar", "kl/nar~aux"], 0.7)
 
     def loss(hidden, weight):
@@ -132,7 +138,7 @@ def test_smoothed_cross_entropy_of_one_word_worked_out_by_hand():
 
 
 def test_a_float32_loss_is_as_good_as_float32_allows():
-    loss_groups, rows = groups_of(np.random.default_rng(3))
+    loss_groups, rows = groups_of(np.random.default_rng(3), weighted=False)
     scale = dict.fromkeys(["ce/ar", "ce/aux", "kl/nar~aux"], 1.0)
     given = inputs(rows)
     exact = fused(*given, loss_groups, scale, smoothing=0.1)[0].item()
@@ -144,7 +150,7 @@ def test_a_float32_loss_is_as_good_as_float32_allows():
 
 
 def test_bfloat16_states_still_give_a_softmax_in_float32():
-    loss_groups, rows = groups_of(np.random.default_rng(3))
+    loss_groups, rows = groups_of(np.random.default_rng(3), weighted=False)
     given = [x.detach().bfloat16().requires_grad_() for x in inputs(rows)]
     loss, sums = fused(*given, loss_groups, {"ce/ar": 1.0, "kl/nar~aux": 1.0})
     loss.backward()
@@ -154,7 +160,7 @@ def test_bfloat16_states_still_give_a_softmax_in_float32():
 
 
 def test_without_gradient_the_sums_are_the_same():
-    loss_groups, rows = groups_of(np.random.default_rng(4))
+    loss_groups, rows = groups_of(np.random.default_rng(4), weighted=False)
     scale = dict.fromkeys(terms_of(DISTRIBUTIONS), 1.0)
     given = inputs(rows)
     _, sums = fused(*given, loss_groups, scale, smoothing=0.1)

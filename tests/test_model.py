@@ -11,7 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from januslm.model.config import PRESETS, configure
 from januslm.model.joint_loss import ModelWithLoss
-from januslm.model.positions import rotate, waves
+from januslm.model.positions.rotary import rotate
+from januslm.model.positions.sinusoidal import waves
 from januslm.model.transformer import Seq2Seq, flops, parameters
 from tests.samples import (
     case_name,

@@ -159,7 +159,7 @@ def test_nothing_hidden_gives_a_finite_loss_and_finite_gradients(case):
 def test_an_example_longer_than_a_row_is_refused():
     objective = resolved("janus")
     target = sentence(np.random.default_rng(0), 50)
-    layout = objective.layout(target, np.zeros(50, bool))
+    layout = objective.layout(target, np.zeros(50, bool), np.random.default_rng(0))
     with pytest.raises(Refused) as error:
         Packer(objective.loss.weights, row=128)([Example(target, target, layout)])
     assert str(error.value) == (

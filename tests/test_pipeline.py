@@ -257,3 +257,21 @@ def test_sigterm_to_launch_sh_saves_and_leaves_no_process_behind(trained, tmp_pa
     assert list((tmp_path / "run" / "checkpoints").glob("step-*"))
     running = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True).stdout
     assert running == ""
+
+
+@pytest.mark.slow
+def test_mpnet_learns_with_t5_buckets_under_deepspeed_and_comes_back_with_them(trained):
+    from januslm.interop import native
+
+    base, _ = trained
+    changes = ["objective.name=mpnet", "model.position_bias=t5", "optimizer.lr=5e-3"]
+    changes += ["train.steps=30", "train.save_every=30", "train.validate_every=30"]
+    out = base / "mpnet"
+    said = launch("pretrain", base / "run.toml", f"out={out}", *changes, "--gpus", 2)
+    assert "done: step 30" in said
+    before, after = (json.loads(row) for row in (out / "valid.jsonl").read_text().splitlines())
+    assert after["ce/aux"] < 0.95 * before["ce/aux"], (before, after)
+    saved = native.read(out)
+    assert (saved.objective, saved.model.config.position_bias) == ("mpnet", "t5")
+    for side in (saved.model.encoder, saved.model.decoder):
+        assert side.position_bias.table.weight.std() > 0

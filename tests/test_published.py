@@ -1,15 +1,14 @@
-"""The switches that decode as published code does, against that code in plain words."""
+"""What published code does while it decodes, in plain words, and how ours gives the same."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 import torch
 
-from januslm.config import Refused
 from januslm.decoding import beam, greedy, mask_predict
 from januslm.inference.incremental import IncrementalDecoder
-from januslm.model.transformer import View
 from tests.test_decoding import SOURCES, SPECIAL, Table, log_p
 from tests.test_incremental import V, built, sentence
 
@@ -20,7 +19,7 @@ class TwiceCached:
     def __init__(self):
         self.keys, self.values = [], []
 
-    def __call__(self, q, k, v, dropout=0.0):
+    def __call__(self, q, k, v, dropout=0.0, bias=None):
         """q [2, H, d], content then query; k, v [1, H, d] of the content row."""
         answers = []
         for one in q:
@@ -32,7 +31,26 @@ class TwiceCached:
         return torch.stack(answers)
 
 
-def plain(q, k, v, dropout=0.0):
+class TwiceRead(IncrementalDecoder):
+    """Our decoder, reading as JANUS' published code does while it writes word by word.
+
+    That code caches every past slot twice, so that one weighs each word before it two to one
+    against itself; `next` slots read everything twice, which changes nothing.  A key that is there
+    twice weighs as if log 2 were added to its score.
+    """
+
+    def _layers(self, state, tokens, place, keys, rows, masks):
+        size = len(keys)  # so many past slots, then as many `next` slots
+        assert tokens.shape[1] == 2 * size, "only `next` slots cache twice in the published code"
+        extra = self.model.embedding.weight.new_zeros(2 * size, state.used + size)
+        extra[:size] = math.log(2)
+        own = torch.arange(size, device=extra.device)
+        extra[own, state.used + own] = 0
+        inner = extra[None, None] if masks[0] is None else masks[0] + extra
+        return super()._layers(state, tokens, place, keys, rows, (inner, masks[1]))
+
+
+def plain(q, k, v, dropout=0.0, bias=None):
     weights = torch.einsum("qhd,nhd->qhn", q, k) / q.shape[-1] ** 0.5
     return torch.einsum("qhn,nhd->qhd", weights.softmax(-1), v)
 
@@ -46,16 +64,16 @@ def published(model, prefix, source, words):
     for at, word in enumerate((*prefix, *words)):
         place = torch.tensor([at, at], device=device)
         x = model.decoder.embed_positions(model.embed(torch.tensor([word, SPECIAL.mask])), place)
-        turned = place if model.config.positions == "rotary" else None
         for layer, cache in zip(model.decoder.layers, caches, strict=True):
-            x = layer(x, View(cache, plain, torch.tensor([0]), None, turned), memory)
+            view = model.decoder.view(cache, place, cross=plain, keys=torch.tensor([0]))
+            x = layer(x, view, memory)
         logits.append(model.decoder.final_layer_norm(x)[1] @ model.vocabulary_weight().T)
     return torch.stack(logits[len(prefix) - 1 :])
 
 
 def _memory(model, source):
     place = torch.arange(len(source))
-    view = View(plain, position=place if model.config.positions == "rotary" else None)
+    view = model.encoder.view(plain, place)
     return model.encoder(model.embed(torch.from_numpy(source)), place, view, view)
 
 
@@ -75,7 +93,7 @@ def test_a_doubled_cache_gives_the_logits_of_one_that_caches_twice(place, norm, 
         published(model, decoder.prefix, s, row.tolist())
         for s, row in zip(sources, words, strict=True)
     ])  # fmt: skip
-    twin = decoder.doubled()
+    twin = TwiceRead(model, objective)
     state = twin.start(sources)
     got = [twin.step(state), *(twin.step(state, words[:, [t]]) for t in range(9))]
     assert torch.allclose(torch.cat(got, 1), want, atol=1e-10)
@@ -94,8 +112,8 @@ def test_beams_over_a_doubled_cache_score_what_was_cached_twice():
     model, objective = built()
     rng = np.random.default_rng(8)
     sources = [sentence(rng, n) for n in (3, 7, 5)]
-    decoder = IncrementalDecoder(model, objective)
-    given = dict(max_length=7, doubled_cache=True)
+    decoder = TwiceRead(model, objective)
+    given = dict(max_length=7)
     found = beam.decode(decoder, sources, SPECIAL, beam=4, n_best=4, **given)
     for source, output in zip(sources, found, strict=True):
         for o in (output, *output.others):
@@ -105,13 +123,6 @@ def test_beams_over_a_doubled_cache_score_what_was_cached_twice():
     one = beam.decode(decoder, sources, SPECIAL, beam=1, **given)
     other = greedy.decode(decoder, sources, SPECIAL, **given)
     assert [o.tokens.tolist() for o in one] == [o.tokens.tolist() for o in other]
-
-
-def test_what_is_read_from_past_slots_was_never_cached_twice():
-    model, objective = built(read="past")
-    for way in (greedy, beam):
-        with pytest.raises(Refused, match="doubled_cache: only what is read from `next` slots"):
-            way.decode(IncrementalDecoder(model, objective), SOURCES, SPECIAL, doubled_cache=True)
 
 
 class Loose(Table):

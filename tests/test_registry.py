@@ -43,7 +43,12 @@ def test_an_objective_has_streams_rule_noise_and_weights(name):
     plugin = registry.find("januslm.objectives", name)
     assert plugin.RULE.streams == plugin.STREAMS
     assert set(plugin.RULE.predicts) <= set(plugin.STREAMS)
-    assert list(inspect.signature(plugin.layout).parameters)[:3] == ["target", "hidden", "special"]
+    assert list(inspect.signature(plugin.layout).parameters)[:4] == [
+        "target",
+        "hidden",
+        "special",
+        "rng",
+    ]
     assert set(plugin.NOISE) == set(plugin.SMOOTHING) == set(plugin.NORMALIZE)
     for preset in plugin.NOISE:
         objective = resolved(name, preset)
@@ -57,7 +62,9 @@ def test_an_objective_has_streams_rule_noise_and_weights(name):
 def test_every_weighted_term_is_fed_by_some_layout(name):
     objective = resolved(name)
     target = np.array([0, 9, 8, 7, 2])
-    slots = objective.layout(target, np.array([0, 1, 0, 1, 0], bool)).slots
+    slots = objective.layout(
+        target, np.array([0, 1, 0, 1, 0], bool), np.random.default_rng(0)
+    ).slots
     rule, goals = objective.plugin.RULE, {}
     for stream, goal in zip(slots.stream, slots.goal, strict=True):
         if goal != NONE:

@@ -216,6 +216,6 @@ def test_a_manifest_of_another_format_is_refused(folder, tmp_path):
 def test_an_unfinished_shard_has_no_final_name(tmp_path):
     writer = Writer(tmp_path, "shard-00000", "uint16", EOS)
     writer.add([np.arange(5, 50)])
-    assert [path.name for path in tmp_path.iterdir()] == ["shard-00000.bin.tmp"]
+    assert [path.name for path in tmp_path.iterdir()] == ["shard-00000.bin.new"]
     writer.close()
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".bin", ".idx", ".xxh"]

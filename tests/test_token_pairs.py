@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from finetune.tasks import docsum, scitldr, wmt16
+from januslm.cli import progress
 from januslm.config import Refused
-from januslm.data import token_pairs, tokenizer
+from januslm.data import tokenizer
 from januslm.data.text_pairs import Pair, checked, lines, opened
-from januslm.data.token_pairs import CHUNK, Flat, Limits, Pairs, prepare, sources, summary
+from januslm.data.token_pairs import CHUNK, Limits, Pairs, prepare, sources, summary
 
 WORDS = [
     "the",
@@ -39,7 +40,7 @@ WORDS = [
 @pytest.fixture
 def words(tmp_path):
     """A small tokenizer."""
-    return tokenizer.train([" ".join(WORDS)] * 3, 300, tmp_path / "tokenizer.json")
+    return tokenizer.train_tokenizer([" ".join(WORDS)] * 3, 300, tmp_path / "tokenizer.json")
 
 
 def task(pairs):
@@ -108,12 +109,12 @@ def test_a_long_text_is_refused_by_name_if_asked_for(tmp_path, words):
 
 
 def test_a_long_preparation_says_how_far_it_is(tmp_path, words, monkeypatch, capsys):
-    monkeypatch.setattr(token_pairs, "REPORT_EVERY", 0.0)  # else it would have to take seconds
+    monkeypatch.setattr(progress, "EVERY", 0.0)  # else it would have to take seconds
     texts = [("fox", "dog")] * (2 * CHUNK + 5)
     prepare(task(texts), tmp_path, "train", words, Limits(8, 8, "cut"), tmp_path / "d")
-    said = re.findall(r"(.*) pairs prepared \| [\d,]+ a second\n", capsys.readouterr().out)
-    done = ("4,096", "8,192", "8,197")
-    assert said == [f"{tmp_path}: train: {number}" for number in done]
+    pattern = r"(.*)/8,197 pairs prepared \| [\d,]+ a second \| eta \d+ s\n"
+    said = re.findall(pattern, capsys.readouterr().err)
+    assert said == [f"{tmp_path}: train: {number}" for number in ("4,096", "8,192", "8,197")]
 
 
 def test_pairs_are_checked_without_remembering_them():
@@ -127,15 +128,19 @@ def test_pairs_are_checked_without_remembering_them():
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("pieces", [(), (0,), (5,), (3, 0, 1234)])
-def test_an_array_written_in_pieces_is_the_file_that_numpy_writes_at_once(tmp_path, pieces):
-    values = np.arange(sum(pieces)) * 7
-    with Flat(tmp_path / "x.npy", np.int32) as flat:
-        for piece in np.split(values, np.cumsum(pieces)[:-1]) if pieces else ():
-            flat.add(piece)
-    np.save(tmp_path / "y.npy", values.astype(np.int32))
-    assert (tmp_path / "x.npy").read_bytes() == (tmp_path / "y.npy").read_bytes()
-    assert len(list(tmp_path.iterdir())) == 2
+def test_a_damaged_shard_is_named_and_can_be_prepared_anew(tmp_path, words):
+    given = (task(sentences(20)), tmp_path, "train", words, Limits(64, 64, "cut"), tmp_path / "d")
+    prepare(*given)
+    path = tmp_path / "d" / "target.bin"
+    sound = path.read_bytes()
+    path.write_bytes(sound[:10] + bytes([sound[10] ^ 1]) + sound[11:])
+    prepare(*given)  # nothing has changed but the damage, which is found when it is opened
+    with pytest.raises(Refused, match=r"target\.bin: bytes 0 to .*hash; .*prepared anew"):
+        Pairs(tmp_path / "d", 0)
+    (tmp_path / "d" / "manifest.json").unlink()
+    prepare(*given)
+    assert len(Pairs(tmp_path / "d", 0)) == 20
+    assert path.read_bytes() == sound
 
 
 def test_a_split_without_pairs_is_refused(tmp_path, words):
@@ -153,10 +158,10 @@ def lay(folder, texts) -> None:
 
 def test_other_limits_or_files_prepare_anew_and_the_same_ones_do_not(tmp_path, words):
     def prepared(limits, tokenizer=words):
-        lay_before = [path.stat().st_mtime_ns for path in (tmp_path / "d").glob("*.npy")]
+        lay_before = [path.stat().st_mtime_ns for path in (tmp_path / "d").glob("*.bin")]
         about = prepare(wmt16, tmp_path, "train", tokenizer, limits, tmp_path / "d")
         return about["counts"]["pairs"], lay_before == [
-            path.stat().st_mtime_ns for path in (tmp_path / "d").glob("*.npy")
+            path.stat().st_mtime_ns for path in (tmp_path / "d").glob("*.bin")
         ]
 
     limits = Limits(64, 64, "cut")
@@ -167,18 +172,18 @@ def test_other_limits_or_files_prepare_anew_and_the_same_ones_do_not(tmp_path, w
     lay(tmp_path, sentences(7))
     assert prepared(limits) == (7, False)
     assert prepared(Limits(64, 32, "cut")) == (7, False)
-    other = tokenizer.train([" ".join(WORDS)], 290, tmp_path / "other.json")
+    other = tokenizer.train_tokenizer([" ".join(WORDS)], 290, tmp_path / "other.json")
     assert prepared(Limits(64, 32, "cut"), other) == (7, False)
-    (tmp_path / "d" / "counts.json").write_text('{"counts": ')
+    (tmp_path / "d" / "manifest.json").write_text('{"counts": ')
     assert prepared(Limits(64, 32, "cut"), other) == (7, False)
 
 
 def test_a_preparation_that_was_stopped_is_never_taken_for_the_one_before_it(tmp_path, words):
-    """Else arrays of two preparations could lie beside the counts of one."""
+    """Else shards of two preparations could lie beside the counts of one."""
     first, second = Limits(64, 64, "cut"), Limits(8, 8, "cut")
     lay(tmp_path, sentences(9))
     prepare(wmt16, tmp_path, "train", words, first, tmp_path / "d")
-    in_the_way = tmp_path / "d" / "target.starts.npy"
+    in_the_way = tmp_path / "d" / "target.bin"
     in_the_way.unlink()
     in_the_way.mkdir()
     with pytest.raises(OSError, match=in_the_way.name):

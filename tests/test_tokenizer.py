@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from januslm.config import Refused
-from januslm.data.tokenizer import SPECIALS, Special, Tokenizer, train
+from januslm.data.tokenizer import SPECIALS, Special, Tokenizer, train_tokenizer
 
 TEXTS = ["the cat sat on the mat", "the dog sat on the log", "<mask> and </s> are words here"] * 20
 
@@ -15,7 +15,7 @@ TEXTS = ["the cat sat on the mat", "the dog sat on the log", "<mask> and </s> ar
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    train(TEXTS, 280, path)
+    train_tokenizer(TEXTS, 280, path)
     return path
 
 
@@ -53,12 +53,14 @@ def test_a_vocabulary_is_no_larger_than_asked(tokenizer):
 
 
 def test_two_trainings_on_the_same_text_write_the_same_file(path, tmp_path):
-    assert train(TEXTS, 280, tmp_path / "again.json").sha256 == Tokenizer.load(path).sha256
+    assert (
+        train_tokenizer(TEXTS, 280, tmp_path / "again.json").sha256 == Tokenizer.load(path).sha256
+    )
 
 
 def test_a_vocabulary_too_small_for_the_bytes_is_refused(tmp_path):
     with pytest.raises(Refused, match="at least 261 tokens, got 100"):
-        train(TEXTS, 100, tmp_path / "t.json")
+        train_tokenizer(TEXTS, 100, tmp_path / "t.json")
 
 
 def test_a_tokenizer_with_other_specials_is_refused_by_name(path, tmp_path):

@@ -9,7 +9,7 @@ import torch
 
 from januslm.config import Refused
 from januslm.data.prefetch import ahead
-from januslm.training.log import Log, duration
+from januslm.training.log import Log
 from januslm.training.machine import memory, peak_flops
 from januslm.training.run_dir import mark, opened, swapped
 from januslm.training.settings import TrainSettings
@@ -75,6 +75,7 @@ def refusing_20(key: int) -> torch.Tensor:
     return torch.full((key,), key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_items_made_ahead_keep_their_order_and_their_errors(workers):
     random = torch.get_rng_state()
@@ -91,6 +92,7 @@ def test_items_made_ahead_keep_their_order_and_their_errors(workers):
     assert torch.equal(torch.get_rng_state(), random), "the run's random numbers are its own"
 
 
+@pytest.mark.slow
 def test_a_packing_process_that_dies_is_told():
     def dies(key: int) -> int:
         if key == 3:
@@ -113,10 +115,6 @@ def test_a_resumed_log_has_every_step_once(tmp_path):
     ]  # fmt: skip
     Log(tmp_path / "other", first=False).record("train", step=1)
     assert not (tmp_path / "other").exists()
-
-
-def test_times_are_written_as_people_say_them():
-    assert [duration(s) for s in (5, 130, 7500)] == ["5 s", "2 m", "2 h 5 m"]
 
 
 def test_the_machine_is_measured_in_plausible_numbers():

@@ -153,7 +153,7 @@ def _file(package: Package, name: str, path: Path, invalid: str) -> Iterator[Doc
     where = f"{package.name}/{name}"
     try:
         if path.suffix in PAGES:
-            texts = [path.read_bytes()]
+            texts: list[bytes | str] = [path.read_bytes()]
         else:
             texts = [text for _, text in docstrings(path)]
     except SyntaxError:

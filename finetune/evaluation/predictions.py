@@ -8,7 +8,10 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from types import ModuleType
 
-from januslm.config import Refused, json_table
+from finetune.evaluation import facts
+from finetune.evaluation.facts import Facts
+from januslm.config import Refused
+from januslm.data import atomic
 from januslm.data.text_pairs import records
 
 NAMES = {
@@ -19,14 +22,6 @@ NAMES = {
     "semi": "semi-NAR",
     "speculative": "speculative",
 }
-# What settings are when they are there; tables of other keys may lie beside them.
-KINDS: dict[str, type | tuple] = {
-    "task": str, "algorithm": str, "label": str, "split": str, "data": str, "version": str,
-    "settings": dict, "sentences": int, "limit": int, "ms_per_sentence": (int, float),
-    "tokens": (int, float), "passes": (int, float), "truncated": int, "batch": int, "threads": int,
-    "precision": str,
-}  # fmt: skip
-TIMED = ("batch", "threads", "precision", "graphs")
 
 
 @dataclass(frozen=True)
@@ -37,19 +32,23 @@ class Predictions:
     """
 
     path: Path
-    settings: dict
+    facts: Facts
     ids: list[str]
     sources: list[str]
     predictions: list[str]
     references: list[list[str]]
 
     @property
+    def algorithm(self) -> str:
+        """What wrote them; the file's name where nothing says it."""
+        return self.facts.algorithm or self.path.stem
+
+    @property
     def label(self) -> str:
         """How a row of the table is called: AR beam 5, NAR 4 iterations, 3 lengths, ..."""
-        name = self.settings.get("algorithm", self.path.stem)
-        chosen = self.settings.get("settings", {})
-        if "label" in self.settings:
-            return self.settings["label"]
+        name, chosen = self.algorithm, self.facts.settings
+        if self.facts.label:
+            return self.facts.label
         text = NAMES.get(name, name)
         if name == "beam" and "beam" in chosen:
             text += f" {chosen['beam']}"
@@ -80,41 +79,32 @@ class Predictions:
         return all(self.references)
 
     @property
-    def milliseconds(self) -> float | None:
-        return self.settings.get("ms_per_sentence")
-
-    @property
-    def timed(self) -> tuple:
-        """What a time is of; two times with another of these are not to be compared."""
-        return tuple(self.settings.get(name) for name in TIMED)
-
-    @property
     def tokens_per_pass(self) -> float | None:
-        tokens, passes = self.settings.get("tokens"), self.settings.get("passes")
+        tokens, passes = self.facts.tokens, self.facts.passes
         return tokens / len(self.ids) / passes if tokens and passes else None  # passes per sentence
 
 
 def load(path: Path, task: str | None = None) -> Predictions:
     """Read FILE.jsonl and FILE.json; the second may be missing where `task` is named."""
     beside = path.with_suffix(".json")
-    settings = {"task": task} if task else {}
-    settings |= _settings(beside)
-    if not settings.get("task"):
+    found = facts.read(beside)
+    name = found.task or task
+    if not name:
         raise Refused(f"{beside}: says no task; write it there, or name one with --task")
-    if task and settings["task"] != task:
-        raise Refused(f"{beside}: predictions of task {settings['task']!r}, not of {task!r}")
+    if task and name != task:
+        raise Refused(f"{beside}: predictions of task {name!r}, not of {task!r}")
     rows = list(records(path, "id", texts=("source", "prediction"), lists=("references",)))
     if not rows:
         raise Refused(f"{path}: has no predictions")
-    if (stated := settings.get("sentences", len(rows))) != len(rows):
-        raise Refused(f"{path}: has {len(rows)} predictions; {beside.name} says {stated}")
+    if found.sentences not in (None, len(rows)):
+        raise Refused(f"{path}: has {len(rows)} predictions; {beside.name} says {found.sentences}")
     return Predictions(
         path,
-        settings,
-        _distinct([str(row["id"]) for row in rows], path),
-        [row["source"] for row in rows],
-        [row["prediction"] for row in rows],
-        _all_or_none([row["references"] for row in rows], path),
+        replace(found, task=name),
+        ids=_distinct([str(row["id"]) for row in rows], path),
+        sources=[row["source"] for row in rows],
+        predictions=[row["prediction"] for row in rows],
+        references=_all_or_none([row["references"] for row in rows], path),
     )
 
 
@@ -122,22 +112,10 @@ def put(path: Path, text: str) -> None:
     """Write what was found, with line feeds; Refused where the file system does not let us."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="\n")
+        with atomic.plain(path) as file:
+            file.write(text)
     except OSError as error:
         raise Refused(f"{path}: cannot be written ({error.strerror})") from None
-
-
-def _settings(path: Path) -> dict:
-    """What lies beside predictions, {} if nothing does; Refused where it is not as we write it."""
-    if not path.is_file():
-        return {}
-    found = json_table(path)
-    for name, kinds in KINDS.items():
-        value = found.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
-            kind = {str: "a text", dict: "a table", int: "a whole number"}.get(kinds, "a number")
-            raise Refused(f"{path}: {name!r} must be {kind}, got {value!r:.40}")
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def _distinct(ids: list[str], path: Path) -> list[str]:
@@ -173,9 +151,8 @@ def files(places: Iterable[str]) -> list[Path]:
         if not place.exists():
             raise Refused(f"{place}: no such file or folder")
         inside = [place]
-        if place.is_dir():  # a hidden file is one that is still being written
+        if place.is_dir():
             there = sorted(place.rglob("*.jsonl"), key=_counting_order)
-            there = [path for path in there if not path.name.startswith(".")]
             inside = [path for path in there if path.parent.name == "predictions"] or there
         if not inside:
             raise Refused(f"{place}: no predictions (*.jsonl) in it")
@@ -198,7 +175,7 @@ def check(run: Predictions, wanted: Sequence[tuple[str, str]], against: str) -> 
         if run.sources[number - 1] != source:
             raise Refused(f"{run.path}:{number}: id {got!r} has another source than {against}")
     if len(run.ids) != len(wanted):
-        limit = run.settings.get("limit")
+        limit = run.facts.limit
         why = f" (it was decoded with --limit {limit}: score it by itself)" if limit else ""
         raise Refused(
             f"{run.path}: {len(run.ids)} predictions, but {against} has {len(wanted)}{why}"
@@ -207,7 +184,7 @@ def check(run: Predictions, wanted: Sequence[tuple[str, str]], against: str) -> 
 
 def root(run: Predictions, given: Path | None) -> Path | None:
     """Where the task's data lies: as given, or as the settings say if it is still there."""
-    stated = run.settings.get("data")
+    stated = run.facts.data
     return given or (Path(stated) if stated and Path(stated).is_dir() else None)
 
 
@@ -216,10 +193,10 @@ def against_task(run: Predictions, task: ModuleType, place: Path) -> Predictions
 
     References that were not there when it was decoded are taken from the data.
     """
-    split = run.settings.get("split", "test")
+    split = run.facts.split
     pairs = task.read(place, split, skipped=Counter())
-    wanted = list(islice(pairs, run.settings.get("limit")))
-    against = f"{run.settings['task']}'s {split} split"
+    wanted = list(islice(pairs, run.facts.limit))
+    against = f"{run.facts.task}'s {split} split"
     check(run, [(p.id, p.source) for p in wanted], against)
     references = [list(p.targets) for p in wanted]
     if not run.answered:
@@ -254,7 +231,7 @@ def told_apart(runs: Sequence[Predictions]) -> list[Predictions]:
     return [
         run
         if len(same[run.label]) == 1
-        else replace(run, settings=run.settings | {"label": _apart(run, same[run.label])})
+        else replace(run, facts=replace(run.facts, label=_apart(run, same[run.label])))
         for run in runs
     ]
 

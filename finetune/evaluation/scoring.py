@@ -7,8 +7,9 @@ from types import ModuleType
 
 import numpy as np
 
+from finetune.evaluation.facts import Facts
 from finetune.evaluation.predictions import Predictions
-from januslm.config import Refused
+from januslm.config import Refused, assignments
 from januslm.metrics import _bootstrap
 from januslm.registry import find, options
 
@@ -34,9 +35,10 @@ class Metric:
         """What follows each name: the mode, and what else was asked for, unless it is usual."""
         usual = inspect.signature(self.module.score).parameters
         shown = {
-            key: value for key, value in self.options.items()
+            key: value
+            for key, value in self.options.items()
             if (self.asked or key == "mode") and value != usual[key].default
-        }  # fmt: skip
+        }
         return "".join(
             f" {key if value is True else value if isinstance(value, str) else f'{key}={value}'}"
             for key, value in shown.items()
@@ -56,9 +58,8 @@ def asked(texts: Sequence[str]) -> list[Metric]:
     found = []
     for text in texts:
         name, _, rest = text.partition(":")
-        pairs = [part.partition("=") for part in rest.split(",") if part]
-        values = {key: {"true": True, "false": False}.get(value, value) for key, _, value in pairs}
-        metric = replace(_metric(name, values), asked=True)
+        given = assignments([part for part in rest.split(",") if part], "mode=compound")
+        metric = replace(_metric(name, given), asked=True)
         if hasattr(metric.module, "missing") and (why := metric.module.missing()):
             raise Refused(why)
         found.append(metric)
@@ -169,5 +170,5 @@ def baseline(run: Predictions, task: ModuleType) -> Predictions | None:
     if not hasattr(task, "lead"):
         return None
     first = [task.lead(source) for source in run.sources]
-    settings = {"label": getattr(task, "LEAD", "lead-1"), "task": run.settings["task"]}
-    return replace(run, settings=settings, predictions=first)
+    facts = Facts(task=run.facts.task, label=getattr(task, "LEAD", "lead-1"))
+    return replace(run, facts=facts, predictions=first)

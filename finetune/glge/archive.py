@@ -6,24 +6,32 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from januslm.config import Refused
 
 DAMAGE = (
-    EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile,
+    EOFError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    gzip.BadGzipFile,
     KeyError,  # a link in a tar to what is not in it
-)  # fmt: skip
+)
+
+Opener = Callable[[], IO[bytes]]
 
 
-def contents(archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
+def contents(archive: Path) -> Iterator[tuple[str, Opener]]:
     """(name inside, function that opens it); nothing is unpacked, so no name can lead outside."""
     if archive.is_dir():
         base = archive.resolve()
         for path in sorted(base.rglob("*")):
             if path.is_file():
-                yield path.as_posix(), lambda path=path: path.open("rb")
+                yield path.as_posix(), cast(Opener, partial(path.open, "rb"))
     elif not archive.exists():
         raise Refused(f"{archive}: no such file or folder")
     elif not archive.is_file():
@@ -31,11 +39,11 @@ def contents(archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
     elif zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as box:
             for name in box.namelist():
-                yield name, lambda name=name: box.open(name)
+                yield name, partial(box.open, name)
     elif tarfile.is_tarfile(archive):
-        with tarfile.open(archive) as box:
-            for entry in box:
-                if entry.isfile() or entry.islnk():
-                    yield entry.name, lambda entry=entry: box.extractfile(entry)
+        with tarfile.open(archive) as tar:
+            for entry in tar:
+                if entry.isfile() or entry.islnk():  # what extractfile gives a stream for
+                    yield entry.name, cast(Opener, partial(tar.extractfile, entry))
     else:
         raise Refused(f"{archive}: neither a folder nor a zip nor a tar file")

@@ -3,7 +3,9 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -32,9 +34,15 @@ COLUMNS = {
 }
 # Lines of the official test sets: the published submission examples, and CNN/DailyMail's own.
 LINES = {
-    "cnndm": 11_490, "gigaword": 1_951, "xsum": 11_333, "msnews": 7_562, "squadqg": 11_877,
-    "msqg": 11_022, "coqa": 4_048, "personachat": 14_056,
-}  # fmt: skip
+    "cnndm": 11_490,
+    "gigaword": 1_951,
+    "xsum": 11_333,
+    "msnews": 7_562,
+    "squadqg": 11_877,
+    "msqg": 11_022,
+    "coqa": 4_048,
+    "personachat": 14_056,
+}
 MODES = ("official", "plain")
 HELP = """\
 All GLGE tasks in one table with the overall score, and submission files in the official format.
@@ -51,27 +59,30 @@ the predictions: submission/NAME/TASK.VERSION.test, a prediction a line, and sco
 NAME is the algorithm."""
 
 Scores = dict[str, dict[str, float]]  # task -> metric -> percent
+Drawn = TypeVar("Drawn", float, np.ndarray)  # a score, or float64 [1 + draws] of resampled ones
 TOTAL = "overall"
 
 
-def overall(scores: Mapping[str, Mapping[str, float]]) -> float:
+def overall(scores: Mapping[str, Mapping[str, Drawn]]) -> Drawn:
     """The leaderboard's score: the mean over eight tasks of the mean over a task's metrics.
 
-    Of arrays of drawn scores, float64 [1 + draws], it is the array of theirs.
+    Of arrays of drawn scores it is the array of theirs.
     """
     missing = [task for task in COLUMNS if task not in scores]
     if missing:
         raise Refused(f"the overall score needs all eight tasks; missing: {', '.join(missing)}")
-    return sum(mean(task, scores[task]) for task in COLUMNS) / len(COLUMNS)
+    means = [mean(task, scores[task]) for task in COLUMNS]
+    return sum(means[1:], means[0]) / len(means)
 
 
-def mean(task: str, scores: Mapping[str, float]) -> float:
+def mean(task: str, scores: Mapping[str, Drawn]) -> Drawn:
     """What one task adds to the overall score; Refused where a metric is missing."""
     keys = COLUMNS[task]
     lacking = [key for key in keys if key not in scores]
     if lacking:
         raise Refused(f"{task}: no {lacking[0]}; its score is made of {', '.join(keys)}")
-    return sum(scores[key] for key in keys) / len(keys)
+    values = [scores[key] for key in keys]
+    return sum(values[1:], values[0]) / len(values)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -84,20 +95,21 @@ def main(arguments: Sequence[str]) -> int:
     known.add_argument("--version", help=f"where the data's folder is not called {names}")
     known.add_argument("--intervals", action="store_true", help="95 %% intervals of all scores")
     given = known.parse_args(arguments)
-    return answered(
-        lambda: evaluate(given.places, given.algorithm, given.data, given.version, given.intervals)
-    )
+    return answered(partial(evaluate, **vars(given)))
 
 
 def evaluate(
-    places: Sequence[str], algorithm: str | None, data: Path | None, version: str | None,
+    places: Sequence[str],
+    algorithm: str | None,
+    data: Path | None,
+    version: str | None,
     intervals: bool = False,
-) -> None:  # fmt: skip
+) -> None:
     """Print all tasks of a run and the overall score; write the submission files beside it."""
     if not places:
         raise Refused("evaluate glge: name a folder with the predictions of each task")
     found = [predictions.load(path) for path in predictions.files(places)]
-    tests = [run for run in found if run.settings.get("split", "test") == "test"]
+    tests = [run for run in found if run.facts.split == "test"]
     runs = one_per_task(tests, algorithm)
     version = version_of(runs, version)
     runs, notes = _checked(runs, data)
@@ -133,14 +145,14 @@ def submit(run: Predictions, version: str, folder: Path) -> Path:
         raise Refused(
             f"{run.path}:{broken}: a prediction has a line break; a submission is by line"
         )
-    path = folder / f"{run.settings['task']}.{version}.test"
+    path = folder / f"{run.facts.task}.{version}.test"
     predictions.put(path, "".join(text + "\n" for text in run.predictions))
     return path
 
 
 def _whole(runs: Mapping[str, Predictions]) -> dict[str, Predictions]:
     """Those that have decoded all texts of their test set."""
-    return {name: run for name, run in runs.items() if not run.settings.get("limit")}
+    return {name: run for name, run in runs.items() if not run.facts.limit}
 
 
 def _checked(
@@ -155,10 +167,8 @@ def _checked(
             checked[name] = predictions.against_task(run, find("finetune.tasks", name), place)
         else:
             unseen.append(name)
-        if run.settings.get("limit"):
-            notes.append(
-                f"{name}: decoded with --limit {run.settings['limit']}, so no submission file"
-            )
+        if run.facts.limit:
+            notes.append(f"{name}: decoded with --limit {run.facts.limit}, so no submission file")
         notes += [f"{name}: {n:,} {what} kept" for what, n in checked[name].blank.items()]
         if run.empty:
             notes.append(f"{name}: predictions without words, taken as they are: {run.empty:,}")
@@ -201,7 +211,7 @@ def _halves(runs: Mapping[str, Predictions], scores: Scores, mode: str) -> Score
     itself, hence the seeds. What no line has a share of (distinct) keeps its value in the means.
     """
     found: Scores = {}
-    parts = {}
+    parts: dict[str, dict[str, np.ndarray]] = {}
     for seed, name in enumerate(COLUMNS):
         if not scores.get(name):
             continue
@@ -211,7 +221,7 @@ def _halves(runs: Mapping[str, Predictions], scores: Scores, mode: str) -> Score
         if not draws:
             continue
         found[name] = {key: _half(draws[key]) for key in COLUMNS[name] if key in draws}
-        parts[name] = scores[name] | draws
+        parts[name] = {key: np.asarray(value) for key, value in scores[name].items()} | draws
         if _complete(name, scores[name]):
             found[name]["mean"] = _half(mean(name, parts[name]))
     if set(parts) == set(COLUMNS) and all(_complete(name, scores[name]) for name in COLUMNS):

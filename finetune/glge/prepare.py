@@ -220,7 +220,7 @@ def _members(archive: Path) -> Iterator[tuple[Part, IO[bytes]]]:
         match = MEMBER.search(name)
         if match and match[2] in TASKS:
             with opened() as stream:
-                yield match.groups(), stream
+                yield (match[1], match[2], match[3]), stream
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -229,9 +229,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known = parser("data glge", HELP, usage)
     known.add_argument("verb", choices=["prepare"], help=argparse.SUPPRESS)
     known.add_argument(
-        "--archive", type=Path, action="append", required=True, metavar="PATH",
+        "--archive",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="PATH",
         help="as downloaded, or unpacked; several if need be",
-    )  # fmt: skip
+    )
     known.add_argument(
         "--out",
         type=Path,

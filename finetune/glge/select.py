@@ -17,18 +17,18 @@ def one_per_task(
     algorithm: a name, a row label or a pattern of file names that picks among them.
     """
     for run in runs:
-        task = run.settings["task"]
+        task = run.facts.task
         if task not in TASKS:
             raise Refused(f"{run.path}: {task!r} is no GLGE task{suggest(task, TASKS)}")
     chosen = [run for run in runs if algorithm is None or _is(run, algorithm)]
     if not chosen:
-        names = sorted({str(run.settings.get("algorithm", run.path.stem)) for run in runs})
+        names = sorted({run.algorithm for run in runs})
         raise Refused(f"--algorithm: no predictions {algorithm!r}; there are {', '.join(names)}")
     for task in TASKS:
-        same = [run for run in chosen if run.settings["task"] == task]
+        same = [run for run in chosen if run.facts.task == task]
         if len(same) > 1:
             raise Refused(f"{len(same)} predictions of {task}: {_choice(same)}")
-    return {task: run for task in TASKS for run in chosen if run.settings["task"] == task}
+    return {task: run for task in TASKS for run in chosen if run.facts.task == task}
 
 
 def _choice(same: Sequence[Predictions]) -> str:
@@ -43,7 +43,7 @@ def _choice(same: Sequence[Predictions]) -> str:
 
 
 def _is(run: Predictions, algorithm: str) -> bool:
-    known = (run.settings.get("algorithm"), run.label)
+    known = (run.facts.algorithm, run.label)
     patterns = (run.path.name, run.path.stem)
     return algorithm in known or any(fnmatch.fnmatchcase(name, algorithm) for name in patterns)
 
@@ -53,7 +53,7 @@ def system(runs: Sequence[Predictions]) -> str:
     stems = {run.path.stem.removeprefix("test.") for run in runs}
     if len(stems) == 1 and not stems & set(TASKS):
         return stems.pop()
-    return "+".join(sorted({str(run.settings.get("algorithm", "mixed")) for run in runs}))
+    return "+".join(sorted({run.facts.algorithm or "mixed" for run in runs}))
 
 
 def version_of(runs: Mapping[str, Predictions], asked: str | None) -> str:
@@ -75,8 +75,8 @@ def version_of(runs: Mapping[str, Predictions], asked: str | None) -> str:
 
 def _version(run: Predictions) -> str:
     """What the settings say, or the last folder of the data's path that is called like one."""
-    folders = [part for part in Path(run.settings.get("data", "")).parts if part in VERSIONS]
-    return run.settings.get("version") or (folders[-1] if folders else "")
+    folders = [part for part in Path(run.facts.data).parts if part in VERSIONS]
+    return run.facts.version or (folders[-1] if folders else "")
 
 
 def _or(names: Sequence[str]) -> str:

@@ -1,6 +1,5 @@
 """Translation files as they are usually prepared: raw or tokenized, with BPE or not, .gz or not."""
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,7 +8,11 @@ from itertools import islice
 from pathlib import Path
 
 from januslm.config import Refused
+from januslm.data import atomic
 from januslm.data.text_pairs import SPLITS, Pair, aligned, checked, known, lines, made_for
+
+BEAM_5 = {"beam": 5, "length_penalty": 1.0, "max_length": 200}
+MOSES = {"bleu": {"mode": "fairseq"}}  # of Moses tokens; raw files need mode "sacre"
 
 LOOKED_AT, SEGMENTED = 1000, 0.1  # lines, and the share of them with "@@ " that only BPE reaches
 
@@ -22,24 +25,41 @@ class Corpus:
     forms: tuple[tuple[str, str, str], ...]  # stems of train, valid, test
 
 
-def read(
-    root: Path, task: str, corpus: Corpus, sides: tuple[str, str], split: str,
-    skipped: Counter | None = None,
-) -> Iterator[Pair]:  # fmt: skip
-    """Pairs of one split from sides[0] to sides[1], BPE undone.
+@dataclass(frozen=True)
+class Direction:
+    """A translation task: its name, its files, from which language to which.
 
-    Our tokenizer cuts words itself, and scores are of words.  Refused for a distillation of another
-    task: its files may have the same names and the languages swapped.
+    `read` and `save` are the functions of a file of finetune/tasks/.
     """
-    at = SPLITS.index(known(split))
-    place, form = _place(Path(root), task, corpus, sides)
-    made_for(task, place)
-    source, target = (_file(place / f"{form[at]}.{language}") for language in sides)
-    found = (
-        Pair(f"{split}-{number}", one, (other,))
-        for number, (one, other) in enumerate(_joined(source, target), 1)
-    )
-    return checked(found, str(source), split, skipped)
+
+    task: str
+    corpus: Corpus
+    sides: tuple[str, str]
+
+    def reversed(self, task: str) -> "Direction":
+        """The same files the other way round."""
+        return Direction(task, self.corpus, self.sides[::-1])
+
+    def read(self, root: Path, split: str, skipped: Counter | None = None) -> Iterator[Pair]:
+        """Pairs of one split, BPE undone.
+
+        Our tokenizer cuts words itself, and scores are of words.  Refused for a distillation of
+        another task: its files may have the same names and the languages swapped.
+        """
+        at = SPLITS.index(known(split))
+        place, form = _place(Path(root), self)
+        made_for(self.task, place)
+        source, target = (_file(place / f"{form[at]}.{language}") for language in self.sides)
+        found = (
+            Pair(f"{split}-{number}", one, (other,))
+            for number, (one, other) in enumerate(_joined(source, target), 1)
+        )
+        return checked(found, str(source), split, skipped)
+
+    def save(self, folder: Path, split: str, pairs: Iterable[Pair]) -> int:
+        """Write pairs as `read` reads them, in the first form; how many."""
+        stem = self.corpus.forms[0][SPLITS.index(known(split))]
+        return save(folder, stem, self.sides, pairs)
 
 
 def save(folder: Path, stem: str, sides: Sequence[str], pairs: Iterable[Pair]) -> int:
@@ -49,19 +69,13 @@ def save(folder: Path, stem: str, sides: Sequence[str], pairs: Iterable[Pair]) -
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{stem}.{language}" for language in sides]
-    asides = [path.with_name(f".{path.name}.new") for path in paths]
     count = answered = 0
-    with (
-        asides[0].open("w", encoding="utf-8", newline="\n") as source,
-        asides[1].open("w", encoding="utf-8", newline="\n") as target,
-    ):
+    with atomic.plain(paths[0]) as source, atomic.plain(paths[1]) as target:
         for count, pair in enumerate(pairs, 1):  # noqa: B007
             source.write(_line(pair.source, pair.id))
             target.writelines(_line(text, pair.id) for text in pair.targets[:1])
             answered += bool(pair.targets)
-    assert answered in (0, count), f"{paths[0]}: {answered} of {count} pairs have targets"
-    for aside, path in zip(asides, paths, strict=True):
-        os.replace(aside, path)
+        assert answered in (0, count), f"{paths[0]}: {answered} of {count} pairs have targets"
     if answered < count:
         paths[1].unlink()
     return count
@@ -78,10 +92,9 @@ def segmented(path: Path) -> bool:
     return sum("@@ " in line for line in first) > SEGMENTED * len(first)
 
 
-def _place(
-    root: Path, task: str, corpus: Corpus, sides: Sequence[str]
-) -> tuple[Path, tuple[str, str, str]]:
+def _place(root: Path, wanted: Direction) -> tuple[Path, tuple[str, str, str]]:
     """The folder and the form of which most files are there."""
+    corpus, sides = wanted.corpus, wanted.sides
 
     def there(choice: tuple[Path, tuple[str, str, str]]) -> int:
         place, form = choice
@@ -96,7 +109,7 @@ def _place(
     ends = "{" + ",".join(sides) + "}(.gz)"
     looked = ", ".join(f"{form[2]}.{ends}" for form in corpus.forms)
     raise Refused(
-        f"{root}: no data of task {task!r} there; looked for {looked} in it and in "
+        f"{root}: no data of task {wanted.task!r} there; looked for {looked} in it and in "
         f"{', '.join(corpus.folders)}"
     )
 

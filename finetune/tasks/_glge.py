@@ -4,11 +4,12 @@ import re
 import string
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.tasks import _bitext
 from januslm.config import Refused
-from januslm.data.text_pairs import Pair, aligned, checked, known, lines, made_for
+from januslm.data.text_pairs import Pair, aligned, checked, known, leading, lines, made_for
 
 FILES = {"train": "train", "valid": "dev", "test": "test"}
 
@@ -46,8 +47,11 @@ def fast(batch: int) -> dict:
 _BRACKETS = dict(zip("()[]{}", ("LRB", "RRB", "LSB", "RSB", "LCB", "RCB"), strict=True))
 UPPER = {mark: f"-{name}-" for mark, name in _BRACKETS.items()}
 LOWER = {mark: f"-{name.lower()}-" for mark, name in _BRACKETS.items()} | {
-    "[UNK]": "UNK", "&": "&amp;", "<": "&lt;", ">": "&gt;",
-}  # fmt: skip
+    "[UNK]": "UNK",
+    "&": "&amp;",
+    "<": "&lt;",
+    ">": "&gt;",
+}
 _PLAIN = {f"-{name.lower()}-": mark for mark, name in _BRACKETS.items()} | {"``": '"', "''": '"'}
 
 
@@ -68,26 +72,57 @@ def place(root: Path, task: str) -> Path:
     )
 
 
-def read(root: Path, task: str, split: str, skipped: Counter | None = None) -> Iterator[Pair]:
-    """The pairs of a split, one example a line, texts as they are.
+@dataclass(frozen=True)
+class Files:
+    """A task's official files; `read` and `save` are the functions of a file of finetune/tasks/."""
 
-    Those of a test set have no targets where there is no test.tgt: leaderboards may keep it.
-    """
-    folder, name = place(root, task), FILES[known(split)]
-    made_for(task, folder)
-    source, target = folder / f"{name}.src", folder / f"{name}.tgt"
-    kept_back = split == "test" and not target.is_file()
-    texts = zip(lines(source)) if kept_back else aligned(source, target)
-    found = (
-        Pair(f"{task}-{name}-{number}", one.strip(), tuple(text.strip() for text in others))
-        for number, (one, *others) in enumerate(texts, 1)
-    )
-    return checked(found, str(source), split, skipped)
+    task: str
+
+    def read(self, root: Path, split: str, skipped: Counter | None = None) -> Iterator[Pair]:
+        """The pairs of a split, one example a line, texts as they are.
+
+        Those of a test set have no targets where there is no test.tgt: leaderboards may keep it.
+        """
+        folder, name = place(root, self.task), FILES[known(split)]
+        made_for(self.task, folder)
+        source, target = folder / f"{name}.src", folder / f"{name}.tgt"
+        kept_back = split == "test" and not target.is_file()
+        texts = zip(lines(source)) if kept_back else aligned(source, target)
+        found = (
+            Pair(
+                f"{self.task}-{name}-{number}", one.strip(), tuple(text.strip() for text in others)
+            )
+            for number, (one, *others) in enumerate(texts, 1)
+        )
+        return checked(found, str(source), split, skipped)
+
+    def save(self, folder: Path, split: str, pairs: Iterable[Pair]) -> int:
+        """Write pairs as `read` reads them, into a root of this task's own; returns how many."""
+        return _bitext.save(folder, FILES[known(split)], ("src", "tgt"), pairs)
 
 
-def save(folder: Path, split: str, pairs: Iterable[Pair]) -> int:
-    """Write pairs as `read` reads them, into a root of this task's own; returns how many."""
-    return _bitext.save(folder, FILES[known(split)], ("src", "tgt"), pairs)
+@dataclass(frozen=True)
+class News(Files):
+    """A task of news and headlines, scored by files2rouge."""
+
+    def tidy(self, prediction: str, mode: str) -> str:
+        """Official: sentences on lines of their own, as files2rouge writes them for the script."""
+        text = pieces_joined(prediction)
+        return sentences_apart(text) if mode == "official" else text
+
+    def tidy_reference(self, reference: str, mode: str) -> str:
+        """The same for references."""
+        return sentences_apart(reference) if mode == "official" else reference
+
+    def lead(self, source: str) -> str:
+        """The lead-1 baseline."""
+        return leading(source)
+
+
+def tidy(prediction: str, mode: str) -> str:
+    """Both modes: word pieces joined, where the official script changes nothing else."""
+    del mode
+    return pieces_joined(prediction)
 
 
 def pieces_joined(text: str) -> str:

@@ -1,7 +1,7 @@
 """GLGE CNN/DailyMail: news article -> its highlights, several sentences."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from finetune.tasks import _glge
@@ -16,21 +16,19 @@ FINETUNE = _glge.steady(512) | {"data": {"max_source": 512, "max_target": 129}}
 SHORTEST = 5  # words of a sentence that official scoring keeps
 REPEATED = 0.7  # share of a sentence's words already seen above which it is dropped
 
+FILES = _glge.Files("cnndm")
+save = FILES.save
+
 
 def read(root: Path, split: str, skipped: Counter | None = None) -> Iterator[Pair]:
     """Article -> highlights; sentences of a target are joined by [X_SEP], as published models do.
 
     The official files have <S_SEP> between sentences on both sides.
     """
-    for pair in _glge.read(root, "cnndm", split, skipped):
+    for pair in FILES.read(root, split, skipped):
         source = " ".join(pair.source.replace("<S_SEP>", " ").split())
         targets = tuple(text.replace("<S_SEP>", "[X_SEP]") for text in pair.targets)
         yield Pair(pair.id, source, targets)
-
-
-def save(folder: Path, split: str, pairs: Iterable[Pair]) -> int:
-    """Write pairs as `read` reads them."""
-    return _glge.save(folder, split, pairs)
 
 
 def tidy(prediction: str, mode: str) -> str:

@@ -1,28 +1,10 @@
-"""GLGE CoQA: conversation, question and passage -> answer."""
-
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+"""GLGE CoQA: conversation, question and passage, joined by [SEP] -> answer."""
 
 from finetune.tasks import _glge
-from januslm.data.text_pairs import Pair
 
 METRICS = ("coqa_f1",)
 DECODE = _glge.BEAM_4
 FINETUNE = _glge.fast(240)  # at about 350 words a source
 
-
-def read(root: Path, split: str, skipped: Counter | None = None) -> Iterator[Pair]:
-    """Parts joined by [SEP] -> answer; both as they are."""
-    return _glge.read(root, "coqa", split, skipped)
-
-
-def save(folder: Path, split: str, pairs: Iterable[Pair]) -> int:
-    """Write pairs as `read` reads them."""
-    return _glge.save(folder, split, pairs)
-
-
-def tidy(prediction: str, mode: str) -> str:
-    """Both modes: word pieces joined; the official script changes nothing else."""
-    del mode
-    return _glge.pieces_joined(prediction)
+FILES = _glge.Files("coqa")
+read, save, tidy = FILES.read, FILES.save, _glge.tidy

@@ -1,11 +1,6 @@
 """GLGE Gigaword: first sentence of a news article -> headline; digits are #."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-
 from finetune.tasks import _glge
-from januslm.data.text_pairs import Pair
 
 METRICS = ("rouge",)
 OPTIONS = {"rouge": {"stem": True}}
@@ -13,15 +8,8 @@ LEAD = "copy"
 DECODE = _glge.BEAM_4
 FINETUNE = _glge.steady(128)  # at about 34 words a source
 
-
-def read(root: Path, split: str, skipped: Counter | None = None) -> Iterator[Pair]:
-    """Sentence -> headline; both as they are."""
-    return _glge.read(root, "gigaword", split, skipped)
-
-
-def save(folder: Path, split: str, pairs: Iterable[Pair]) -> int:
-    """Write pairs as `read` reads them."""
-    return _glge.save(folder, split, pairs)
+FILES = _glge.Files("gigaword")
+read, save = FILES.read, FILES.save
 
 
 def tidy(prediction: str, mode: str) -> str:

@@ -1,25 +1,16 @@
-"""GLGE SQuAD question generation: answer and passage -> question."""
+"""GLGE SQuAD question generation: answer and passage -> question.
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+A source is "answer [SEP] passage"; the answer stands first, so cutting never drops it.
+"""
 
 from finetune.tasks import _glge
-from januslm.data.text_pairs import Pair
 
 METRICS = ("qg_rouge", "qg_bleu", "meteor")
 DECODE = _glge.BEAM_4
 FINETUNE = _glge.steady(56)  # at about 150 words a source
 
-
-def read(root: Path, split: str, skipped: Counter | None = None) -> Iterator[Pair]:
-    """ "answer [SEP] passage" -> question; the answer stands first, so cutting never drops it."""
-    return _glge.read(root, "squadqg", split, skipped)
-
-
-def save(folder: Path, split: str, pairs: Iterable[Pair]) -> int:
-    """Write pairs as `read` reads them."""
-    return _glge.save(folder, split, pairs)
+FILES = _glge.Files("squadqg")
+read, save = FILES.read, FILES.save
 
 
 def tidy(prediction: str, mode: str) -> str:

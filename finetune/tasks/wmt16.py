@@ -1,15 +1,10 @@
 """WMT16: English -> Romanian news."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-
-from finetune.tasks import _bitext, wmt14
-from januslm.data.text_pairs import Pair
+from finetune.tasks import _bitext
 
 METRICS = ("bleu",)
-OPTIONS = {"bleu": {"mode": "fairseq"}}  # of Moses tokens; raw files need mode "sacre"
-DECODE = wmt14.DECODE
+OPTIONS = _bitext.MOSES
+DECODE = _bitext.BEAM_5
 
 CORPUS = _bitext.Corpus(
     ("wmt16", "wmt16/en-ro", "en-ro", "wmt16.en-ro"),
@@ -19,14 +14,5 @@ CORPUS = _bitext.Corpus(
         ("train", "newsdev2016", "newstest2016"),
     ),
 )
-SIDES = ("en", "ro")
-
-
-def read(root: Path, split: str, skipped: Counter | None = None) -> Iterator[Pair]:
-    """Pairs of {train,valid,test}.{en,ro}(.gz), or named as the archive has them."""
-    return _bitext.read(root, "wmt16", CORPUS, SIDES, split, skipped)
-
-
-def save(folder: Path, split: str, pairs: Iterable[Pair]) -> int:
-    """Write pairs as `read` reads them."""
-    return _bitext.save(folder, split, SIDES, pairs)
+DIRECTION = _bitext.Direction("wmt16", CORPUS, ("en", "ro"))
+read, save = DIRECTION.read, DIRECTION.save

@@ -1,22 +1,7 @@
 """WMT16 the other way: Romanian -> English."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from finetune.tasks import wmt16
 
-from finetune.tasks import _bitext, wmt16
-from januslm.data.text_pairs import Pair
-
-METRICS, OPTIONS = wmt16.METRICS, wmt16.OPTIONS
-DECODE = wmt16.DECODE
-SIDES = ("ro", "en")
-
-
-def read(root: Path, split: str, skipped: Counter | None = None) -> Iterator[Pair]:
-    """Pairs of the files that wmt16 reads."""
-    return _bitext.read(root, "wmt16_ro_en", wmt16.CORPUS, SIDES, split, skipped)
-
-
-def save(folder: Path, split: str, pairs: Iterable[Pair]) -> int:
-    """Write pairs as `read` reads them."""
-    return _bitext.save(folder, split, SIDES, pairs)
+METRICS, OPTIONS, DECODE = wmt16.METRICS, wmt16.OPTIONS, wmt16.DECODE
+DIRECTION = wmt16.DIRECTION.reversed("wmt16_ro_en")
+read, save = DIRECTION.read, DIRECTION.save

@@ -4,9 +4,12 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from januslm.config import Refused
+
+THREADS = 1024  # more than any machine has cores for
 
 
 def answered(command: Callable[[], int | None]) -> int:
@@ -28,6 +31,19 @@ def answered(command: Callable[[], int | None]) -> int:
     return 2
 
 
+def check_counts(options, *names: str) -> None:
+    """Refuse what is given and below 1, and more threads than can be started.
+
+    options: as argparse gives them, with `threads` among them.
+    """
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise Refused(f"--{name} must be at least 1, got {value}")
+    if options.threads is not None and options.threads > THREADS:
+        raise Refused(f"--threads must be at most {THREADS:,}, got {options.threads:,}")
+
+
 def program() -> str:
     """What the user types in front of a verb: januslm, or launch.sh as it was called."""
     return os.environ.get("JANUSLM_PROGRAM", "januslm")
@@ -45,3 +61,15 @@ def parser(verb: str, description: str, usage: str | None = None) -> Parser:
     described, used = (text and text.replace("PROGRAM", program()) for text in (description, usage))
     plain = argparse.RawDescriptionHelpFormatter
     return Parser(f"{program()} {verb}", used, described, formatter_class=plain)
+
+
+def run_parser(verb: str, description: str) -> Parser:
+    """For a verb that trains: what its processes are told by the user and by the launcher."""
+    known = parser(verb, description)
+    known.add_argument("run", metavar="RUN", help="a run file: what is learnt")
+    known.add_argument("changes", nargs="*", metavar="key=value", help="e.g. train.steps=100")
+    known.add_argument("--ds", default="", help="a file of ds_configs/: how the run is spread")
+    known.add_argument("--check", type=int, metavar="PROCESSES", help=argparse.SUPPRESS)
+    known.add_argument("--report", type=Path, help=argparse.SUPPRESS)
+    known.add_argument("--local_rank", help=argparse.SUPPRESS)  # DeepSpeed's launcher adds it
+    return known

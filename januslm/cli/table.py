@@ -1,18 +1,24 @@
 """Rows of text as a table for people."""
 
+from collections.abc import Sequence
 
-def drawn(rows: list[list[str]]) -> str:
-    """Columns of equal width under a line; the first to the left, the others to the right.
 
-    rows[0] is the heading. A column that holds nothing but "-" is left out.
+def drawn(rows: Sequence[Sequence[str]], left: int = 1, heading: bool = True) -> str:
+    """Columns of equal width; the first `left` to the left, the others to the right.
+
+    heading: rows[0] is one, above a line; a column with nothing but "-" below it is left out.
     """
     columns = list(zip(*rows, strict=True))
-    kept = [c for i, c in enumerate(columns) if i == 0 or any(cell != "-" for cell in c[1:])]
-    sizes = [max(map(len, column)) for column in kept]
+    if heading:
+        columns = [c for i, c in enumerate(columns) if i == 0 or any(x != "-" for x in c[1:])]
+    sizes = [max(map(len, column)) for column in columns]
     lines = []
-    for row in zip(*kept, strict=True):
-        cells = [row[0].ljust(sizes[0])]
-        cells += [cell.rjust(size) for cell, size in zip(row[1:], sizes[1:], strict=True)]
+    for row in zip(*columns, strict=True):
+        cells = [
+            cell.ljust(size) if place < left else cell.rjust(size)
+            for place, (cell, size) in enumerate(zip(row, sizes, strict=True))
+        ]
         lines.append("  ".join(cells).rstrip())
-    lines.insert(1, "  ".join("-" * size for size in sizes))
+    if heading:
+        lines.insert(1, "  ".join("-" * size for size in sizes))
     return "\n".join(lines)

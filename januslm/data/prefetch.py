@@ -5,7 +5,7 @@ import pickle
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -69,10 +69,15 @@ def _thread(make: Callable, keys: Iterable, depth: int) -> Iterator[Iterator]:
 def _processes(make: Callable, keys: Iterable, workers: int, depth: int) -> Iterator[Iterator]:
     """torch's DataLoader, forked: `make` and what it holds need not be copied."""
     loader = DataLoader(
-        _Made(make), batch_size=None, sampler=keys, num_workers=workers,
-        prefetch_factor=depth, worker_init_fn=_deaf, multiprocessing_context="fork",
+        _Made(make),
+        batch_size=None,
+        sampler=keys,
+        num_workers=workers,
+        prefetch_factor=depth,
+        worker_init_fn=_deaf,
+        multiprocessing_context="fork",
         generator=torch.Generator(),  # it draws a seed, which must not come from the run's
-    )  # fmt: skip
+    )
     items = _unpacked(iter(loader))
     try:
         yield items
@@ -80,7 +85,7 @@ def _processes(make: Callable, keys: Iterable, workers: int, depth: int) -> Iter
         items.close()
 
 
-def _unpacked(sent: Iterator[bytes]) -> Iterator:
+def _unpacked(sent: Iterator[bytes]) -> Generator:
     try:
         for made in sent:
             item, error = pickle.loads(made)

@@ -1,14 +1,15 @@
 """Writes token shards and manifests so that a crash leaves whole files or none."""
 
 import json
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from xxhash import xxh3_64, xxh3_128
 
+from januslm.data import atomic
 from januslm.data.shards import BLOCK, FORMAT, MANIFEST, digest
 
 MAGIC = b"MMIDIDX\x00\x00"
@@ -43,9 +44,19 @@ class Writer:
         self.folder, self.name, self.dtype, self.eos = Path(folder), name, np.dtype(dtype), eos
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lengths: list[np.ndarray] = []
-        self._whole, self._block, self._blocks = xxh3_128(), xxh3_64(), []
+        self._whole, self._block = xxh3_128(), xxh3_64()
+        self._blocks: list[int] = []  # one hash per BLOCK bytes
         self._room = BLOCK  # bytes until the block that is being hashed is full
-        self._bin = open(self._path("bin.tmp"), "wb")  # noqa: SIM115 - closed in `close`
+        self._open = ExitStack()
+        self._bin = self._open.enter_context(atomic.durable(self._path("bin"), "wb"))
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *error) -> None:
+        """Leave nothing of the shard behind if an error comes before `close`."""
+        if error[0] is not None:
+            self._open.__exit__(*error)
 
     def add(self, documents: Iterable[np.ndarray]) -> None:
         """Append documents of int [T] ids without their eos, which is added here."""
@@ -73,24 +84,14 @@ class Writer:
         self._block.reset()
 
     def close(self) -> Shard:
-        """Finish the three files: write, fsync, rename."""
+        """Finish the three files, each whole and on the disk under its name."""
         if self._room < BLOCK:
             self._end_block(b"")
         size = self._bin.tell()
-        _sync_and_close(self._bin)
+        self._open.close()
         lengths = np.concatenate([np.empty(0, np.int32), *self._lengths])
-        others = {
-            "idx": _index(lengths, self.dtype),
-            "xxh": np.array(self._blocks, "<u8").tobytes(),
-        }
-        for suffix, content in others.items():
-            file = open(self._path(f"{suffix}.tmp"), "wb")  # noqa: SIM115
-            file.write(content)
-            _sync_and_close(file)
-        for suffix in ("bin", *others):
-            os.replace(self._path(f"{suffix}.tmp"), self._path(suffix))
-        sync_folder(self.folder)
-        digests = {suffix: xxh3_128(content).hexdigest() for suffix, content in others.items()}
+        others = {"idx": _index(lengths, self.dtype), "xxh": [np.array(self._blocks, "<u8")]}
+        digests = {suffix: _written(self._path(suffix), parts) for suffix, parts in others.items()}
         tokens = size // self.dtype.itemsize
         return Shard(self.name, tokens, len(lengths), size, self._whole.hexdigest(), **digests)
 
@@ -98,29 +99,27 @@ class Writer:
         return self.folder / f"{self.name}.{suffix}"
 
 
-def _sync_and_close(file) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-    file.close()
+def _written(path: Path, parts: Iterable[np.ndarray]) -> str:
+    """Write arrays end to end; xxh3_128 of the file."""
+    whole = xxh3_128()
+    with atomic.durable(path, "wb") as file:
+        for part in parts:
+            file.write(part.data)
+            whole.update(part.data)
+    return whole.hexdigest()
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames inside the folder durable; without it a power cut may undo them."""
-    handle = os.open(folder, os.O_RDONLY)
-    os.fsync(handle)
-    os.close(handle)
-
-
-def _index(lengths: np.ndarray, dtype: np.dtype) -> bytes:
-    """Megatron's .idx for documents of one sequence each."""
+def _index(lengths: np.ndarray, dtype: np.dtype) -> Iterator[np.ndarray]:
+    """Megatron's .idx for documents of one sequence each, part by part."""
     count = len(lengths)
-    pointers = np.zeros(count, np.int64)
-    np.cumsum(lengths[:-1].astype(np.int64) * dtype.itemsize, out=pointers[1:])
     head = np.array([1], "<u8").tobytes() + bytes([CODES[dtype.name]])
     head += np.array([count, count + 1], "<u8").tobytes()
-    return b"".join(
-        (MAGIC, head, lengths.tobytes(), pointers.tobytes(), np.arange(count + 1).tobytes())
-    )
+    yield np.frombuffer(MAGIC + head, np.uint8)
+    yield lengths
+    pointers = np.zeros(count, np.int64)
+    np.cumsum(lengths[:-1].astype(np.int64) * dtype.itemsize, out=pointers[1:])
+    yield pointers
+    yield np.arange(count + 1)
 
 
 def write_manifest(folder: str | Path, shards: list[Shard], **about) -> None:
@@ -132,14 +131,5 @@ def write_manifest(folder: str | Path, shards: list[Shard], **about) -> None:
         "tokens": sum(shard.tokens for shard in shards),
         "shards": [asdict(shard) for shard in shards],
     }
-    write_text(Path(folder) / MANIFEST, json.dumps(body | {"self": digest(body)}, indent=1))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file so that a crash leaves the old one or the new one, nothing between."""
-    half = path.with_name(path.name + ".tmp")
-    file = open(half, "w", encoding="utf-8")  # noqa: SIM115
-    file.write(text)
-    _sync_and_close(file)
-    os.replace(half, path)
-    sync_folder(path.parent)
+    with atomic.durable(Path(folder) / MANIFEST) as file:
+        file.write(json.dumps(body | {"self": digest(body)}, indent=1))

@@ -65,9 +65,13 @@ def _open(folder: Path, about: dict, dtype: np.dtype, watch: bool) -> "_Open":
     lengths = raw["idx"][HEADER : HEADER + 4 * documents].view("<i4")
     pointers = raw["idx"][HEADER + 4 * documents : HEADER + 12 * documents].view("<i8")
     return _Open(
-        folder / f"{name}.bin", raw["bin"].view(dtype), lengths, pointers, raw["xxh"].view("<u8"),
-        np.ones(blocks, dtype=bool) if watch else None,
-    )  # fmt: skip
+        folder / f"{name}.bin",
+        tokens=raw["bin"].view(dtype),
+        lengths=lengths,
+        pointers=pointers,
+        hashes=raw["xxh"].view("<u8"),
+        unchecked=np.ones(blocks, dtype=bool) if watch else None,
+    )
 
 
 def _mapped(path: Path, wanted: int) -> np.ndarray:

@@ -1,11 +1,11 @@
-"""A task's texts as token pairs: read once, cut to the model's limits, kept as flat arrays."""
+"""A task's texts as token pairs: read once, cut to the model's limits, kept as verified shards.
 
-import json
-import os
-import time
+A split is a folder with two shards, source and target, and their manifest: document i of the one
+and document i of the other are pair i.
+"""
+
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -13,15 +13,18 @@ from types import ModuleType
 
 import numpy as np
 
-from januslm.config import Refused, json_table
+from januslm.cli.progress import Progress
+from januslm.config import Refused
 from januslm.data import text_pairs
 from januslm.data.sampler import Sampler
+from januslm.data.shard_writer import Writer, dtype_for, write_manifest
+from januslm.data.shards import MANIFEST, open_corpus, read_manifest
 from januslm.data.text_pairs import Pair
-from januslm.data.tokenizer import Tokenizer
+from januslm.data.tokenizer import Special, Tokenizer
 
 CHUNK = 4096  # texts that are tokenized at once
 SIDES = ("source", "target")
-REPORT_EVERY = 5.0  # seconds between two lines of progress
+ENDS = 2  # tokens of a text that are no words: BOS and EOS
 
 
 @dataclass(frozen=True)
@@ -44,38 +47,43 @@ def prepare(
     skipped: Counter = Counter()
     found, files = _begun(task, root, split, skipped)
     about = {
-        "task": task.__name__, "root": str(root), "split": split, "tokenizer": tokenizer.sha256,
-        "limits": vars(limits), "files": files,
-    }  # fmt: skip
-    done = folder / "counts.json"
-    if done.exists():
-        before = _counts(done)
-        if all(before.get(key) == value for key, value in about.items()):
-            return before
-        done.unlink()  # first: a stop in between must not leave it beside arrays of other texts
-    folder.mkdir(parents=True, exist_ok=True)
+        "task": task.__name__,
+        "root": str(root),
+        "split": split,
+        "tokenizer": tokenizer.sha256,
+        "limits": vars(limits),
+        "files": files,
+    }
+    before = _prepared(folder)
+    if all(before.get(key) == value for key, value in about.items()):
+        return before
+    # First: a stop in between must not leave it beside shards of other texts.
+    (folder / MANIFEST).unlink(missing_ok=True)
     counts: Counter = Counter()
-    with ExitStack() as stack:
-        arrays = {
-            f"{side}.{what}": stack.enter_context(Flat(folder / f"{side}.{what}.npy", kind))
-            for side in SIDES
-            for what, kind in (("tokens", np.int32), ("starts", np.int64))
-        }
-        for chunk in _reported(_chunks(found), f"{root}: {split}"):
-            _write(chunk, tokenizer, limits, arrays, counts, str(root))
+    progress = Progress(f"{root}: {split}", _size(task, root, split), "pairs prepared")
+    dtype, eos = dtype_for(tokenizer.size), tokenizer.special.eos
+    with (
+        Writer(folder, "source", dtype, eos) as source,
+        Writer(folder, "target", dtype, eos) as target,
+    ):
+        for chunk in _chunks(found):
+            encoded = _encoded(chunk, tokenizer, limits, counts, str(root))
+            source.add(encoded["source"])
+            target.add(encoded["target"])
+            progress.show(counts["pairs"])
+        progress.end()
         if not counts["pairs"]:
             raise Refused(f"{root}: split {split!r} of {task.__name__} has no pairs")
+        shards = [source.close(), target.close()]
     about |= {"counts": dict(counts), "skipped": dict(skipped)}
-    aside = done.with_suffix(".new")
-    aside.write_text(json.dumps(about, indent=1))
-    os.replace(aside, done)
+    write_manifest(folder, shards, dtype=dtype, vocabulary=tokenizer.size, eos=eos, **about)
     return about
 
 
-def _counts(path: Path) -> dict:
-    """What was written when a split was prepared; {} if it is damaged: it is prepared again."""
+def _prepared(folder: Path) -> dict:
+    """The manifest of a split; {} if there is none or it is damaged: it is prepared again."""
     try:
-        return json_table(path)
+        return read_manifest(folder)
     except Refused:
         return {}
 
@@ -110,39 +118,9 @@ def _begun(
     return chain(first, found), stats
 
 
-class Flat:
-    """A flat .npy file that is appended to, so that its array need not fit into memory.
-
-    As a context: it takes its name when all is written, and leaves nothing if an error comes first.
-    """
-
-    def __init__(self, path: Path, kind: type):
-        self.path, self.kind, self.size = path, np.dtype(kind), 0
-        self._aside = path.with_suffix(".new.npy")
-        self._file = self._aside.open("wb")
-        self._head()
-
-    def add(self, values: np.ndarray) -> None:
-        """Append int [N]."""
-        values.astype(self.kind).tofile(self._file)
-        self.size += len(values)
-
-    def _head(self) -> None:
-        # NumPy pads the header so that a longer array's fits into the same place.
-        described = np.lib.format.dtype_to_descr(self.kind)
-        about = {"descr": described, "fortran_order": False, "shape": (self.size,)}
-        np.lib.format.write_array_header_1_0(self._file, about)
-
-    def __enter__(self) -> "Flat":
-        return self
-
-    def __exit__(self, error, *_) -> None:
-        with self._file:
-            self._file.seek(0)
-            self._head()
-        if error is None:
-            os.replace(self._aside, self.path)
-        self._aside.unlink(missing_ok=True)
+def _size(task: ModuleType, root: Path, split: str) -> int:
+    """How many pairs there are; what the task refuses is found before any text is tokenized."""
+    return sum(1 for _ in task.read(root, split, skipped=Counter()))
 
 
 def _chunks(found: Iterable[Pair]) -> Iterator[list[Pair]]:
@@ -151,42 +129,27 @@ def _chunks(found: Iterable[Pair]) -> Iterator[list[Pair]]:
         yield chunk
 
 
-def _reported(chunks: Iterable[list[Pair]], what: str) -> Iterator[list[Pair]]:
-    """The chunks; every few seconds a line says how far it is."""
-    began = reported = time.monotonic()
-    done = 0
-    for chunk in chunks:
-        yield chunk
-        done, now = done + len(chunk), time.monotonic()
-        if now - reported > REPORT_EVERY:
-            pace = f"{done / (now - began):,.0f} a second"
-            print(f"{what}: {done:,} pairs prepared | {pace}", flush=True)
-            reported = now
-
-
-def _write(
-    chunk: Sequence[Pair], tokenizer: Tokenizer, limits: Limits, arrays: dict[str, Flat],
-    counts: Counter, where: str,
-) -> None:  # fmt: skip
-    """Append the tokens of both sides, and where each text starts; count what was done."""
+def _encoded(
+    chunk: Sequence[Pair], tokenizer: Tokenizer, limits: Limits, counts: Counter, where: str
+) -> dict[str, list[np.ndarray]]:
+    """The ids of both sides, cut to the limits, without BOS and EOS; counts what was done."""
     names = [f"{where}: {pair.id}" for pair in chunk]
     texts = {"source": [p.source for p in chunk], "target": [p.targets[0] for p in chunk]}
+    encoded = {
+        side: _cut(tokenizer.encode(texts[side]), side, limits, names, counts) for side in SIDES
+    }
     for side in SIDES:
-        tokens, starts = arrays[f"{side}.tokens"], arrays[f"{side}.starts"]
-        ended = _ended(_cut(tokenizer.encode(texts[side]), side, limits, names, counts), tokenizer)
-        ends = tokens.size + np.cumsum([len(one) for one in ended])
-        starts.add(ends if starts.size else np.concatenate([[0], ends]))
-        tokens.add(np.concatenate(ended))
-        counts[f"{side} tokens"] = tokens.size
+        counts[f"{side} tokens"] += sum(len(one) + ENDS for one in encoded[side])
     counts["pairs"] += len(chunk)
     counts["targets equal to their source"] += sum(p.source == p.targets[0] for p in chunk)
+    return encoded
 
 
 def _cut(
     encoded: list[np.ndarray], side: str, limits: Limits, names: Sequence[str], counts: Counter
 ) -> list[np.ndarray]:
     most = getattr(limits, side)
-    room = most - 2  # beside BOS and EOS
+    room = most - ENDS
     long = [i for i, e in enumerate(encoded) if len(e) > room]
     if long and limits.longer == "refuse":
         name, size = names[long[0]], len(encoded[long[0]])
@@ -199,20 +162,18 @@ def _cut(
     return [e[:room] for e in encoded]
 
 
-def _ended(encoded: Iterable[np.ndarray], tokenizer: Tokenizer) -> list[np.ndarray]:
-    special = tokenizer.special
-    return [np.concatenate([[special.bos], e, [special.eos]]) for e in encoded]
-
-
 class Pairs:
-    """Prepared pairs by global sample id; the order is a pure function of (seed, id)."""
+    """Prepared pairs by global sample id; the order is a pure function of (seed, id).
+
+    Every byte is hashed when they are opened; Refused, naming the file, where one is damaged.
+    """
 
     def __init__(self, folder: Path, seed: int):
-        self._tokens, self._starts = (
-            {side: np.load(folder / f"{side}.{kind}.npy", mmap_mode="r") for side in SIDES}
-            for kind in ("tokens", "starts")
-        )
-        self.size = len(self._starts["source"]) - 1
+        try:
+            self.corpus = open_corpus(folder, verify="full")
+        except Refused as error:
+            raise Refused(f"{error}; delete {folder} to have it prepared anew") from None
+        self.size = self.corpus.documents // len(SIDES)
         self.sampler = Sampler([self.size], [1], seed)
 
     def __len__(self) -> int:
@@ -221,15 +182,18 @@ class Pairs:
     def read(self, ids: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         """(int64 [N] source, int64 [T] target), BOS to EOS, of each global sample id."""
         _, index, _ = self.sampler.locate(ids)
-        return [(self._one("source", int(i)), self._one("target", int(i))) for i in index]
+        return [(self._text(int(i)), self._text(self.size + int(i))) for i in index]
 
-    def _one(self, side: str, i: int) -> np.ndarray:
-        start, end = self._starts[side][i : i + 2]
-        return np.asarray(self._tokens[side][start:end], np.int64)
+    def _text(self, document: int) -> np.ndarray:
+        return _ended(self.corpus.document(document), Special())
 
 
 def sources(texts: list[str], tokenizer: Tokenizer, most: int) -> tuple[list, list[int]]:
     """Sources to decode, int64 [N] from BOS to EOS with N <= most, and which of them were cut."""
-    encoded, room = tokenizer.encode(texts), most - 2
+    encoded, room = tokenizer.encode(texts), most - ENDS
     long = [i for i, tokens in enumerate(encoded) if len(tokens) > room]
-    return _ended([tokens[:room] for tokens in encoded], tokenizer), long
+    return [_ended(tokens[:room], tokenizer.special) for tokens in encoded], long
+
+
+def _ended(tokens: np.ndarray, special: Special) -> np.ndarray:
+    return np.concatenate([[special.bos], tokens, [special.eos]])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from januslm.config import Refused
+from januslm.data import atomic
 
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 SMALLEST = len(SPECIALS) + 256  # every byte has a token of its own, so nothing is ever unknown
@@ -17,13 +19,15 @@ SMALLEST = len(SPECIALS) + 256  # every byte has a token of its own, so nothing 
 
 @dataclass(frozen=True)
 class Special:
-    """The ids of SPECIALS; the order is BART's, with <mask> moved from the end to place 4."""
+    """The ids of SPECIALS, in BART's order with <mask> moved from the end to place 4, and more."""
 
     bos: int = 0
     pad: int = 1
     eos: int = 2
     unk: int = 3
     mask: int = 4
+    vocabulary: int = 0  # how many ids there are, these among them
+    extra: tuple[int, ...] = ()  # of an objective's learned vectors, which are no words
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,6 @@ class Tokenizer:
 
     model: tokenizers.Tokenizer
     sha256: str
-    special: Special = Special()
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
@@ -52,6 +55,11 @@ class Tokenizer:
         model.encode_special_tokens = True
         return cls(model, sha256(raw).hexdigest())
 
+    @cached_property
+    def special(self) -> Special:
+        """The ids that are no words of a text."""
+        return Special(vocabulary=self.size)
+
     @property
     def size(self) -> int:
         """Vocabulary size, specials included."""
@@ -67,7 +75,7 @@ class Tokenizer:
         return self.model.decode([int(one) for one in ids], skip_special_tokens=True)
 
 
-def train(texts: Iterable[str], size: int, path: str | Path) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], size: int, path: str | Path) -> Tokenizer:
     """Learn a vocabulary of at most `size` tokens from the texts and write it to `path`.
 
     The vocabulary is smaller than asked where the texts hold too few repeated words.
@@ -86,7 +94,6 @@ def train(texts: Iterable[str], size: int, path: str | Path) -> Tokenizer:
     model.train_from_iterator(texts, trainer)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(path.name + ".tmp")
-    half.write_text(model.to_str(), encoding="utf-8")
-    half.replace(path)
+    with atomic.durable(path) as file:
+        file.write(model.to_str())
     return Tokenizer.load(path)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from januslm.config import Refused
+from januslm.data.tokenizer import Special
 
 CHUNK = 128  # `top` looks for the greatest of so many numbers at a time
 
@@ -19,7 +20,7 @@ CHUNK = 128  # `top` looks for the greatest of so many numbers at a time
 class Rules:
     """Special tokens are never words; when EOS must, may or must not come; no n-gram twice."""
 
-    special: object
+    special: Special
     limit: Tensor  # int64 [B]: at most so many words
     min_length: int = 0
     no_repeat_ngram: int = 0
@@ -81,8 +82,8 @@ def bar_repeats(scores: Tensor, written: Tensor, n: int) -> None:
     grams = written.unfold(-1, n, 1)  # [B, W, T - n + 1, n]
     begun = written[..., None, written.shape[-1] - n + 1 :]
     again = (grams[..., :-1] == begun).all(-1)
-    *row, at = again.nonzero(as_tuple=True)
-    scores[*row, grams[*row, at, -1]] = -torch.inf
+    b, w, at = again.nonzero(as_tuple=True)
+    scores[b, w, grams[b, w, at, -1]] = -torch.inf
 
 
 def log_p(logits: Tensor) -> Tensor:

@@ -47,11 +47,11 @@ class Templates:
                 holes[b, c, :n] = slots.goal != NONE
                 ends[b, c, :n] = slots.goal == slots.position.max()
         first = int(templates[0][0].position[0])
-        tokens, holes, ends, sizes = (
+        written, asked, last, counts = (
             torch.from_numpy(x).to(lengths.device) for x in (tokens, holes, ends, sizes)
         )
-        score = torch.zeros(tokens.shape, device=lengths.device)
-        return cls(tokens, tokens, holes, holes, ends, score, sizes, first)
+        score = torch.zeros(written.shape, device=lengths.device)
+        return cls(written, written, asked, asked, last, score, counts, first)
 
     def filled(self, decoder, state, special, bans: bool = True) -> "Templates":
         """One pass: the likeliest word in every masked slot, certain or not.
@@ -128,7 +128,7 @@ def write(
     early_stop: a sentence also ends when a pass changes no word of it.  bans: see filled.
     """
     templates = Templates.of(decoder, lengths, special)
-    out: list[Output | None] = [None] * len(lengths)
+    out: dict[int, Output] = {}
     numbers, alive = np.arange(len(lengths)), np.ones(len(lengths), bool)
     for done in itertools.count(1):
         before, templates = templates, templates.filled(decoder, state, special, bans)
@@ -136,8 +136,8 @@ def write(
         over = ~masked.flatten(1).any(1)
         if early_stop and done > 1:
             over |= (templates.tokens == before.full).flatten(1).all(1)
-        for row in np.flatnonzero(alive & over.cpu().numpy()):
-            out[numbers[row]] = templates.best(row, done)
+        for row in np.flatnonzero(alive & over.cpu().numpy()).tolist():
+            out[int(numbers[row])] = templates.best(row, done)
             alive[row] = False
         if not alive.any():
             break
@@ -147,4 +147,4 @@ def write(
             templates, masked = templates.keep(rows), masked[rows]
             numbers, alive = numbers[alive], alive[alive]
         templates = templates.hidden(masked, special)
-    return out
+    return [out[number] for number in range(len(lengths))]

@@ -28,23 +28,26 @@ def decode(
     no_repeat_ngram: Count = 0,
     early_stop: bool = True,
     n_best: Annotated[int, Allowed(low=1)] = 1,
-    doubled_cache: bool = False,
 ) -> list[Output]:
     """Score: log p / (words + EOS) ** length_penalty.
 
     early_stop: a sentence ends with its `beam`-th finished hypothesis, as in fairseq; otherwise it
-    goes on until no unfinished one can come out better.  doubled_cache: read as JANUS' published
-    code does (IncrementalDecoder.doubled).
+    goes on until no unfinished one can come out better.
     """
     if n_best > beam:
         raise Refused(f"beam: n_best {n_best} is more than beam {beam} can give")
     decoder.require("word by word")
-    decoder = decoder.doubled() if doubled_cache else decoder
     state = decoder.start(sources)
     logits = decoder.step(state)
-    limits = dict(min_length=min_length, max_length=max_length, max_ratio=max_ratio)
     allowed = rules(
-        decoder, sources, special, logits.device, no_repeat_ngram=no_repeat_ngram, **limits
+        decoder,
+        sources,
+        special,
+        logits.device,
+        min_length=min_length,
+        max_length=max_length,
+        max_ratio=max_ratio,
+        no_repeat_ngram=no_repeat_ngram,
     )
     harvest = [
         _Harvest(beam, length_penalty, early_stop, limit) for limit in allowed.limit.tolist()
@@ -79,7 +82,7 @@ class _Front:
 
     written: Tensor  # int64 [B, W, T]
     total: Tensor  # float [B, W], log p
-    parents: Tensor | None  # int64 [B, W]: which hypothesis of the step before each continues
+    parents: Tensor  # int64 [B, W]: which hypothesis of the step before each continues
     numbers: np.ndarray  # int64 [B]: which source
     alive: np.ndarray  # bool [B]
 
@@ -87,14 +90,15 @@ class _Front:
     def empty(cls, batch: int, device) -> "_Front":
         written = torch.empty(batch, 1, 0, dtype=torch.long, device=device)
         total = torch.zeros(batch, 1, device=device)
-        return cls(written, total, None, np.arange(batch), np.ones(batch, bool))
+        parents = torch.zeros(batch, 1, dtype=torch.long, device=device)
+        return cls(written, total, parents, np.arange(batch), np.ones(batch, bool))
 
     def gather(self, harvest: list, value: Tensor, parent: Tensor, ends: Tensor) -> None:
         """Hands finished hypotheses among the best `beam` to their sentences; ends sentences."""
         best = harvest[0].beam
         count = self.written.shape[-1]
         found = (ends & (value > -torch.inf))[:, :best].cpu()
-        values = value.tolist() if found.any() else None
+        values = value.tolist() if found.any() else []
         live = value.masked_fill(ends, -torch.inf).amax(1).tolist()
         for row in np.flatnonzero(self.alive):
             mine = harvest[self.numbers[row]]

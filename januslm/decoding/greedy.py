@@ -20,15 +20,12 @@ def decode(
     max_length: Length = 200,
     max_ratio: Ratio = 0.0,
     no_repeat_ngram: Count = 0,
-    doubled_cache: bool = False,
 ) -> list[Output]:
     """At most max_length + max_ratio * source tokens (with BOS and EOS) words each.
 
     The score is log p per word, EOS too.
-    doubled_cache: read as JANUS' published code does (IncrementalDecoder.doubled).
     """
     decoder.require("word by word")
-    decoder = decoder.doubled() if doubled_cache else decoder
     return write(
         decoder, decoder.start(sources), sources, special, lambda scores, numbers: top(scores, 1),
         min_length=min_length, max_length=max_length, max_ratio=max_ratio,
@@ -48,17 +45,17 @@ def write(decoder, state, sources, special, choose, **limits) -> list[Output]:
     numbers, alive = np.arange(len(sources)), np.ones(len(sources), bool)
     written = torch.empty(len(sources), 1, 0, dtype=torch.long, device=device)
     total = torch.zeros(len(sources), 1, dtype=torch.float64, device=device)
-    out: list[Output | None] = [None] * len(sources)
+    out: dict[int, Output] = {}
     while True:
         value, word = choose(allowed(log_p(logits), written)[:, 0], numbers)
         total += value
         count = written.shape[-1]
         for row in np.flatnonzero(alive & (word[:, 0] == special.eos).cpu().numpy()):
             tokens = written[row, 0].cpu().numpy()
-            out[numbers[row]] = Output(tokens, float(total[row, 0]) / (count + 1), count + 1)
+            out[int(numbers[row])] = Output(tokens, float(total[row, 0]) / (count + 1), count + 1)
             alive[row] = False
         if not alive.any():
-            return out
+            return [out[number] for number in range(len(sources))]
         written = torch.cat([written, word[..., None]], 2)
         if worth_compacting(alive):
             chosen = torch.from_numpy(np.flatnonzero(alive)).to(device)

@@ -74,8 +74,8 @@ def rescored(decoder, state, outputs: list[Output], special) -> list[Output]:
         width = max(map(len, texts))
         texts = [row + row[-1:] * (width - len(row)) for row in texts]
         most = max(len(text) for row in texts for text in row)
-        goals = np.array([[np.pad(text, (0, most - len(text))) for text in row] for row in texts])
-        goals = torch.from_numpy(goals).to(state.length_scores.device)
+        padded = np.array([[np.pad(text, (0, most - len(text))) for text in row] for row in texts])
+        goals = torch.from_numpy(padded).to(state.length_scores.device)
         head = torch.tensor(decoder.prefix, device=goals.device).expand(*goals.shape[:2], -1)
         twin = copy.copy(state)
         twin.keep(torch.arange(start, start + len(some), device=goals.device))

@@ -16,8 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from januslm.config import Refused
 from januslm.inference.incremental import IncrementalDecoder, everywhere
-from januslm.inference.kv_cache import Batched, Pair, Shared, State
+from januslm.inference.kv_cache import Batched, Pair, Shared, State, both
+from januslm.model.score_bias import Bias
+from januslm.model.transformer import Seq2Seq
+from januslm.objective import Objective
 
 ROUND = 16  # sources are filled up to a multiple of so many tokens, that fewer shapes occur
 MOST = 256  # graphs; shapes that come later run as they are
@@ -33,7 +37,9 @@ class Fixed:
     batch: int
     mask: Tensor  # float [B or 1, 1, queries, P], -inf at places that are not filled
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, bias: Bias | None = None
+    ) -> Tensor:
         q, k, v = (x.view(self.batch, -1, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
         keys, values = self.cache
         keys.index_copy_(2, self.at, k)
@@ -74,8 +80,8 @@ class _Arena:
 
     def __init__(self, like: list[Pair]):
         # Zeros: what is masked still counts as 0 * value, and 0 * nan is nan.
-        self.cache = [tuple(torch.zeros_like(x) for x in pair) for pair in like]
-        self.guest = lambda: None
+        self.cache = [both(pair, torch.zeros_like) for pair in like]
+        self.guest: Callable[[], State | None] = lambda: None
 
     def holds(self, state: State) -> bool:
         return state.cache[0][0] is self.cache[0][0]
@@ -86,7 +92,7 @@ class _Arena:
             return
         former = self.guest()
         if former is not None and self.holds(former):
-            former.cache = [tuple(x.clone() for x in pair) for pair in former.cache]
+            former.cache = [both(pair, torch.clone) for pair in former.cache]
         for mine, theirs in zip(self.cache, state.cache, strict=True):
             for here, there in zip(mine, theirs, strict=True):
                 here[:, :, : state.used] = there[:, :, : state.used]
@@ -101,9 +107,12 @@ class GraphedDecoder(IncrementalDecoder):
     slower.
     """
 
-    def __init__(self, model, objective, patience: int = 1):
+    def __init__(self, model: Seq2Seq, objective: Objective, patience: int = 1):
         super().__init__(model, objective)
-        self.patience, self.came = patience, Counter()
+        if kind := model.config.position_bias:
+            raise Refused(f"captured passes know no position bias, the model has {kind!r}")
+        self.patience = patience
+        self.came: Counter[tuple] = Counter()
         cuda = model.embedding.weight.is_cuda
         self.pool = torch.cuda.graph_pool_handle() if cuda else None
         self.recorded: dict[tuple, Recorded] = {}
@@ -118,7 +127,7 @@ class GraphedDecoder(IncrementalDecoder):
         if state.memory_mask is None:
             state.memory_mask = state.memory[0][0].new_zeros(len(state), 1, 1, size)
         state.memory_mask = pad(state.memory_mask, (0, more), value=-torch.inf)
-        state.memory = [tuple(pad(x, (0, 0, 0, more)) for x in pair) for pair in state.memory]
+        state.memory = [both(pair, lambda x: pad(x, (0, 0, 0, more))) for pair in state.memory]
         return state
 
     def _layers(self, state: State, tokens, place, keys, rows, masks) -> Tensor:
@@ -130,7 +139,7 @@ class GraphedDecoder(IncrementalDecoder):
         )
         at = state.used + torch.arange(size, device=tokens.device)
         shape = ("write", batch, places, each, len(rows), inner.shape, last.shape)
-        key = (*shape, state.memory_mask.shape, self.doubles)
+        key = (*shape, state.memory[0][0].shape[:3])
         if not self._ready(key):
             return super()._layers(state, tokens, place, keys, rows, masks)
         if (batch, places) not in self.arenas:
@@ -162,7 +171,7 @@ class GraphedDecoder(IncrementalDecoder):
     def _templates(self, state: State, tokens, place, mask, rows) -> Tensor:
         given = [x for x in (mask, rows) if x is not None]
         batch, masked, wanted = len(state), mask is not None, rows is not None
-        key = ("fill", batch, masked, wanted, tokens.shape, state.memory_mask.shape)
+        key = ("fill", batch, masked, wanted, tokens.shape, state.memory[0][0].shape[:3])
         key = (*key, *(x.shape for x in given))
         if not self._ready(key):
             return super()._templates(state, tokens, place, mask, rows)
@@ -186,6 +195,7 @@ class GraphedDecoder(IncrementalDecoder):
         return key in self.recorded or (self.came[key] > self.patience and not full)
 
     def _run(self, key: tuple, function: Callable, inputs: list[Tensor], state: State) -> Tensor:
+        assert state.memory_mask is not None, "start makes one"
         inputs = [*inputs, state.memory_mask, *(x for pair in state.memory for x in pair)]
         if key not in self.recorded:
             self.recorded[key] = Recorded(function, inputs, self.pool)

@@ -18,8 +18,6 @@ from januslm.inference.request import PRECISIONS, TrainedRun
 from januslm.interop import native
 from januslm.objective import LossSettings, resolve_objective
 
-REPORT_EVERY = 3.0  # seconds between two lines of progress
-
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -81,17 +79,21 @@ def load(
 
 
 def write(
-    decoder, ways: Mapping[str, Callable], arrays: Sequence[np.ndarray], special, batch: int
+    decoder,
+    ways: Mapping[str, Callable],
+    arrays: Sequence[np.ndarray],
+    special,
+    batch: int,
+    tick: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Decoded]:
     """Have each way write the texts of int64 [N] sources, in batches of like length, longest first.
 
     ways: name -> way(decoder, sources, special); all of them write a batch before the next one, so
-    that a busy machine slows all alike.
+    that a busy machine slows all alike.  tick: is told how many texts are done.
     """
     order = np.argsort([-len(a) for a in arrays], kind="stable")
     outputs: dict[str, list] = {name: [None] * len(arrays) for name in ways}
     seconds, cpu_seconds = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0.0)
-    began = reported = time.monotonic()
     for start in range(0, len(order), batch):
         mine = order[start : start + batch]
         for name, way in ways.items():
@@ -101,12 +103,7 @@ def write(
             cpu_seconds[name] += time.process_time() - cpu_before
             for i, output in zip(mine, answers, strict=True):
                 outputs[name][i] = output
-        now, done = time.monotonic(), start + len(mine)
-        if now - reported > REPORT_EVERY or done == len(order):
-            left = (now - began) / done * (len(order) - done)
-            pace = f"{1000 * sum(seconds.values()) / done:.1f} ms per sentence"
-            print(f"decoded {done:,}/{len(order):,} | {pace} | eta {left:.0f} s", flush=True)
-            reported = now
+        tick(start + len(mine))
     return {name: Decoded(outputs[name], seconds[name], cpu_seconds[name]) for name in ways}
 
 

@@ -4,9 +4,7 @@ B = sentences, W = hypotheses of one sentence, R = words each of them adds, L = 
 template, N = source tokens, H = heads, d = width of a head, V = vocabulary.
 """
 
-import copy
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -14,38 +12,37 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from januslm.config import Refused
-from januslm.inference.kv_cache import Batched, Cached, Shared, State, additive_mask, with_room
+from januslm.inference.kv_cache import Batched, Cached, Shared, State, additive_mask, both
 from januslm.inference.onednn_linear import Packed, fits, packed_copy
 from januslm.layout import Slots, visible
-from januslm.model.attention import Side, dense
+from januslm.model.attention import AttentionPlan, Side, dense
 from januslm.model.packing import Encoded
-from januslm.model.transformer import Seq2Seq, View
+from januslm.model.transformer import Seq2Seq
+from januslm.objective import Objective
 
 
 class IncrementalDecoder:
     """What decoding algorithms ask: `start` a batch, then `step`, `block` or `fill`.
 
-    objective: has `name`, `plugin`, `options` and `special` (januslm.objective.Objective).
     packed: keep a second copy of the weights in oneDNN's layout (CPU, fp32 only): faster
     for few rows, equal to rounding.  Weights that change later are not noticed.
     """
 
-    def __init__(self, model: Seq2Seq, objective, packed: bool = False):
+    def __init__(self, model: Seq2Seq, objective: Objective, packed: bool = False):
         packed = packed and fits(model.vocabulary_weight())
         self.model = packed_copy(model) if packed else model
         self.special, self.name = objective.special, objective.name
-        streams, options = objective.plugin.STREAMS, objective.options
-        self.left_to_right = "past" in streams
-        self.asks = options.get("read", "past") == "next"
-        self.doubles = False
-        shifted = options.get("query_position", "input") == "target"
-        self.prefix = (self.special.eos,) * shifted + (self.special.bos,)
+        self.read = objective.ar_read
+        self.asks = self.read is not None and self.read.asks != self.read.words
+        self.prefix = self.read.prefix if self.read else ()
         self.template_slots = objective.template
         self.rule = objective.plugin.RULE
         self.vocabulary = model.config.vocabulary
         weight = model.vocabulary_weight()
         self.layers = list(self.model.decoder.layers)
-        self.logits = Packed(weight) if packed else lambda x: linear(x, weight)
+        self.logits: Callable[[Tensor], Tensor] = (
+            Packed(weight) if packed else lambda x: linear(x, weight)
+        )
 
     @property
     def most_words(self) -> int:
@@ -59,7 +56,7 @@ class IncrementalDecoder:
 
     def require(self, way: str) -> None:
         """Refuse what the checkpoint never learnt: way is "word by word" or "all at once"."""
-        if way == "word by word" and not self.left_to_right:
+        if way == "word by word" and self.read is None:
             raise Refused(
                 f"a checkpoint of objective {self.name!r} cannot write or rescore word by word; "
                 "it can mask_predict and semi"
@@ -70,23 +67,9 @@ class IncrementalDecoder:
                 "it can greedy, beam and sample"
             )
 
-    def doubled(self) -> "IncrementalDecoder":
-        """The same model, reading as JANUS' published code does while it writes word by word.
-
-        That code caches every past slot twice, so that one weighs each word before it two to one
-        against itself; `next` slots read everything twice, which changes nothing.
-        """
-        if not self.asks:
-            raise Refused(
-                "doubled_cache: only what is read from `next` slots caches twice in the published "
-                f"code; this checkpoint of {self.name!r} is read from `past`"
-            )
-        twin = copy.copy(self)
-        twin.doubles = True
-        return twin
-
     def template(self, length: int) -> Slots:
         """The slots mask-predict starts from, by position; `length` counts BOS and EOS."""
+        assert self.template_slots is not None, "require() refuses it"
         slots = self.template_slots(length)
         assert visible(self.rule, slots, slots).all(), f"{self.name}: a template that hides slots"
         return slots[np.argsort(slots.position)]
@@ -110,12 +93,12 @@ class IncrementalDecoder:
         at = torch.from_numpy(first[:, None] + np.minimum(step, sizes[:, None] - 1))
         at = at.to(memory.device)
         pairs = [
-            tuple(x[at].transpose(1, 2) for x in layer.encoder_attn.keys(memory))
+            both(layer.encoder_attn.keys(memory), lambda x: x[at].transpose(1, 2))
             for layer in self.layers
         ]
         real = torch.from_numpy(step < sizes[:, None]).to(memory.device)
         memory_mask = None if real.all() else additive_mask(real[:, None, None], memory.dtype)
-        return State(pairs, memory_mask, lengths, torch.zeros_like(at[:, 0]))
+        return State(pairs, memory_mask, lengths, torch.zeros_like(at[:, 0]), at[:, :0])
 
     @torch.inference_mode()
     def step(
@@ -149,20 +132,19 @@ class IncrementalDecoder:
         size, streams = width * run, 1 + self.asks
         mask = self._look(state, width, run, parents)
         tokens = words.flatten(1)
-        if self.asks:
-            tokens = torch.cat([tokens, torch.full_like(tokens, self.special.mask)], 1)
+        if self.read and self.asks:
+            tokens = torch.cat([tokens, torch.full_like(tokens, self.read.query)], 1)
         place = state.at[:, None] + torch.arange(run, device=device).repeat(streams * width)
         # What is ended, and the filling of short blocks, may stand beyond the last position.
         place = place.clamp(max=self.model.config.max_positions - 1)
         state.at = state.at + run
-        self._make_room(state, size)
+        state.key_position = torch.cat([state.key_position, place[:, :size]], 1)
+        state.make_room(size)
         rows = torch.arange(streams * size, device=device).view(streams, width, run)
         keys, rows = rows[0].flatten(), rows[-1, :, 0 if ask_all else -1 :].flatten()
-        masks = (None, None)
+        masks: tuple[Tensor | None, Tensor | None] = (None, None)
         if mask is not None:
             masks = mask.repeat(1, 1, streams, 1), mask[:, :, rows % size]
-        if self.doubles:
-            masks = _twice(masks[0], state.used, size, self.model.embedding.weight), masks[1]
         x = self._layers(state, tokens, place, keys, rows, masks)
         state.used += size
         return self.logits(x).view(batch, width, -1, self.vocabulary)
@@ -179,26 +161,13 @@ class IncrementalDecoder:
         old = old.expand(batch, width, -1)
         own = torch.eye(width, dtype=torch.bool, device=device).repeat_interleave(run, 1)
         if width > 1 or state.self_mask is not None:
-            state.self_mask = torch.cat([old, own.expand(batch, -1, -1)], 2)
-        if run == 1:
-            return additive_mask(state.self_mask[:, None], self.model.embedding.weight.dtype)
+            state.self_mask = mask = torch.cat([old, own.expand(batch, -1, -1)], 2)
+            if run == 1:
+                return additive_mask(mask[:, None], self.model.embedding.weight.dtype)
         back = torch.ones(run, run, dtype=torch.bool, device=device).tril().repeat(width, width)
         new = own.repeat_interleave(run, 0) & back
         look = torch.cat([old.repeat_interleave(run, 1), new.expand(batch, -1, -1)], 2)
         return additive_mask(look[:, None], self.model.embedding.weight.dtype)
-
-    def _make_room(self, state: State, size: int) -> None:
-        places = state.cache[0][0].shape[2] if state.cache else 0
-        if state.used + size <= places:
-            return
-        places = max(2 * places, 32 * size)
-        state.cache = [
-            tuple(
-                with_room(x[:, :, : state.used], places)
-                for x in (state.cache[i] if state.cache else (k[:, :, :0], k[:, :, :0]))
-            )
-            for i, (k, _) in enumerate(state.memory)
-        ]
 
     def _layers(self, state: State, tokens, place, keys, rows, masks) -> Tensor:
         """tokens, place int64 [B, S]; keys, rows: which of the S can be read, which are wanted.
@@ -208,23 +177,39 @@ class IncrementalDecoder:
         batch = len(tokens)
         last = len(self.layers) - 1
         plans = [
-            Cached(pair, state.used, batch, masks[i == last]) for i, pair in enumerate(state.cache)
+            Cached(pair, state.used, batch, masks[i == last], state.key_position)
+            for i, pair in enumerate(state.cache)
         ]
         rows = rows if len(rows) < tokens.shape[1] else None
         return self._through(
-            tokens, place, plans, Shared(batch, state.memory_mask), state.memory,
-            everywhere(keys, *tokens.shape) if self.asks else None, everywhere(rows, *tokens.shape),
-        )  # fmt: skip
+            tokens,
+            place,
+            plans,
+            Shared(batch, state.memory_mask),
+            state.memory,
+            everywhere(keys, *tokens.shape) if self.asks else None,
+            everywhere(rows, *tokens.shape),
+        )
 
-    def _through(self, tokens, place, plans, cross, memory, keys, rows) -> Tensor:
+    def _through(
+        self,
+        tokens,
+        place,
+        plans: Sequence[AttentionPlan],
+        cross: AttentionPlan,
+        memory,
+        keys,
+        rows,
+    ) -> Tensor:
         """The decoder's layers, each reading by its own plan -> [wanted rows, D]."""
         place = place.flatten()
-        turned = place if self.model.config.positions == "rotary" else None
-        x = self.model.decoder.embed_positions(self.model.embed(tokens.flatten()), place)
+        stack = self.model.decoder
+        x = stack.embed_positions(self.model.embed(tokens.flatten()), place)
         for i, (layer, plan) in enumerate(zip(self.layers, plans, strict=True)):
             wanted = rows if i == len(self.layers) - 1 else None
-            x = layer(x, View(plan, cross, keys, wanted, turned), memory[i])
-        return self.model.decoder.final_layer_norm(x)
+            view = stack.view(plan, place, cross=cross, keys=keys, rows=wanted)
+            x = layer(x, view, memory[i])
+        return stack.final_layer_norm(x)
 
     @torch.inference_mode()
     def fill(
@@ -240,11 +225,11 @@ class IncrementalDecoder:
         place = (first + step).clamp(max=self.model.config.max_positions - 1)
         real = step < sizes.view(-1, 1, 1, 1)
         mask = None if real.all() else additive_mask(real, self.model.embedding.weight.dtype)
-        rows, real = _rows(asked.view(batch * templates, length))
+        rows, wanted = _rows(asked.view(batch * templates, length))
         x = self._templates(
             state, tokens.reshape(-1, length), place.repeat(batch * templates), mask, rows
         )
-        return self.logits(x if real is None else x.index_select(0, real))
+        return self.logits(x if wanted is None else x.index_select(0, wanted))
 
     def _templates(self, state: State, tokens, place, mask, rows) -> Tensor:
         """tokens int64 [B * C, L] -> [rows, D]."""
@@ -258,18 +243,6 @@ def everywhere(index: Tensor | None, batch: int, each: int) -> Tensor | None:
     if index is None or batch == 1:
         return index
     return (torch.arange(batch, device=index.device)[:, None] * each + index).flatten()
-
-
-def _twice(mask: Tensor | None, used: int, size: int, like: Tensor) -> Tensor:
-    """The mask of `size` past rows and as many `next` rows, earlier places doubled for the former.
-
-    A key that is there twice weighs as if log 2 were added to its score.
-    """
-    extra = like.new_zeros(2 * size, used + size)
-    extra[:size] = math.log(2)
-    own = torch.arange(size, device=like.device)
-    extra[own, used + own] = 0
-    return extra[None, None] if mask is None else mask + extra
 
 
 def _rows(asked: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -287,10 +260,11 @@ def _rows(asked: Tensor) -> tuple[Tensor | None, Tensor | None]:
 def _encoded(sources: Sequence[np.ndarray], sizes: np.ndarray, device) -> Encoded:
     """The sources one after another, without padding."""
     group = np.repeat(np.arange(len(sizes)), sizes)
-    if (sizes == sizes[0]).all():
-        plan = Batched(len(sizes))
-    else:
+    plan: AttentionPlan = Batched(len(sizes))
+    if (sizes != sizes[0]).any():
         plan = dense(Side(group), Side(group)).to(device)
     columns = np.concatenate(sources), np.concatenate([np.arange(s) for s in sizes]), group, sizes
-    tensors = [torch.from_numpy(np.asarray(c, np.int64)).to(device) for c in columns]
-    return Encoded(*tensors, plan)
+    token, position, example, length = (
+        torch.from_numpy(np.asarray(c, np.int64)).to(device) for c in columns
+    )
+    return Encoded(token, position, example, sizes=length, plan=plan)

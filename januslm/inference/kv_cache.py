@@ -4,11 +4,14 @@ B = sentences, W = hypotheses of one sentence, N = source tokens, L = length of 
 H = heads, d = width of a head.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+
+from januslm.model.score_bias import Bias
 
 Pair = tuple[Tensor, Tensor]
 
@@ -25,6 +28,7 @@ class State:
     memory_mask: Tensor | None  # float [B, 1, 1, N], -inf at padding; None: there is none
     length_scores: Tensor  # float [B, max_length], log p
     at: Tensor  # int64 [B]: how many past slots each hypothesis has
+    key_position: Tensor  # int64 [B, used]: where what is cached stands
     cache: list[Pair] = field(default_factory=list)  # per layer: [B, H, places, d]
     used: int = 0  # how many of the places are filled
     self_mask: Tensor | None = None  # bool [B, W, used]; None: W = 1 and all of it
@@ -37,20 +41,36 @@ class State:
         self.memory = [(k[chosen], v[chosen]) for k, v in self.memory]
         self.memory_mask = None if self.memory_mask is None else self.memory_mask[chosen]
         self.length_scores, self.at = self.length_scores[chosen], self.at[chosen]
+        self.key_position = self.key_position[chosen]
         self.self_mask = None if self.self_mask is None else self.self_mask[chosen]
         self.cache = [
-            tuple(with_room(x[chosen, :, : self.used], x.shape[2]) for x in pair)
+            both(pair, lambda x: with_room(x[chosen, :, : self.used], x.shape[2]))
             for pair in self.cache
+        ]
+
+    def make_room(self, size: int) -> None:
+        """Places for `size` slots more, and for those to come."""
+        places = self.cache[0][0].shape[2] if self.cache else 0
+        if self.used + size <= places:
+            return
+        places = max(2 * places, 32 * size)
+        self.cache = [
+            both(pair, lambda x: with_room(x[:, :, : self.used], places))
+            for pair in self.cache or [(k[:, :, :0], k[:, :, :0]) for k, _ in self.memory]
         ]
 
     @torch.inference_mode()
     def choose(self, hypothesis: Tensor, width: int, run: int) -> None:
         """Of the latest block's `width` hypotheses of `run` words keep one each, int64 [B]."""
+        assert self.self_mask is not None, "there are no hypotheses to choose from"
         first = self.used - width * run
         place = first + hypothesis[:, None] * run + torch.arange(run, device=hypothesis.device)
         for x in (x for pair in self.cache for x in pair):
             at = place[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3])
             x[:, :, first : first + run] = x.gather(2, at)
+        self.key_position = torch.cat(
+            [self.key_position[:, :first], self.key_position.gather(1, place)], 1
+        )
         self.used = first + run
         self_mask = self.self_mask[:, :1, : self.used].clone()
         self_mask[..., first:] = True
@@ -60,6 +80,7 @@ class State:
         """Forget the last `words` int64 [B] of the latest block (one hypothesis a sentence)."""
         least = int(words.min())
         self.used, self.at = self.used - least, self.at - words
+        self.key_position = self.key_position[:, : self.used]
         if int(words.max()) == least:
             self.self_mask = None if self.self_mask is None else self.self_mask[..., : self.used]
             return
@@ -70,6 +91,12 @@ class State:
         place = torch.arange(self.used, device=words.device)
         kept = place < (self.used + least - words)[:, None]
         self.self_mask = self.self_mask[..., : self.used] & kept[:, None]
+
+
+def both(pair: Pair, change: Callable[[Tensor], Tensor]) -> Pair:
+    """Keys and values, changed alike."""
+    keys, values = pair
+    return change(keys), change(values)
 
 
 def with_room(x: Tensor, places: int) -> Tensor:
@@ -86,10 +113,15 @@ class Batched:
     rows: int
     mask: Tensor | None = None  # float [rows, 1, 1, L]
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, bias: Bias | None = None
+    ) -> Tensor:
         shape = (self.rows, -1, *q.shape[1:])
         q, k, v = (x.view(shape).transpose(1, 2) for x in (q, k, v))
-        out = scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
+        mask = self.mask
+        if bias is not None:
+            mask = _with_bias(mask, bias, bias.key_position.view(self.rows, -1))
+        out = scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return out.transpose(1, 2).flatten(0, 1)
 
 
@@ -100,7 +132,9 @@ class Shared:
     batch: int
     memory_mask: Tensor | None
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, bias: Bias | None = None
+    ) -> Tensor:
         q = q.view(self.batch, -1, *q.shape[1:]).transpose(1, 2)
         out = scaled_dot_product_attention(q, k, v, attn_mask=self.memory_mask)
         return out.transpose(1, 2).flatten(0, 1)
@@ -114,17 +148,26 @@ class Cached:
     used: int
     batch: int
     mask: Tensor | None
+    key_position: Tensor  # int64 [B, used and new]
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, bias: Bias | None = None
+    ) -> Tensor:
         q, k, v = (x.view(self.batch, -1, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
         end = self.used + k.shape[2]
         keys, values = self.cache
         keys[:, :, self.used : end] = k
         values[:, :, self.used : end] = v
-        out = scaled_dot_product_attention(
-            q, keys[:, :, :end], values[:, :, :end], attn_mask=self.mask
-        )
+        mask = self.mask if bias is None else _with_bias(self.mask, bias, self.key_position)
+        out = scaled_dot_product_attention(q, keys[:, :, :end], values[:, :, :end], attn_mask=mask)
         return out.transpose(1, 2).flatten(0, 1)
+
+
+def _with_bias(mask: Tensor | None, bias: Bias, key_position: Tensor) -> Tensor:
+    """A float mask with the bias of positions added.  key_position: int64 [rows, k]."""
+    queries = torch.arange(len(bias.query_position), device=key_position.device)
+    scores = bias.between(queries.view(len(key_position), -1), key_position)
+    return scores if mask is None else mask + scores
 
 
 def additive_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:

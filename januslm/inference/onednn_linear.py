@@ -6,6 +6,7 @@ product is half as fast for any number of rows.  Results are equal to fp32 round
 """
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ GAINS = {
     "other": ((1 << 22, 1, 160), (1 << 19, 2, 24)),
 }
 HINT = 16  # rows the layout is chosen for; a hint of 1 would be bad for all others
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def fits(weight: Tensor) -> bool:
@@ -46,7 +49,7 @@ class Packed(nn.Module):
         return linear(x, self.weight, self.bias)
 
 
-def packed_copy(model: nn.Module) -> nn.Module:
+def packed_copy(model: M) -> M:
     """The same model, parameters shared, with every linear map prepacked."""
     shared = {id(p): p for p in [*model.parameters(), *model.buffers()]}
     twin = copy.deepcopy(model, shared)

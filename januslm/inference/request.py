@@ -1,17 +1,16 @@
 """What a trained model is asked for: its run, task and algorithm, checked before torch is there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from januslm import config, registry
+from januslm import registry
 from januslm.config import Refused
 from januslm.data.token_pairs import Limits
 from januslm.interop.export_folder import ExportFacts, read_facts
 
 ALGORITHMS = "januslm.decoding"
-THREADS = 1024  # more than any machine has cores for
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}  # as users and as torch call them
 
 
@@ -45,29 +44,6 @@ def find(run: str | Path, task: str | None = None, data: str | None = None) -> T
     most = facts.config.max_positions
     limits = Limits(about.get("max_source", most), about.get("max_target", most), "cut")
     return TrainedRun(facts, registry.find("finetune.tasks", name), Path(root), limits)
-
-
-def check(given: Mapping, *counts: str) -> None:
-    """Refuse options that are given and below 1, and more threads than can be started."""
-    for name in counts:
-        if given[name] is not None and given[name] < 1:
-            raise Refused(f"--{name} must be at least 1, got {given[name]}")
-    if given["threads"] is not None and given["threads"] > THREADS:
-        raise Refused(f"--threads must be at most {THREADS:,}, got {given['threads']:,}")
-
-
-def changes(given: Sequence[str]) -> dict:
-    """key=value texts as a table."""
-    tree: dict = {}
-    for change in given:
-        if "=" not in change:
-            names = ", ".join(registry.names(ALGORITHMS))
-            raise Refused(
-                f"{change!r} is not an option: write key=value, e.g. max_length=60; one of {names} "
-                "goes after --algorithm"
-            )
-        config.apply(tree, change)
-    return tree
 
 
 def settings(task: ModuleType, algorithm: str, given: Mapping) -> dict:

@@ -68,10 +68,12 @@ def from_bart(size: int) -> Tensor:
 
 def names(config: ModelConfig) -> dict[str, tuple[str, ...]]:
     """Our tensors and BART's; two of BART's where our keys and values are one matrix."""
-    out = {}
+    out: dict[str, tuple[str, ...]] = {}
     for side, layers in (("encoder", config.encoder_layers), ("decoder", config.decoder_layers)):
         out[f"{side}.positions.table.weight"] = (f"{side}.embed_positions.weight",)
-        modules = {f"{side}.embedding_layer_norm": (f"{side}.layernorm_embedding",)}
+        modules: dict[str, tuple[str, ...]] = {
+            f"{side}.embedding_layer_norm": (f"{side}.layernorm_embedding",)
+        }
         looks = ("self_attn", "encoder_attn") if side == "decoder" else ("self_attn",)
         for layer in (f"{side}.layers.{i}" for i in range(layers)):
             for name in ("fc1", "fc2", "final_layer_norm", *(f"{a}_layer_norm" for a in looks)):

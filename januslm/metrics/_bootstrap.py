@@ -4,6 +4,7 @@ Bootstrap resampling: test sets of the same size, drawn with replacement from th
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from types import ModuleType
 
 import numpy as np
@@ -114,9 +115,13 @@ def interval(name: str, scores: np.ndarray, level: float = 95.0) -> Interval:
 
 
 def drawn(
-    metric: ModuleType, predictions: list[str], references: list[list[str]], options: dict,
-    draws: int = 2000, seed: int = 0,
-) -> dict[str, np.ndarray]:  # fmt: skip
+    metric: ModuleType,
+    predictions: list[str],
+    references: list[list[str]],
+    options: dict,
+    draws: int = 2000,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
     """Scores float64 [1 + draws] by name, as `resampled` has them.
 
     With one seed, metrics of the same lines are of the same draws, so their means may be taken draw
@@ -126,6 +131,21 @@ def drawn(
         raise Refused(f"{metric.__name__.rpartition('.')[2]}: has no values per line to resample")
     lines = metric.each(predictions, references, **options)
     return {name: resampled(metric, one, options, draws, seed) for name, one in lines.items()}
+
+
+@lru_cache(maxsize=1)
+def _times(lines: int, draws: int, seed: int) -> np.ndarray:
+    """How often each line comes in each draw, [draws, lines]; the same for all systems and metrics.
+
+    Drawing costs more than scoring, so it is done once for scores that follow each other.
+    """
+    rng = np.random.Generator(np.random.Philox(seed))
+    even = np.full(lines, 1 / lines)
+    times = np.empty((draws, lines), np.min_scalar_type(lines))
+    for row in times:
+        row[:] = rng.multinomial(lines, even)
+    times.flags.writeable = False
+    return times
 
 
 def _ends(scores: np.ndarray, level: float) -> tuple[float, float]:
@@ -142,11 +162,9 @@ def resampled(
     """
     lines = len(statistics)
     table = statistics.reshape(lines, -1)
-    rng = np.random.Generator(np.random.Philox(seed))
-    even = np.full(lines, 1 / lines)
-    sums = [table.sum(axis=0)]
-    sums += [rng.multinomial(lines, even) @ table for _ in range(draws)]
-    stacked = np.array(sums)
+    stacked = np.array(
+        [table.sum(axis=0), *(times @ table for times in _times(lines, draws, seed))]
+    )
     if hasattr(metric, "total"):
         return metric.total(stacked, **options)
     return stacked[:, 0] / lines

@@ -17,9 +17,7 @@ _STEP_2 = {
 _STEP_3 = {
     "icate": "ic", "ative": "", "alize": "al", "iciti": "ic", "ical": "ic", "ful": "", "ness": "",
 }  # fmt: skip
-_STEP_4 = re.compile(
-    "(al|ance|ence|er|ic|able|ible|ant|ement|ou|ism|ate|iti|ous|ive|ize)$"
-)  # fmt: skip
+_STEP_4 = re.compile("(al|ance|ence|er|ic|able|ible|ant|ement|ou|ism|ate|iti|ous|ive|ize)$")
 
 # [C](VC)^m[V]: runs of consonants and vowels; y is a vowel except after one and at the start.
 _C, _V = "[^aeiou][^aeiouy]*", "[aeiouy][aeiou]*"

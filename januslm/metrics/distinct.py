@@ -6,11 +6,10 @@ from itertools import pairwise
 def score(predictions: list[str], references: list[list[str]]) -> dict[str, float]:
     """{"distinct-1", "distinct-2"} in percent over all predictions together.
 
-    The references play no part.  It has no `each`: a line has no share of it, and a resampled test
-    set, having the same line twice, would be less diverse than any real one.
+    The references play no part, only their number.  It has no `each`: a line has no share of it,
+    and a resampled test set, having the same line twice, would be less diverse than any real one.
     """
-    del references
-    texts = [prediction.strip().split(" ") for prediction in predictions]
+    texts = [words.strip().split(" ") for words, _ in zip(predictions, references, strict=True)]
     pairs = [pair for words in texts for pair in pairwise(words)]
     return {
         "distinct-1": _share([word for words in texts for word in words]),

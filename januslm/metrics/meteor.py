@@ -72,6 +72,8 @@ def folder() -> Path:
     if why := missing():
         raise Refused(why)
     found = importlib.util.find_spec("pycocoevalcap")
+    assert found
+    assert found.submodule_search_locations
     return Path(next(iter(found.submodule_search_locations))) / "meteor"
 
 
@@ -85,12 +87,14 @@ def _aligned(predictions: list[str], references: list[list[str]]) -> list[list[s
         for prediction, several in zip(predictions, references, strict=True):
             line = " ||| ".join(["SCORE", *map(_plain, several), _plain(prediction)])
             rows.append(_numbers(_asked(java, line)))
-        java.stdin.close()
+        java.communicate()
     return rows
 
 
 def _asked(java: subprocess.Popen, line: str) -> str:
     """The first line of the answer; one question at a time, or both pipes could fill up."""
+    assert java.stdin
+    assert java.stdout
     answer = ""
     with suppress(BrokenPipeError):  # java has ended; why, it has said to nobody
         java.stdin.write(line + "\n")

@@ -50,7 +50,7 @@ def _sentence(ours: list[str], theirs: list[list[str]]) -> tuple[float, float]:
 
 def _matches(ours: list[str], theirs: list[list[str]], n: int) -> tuple[int, int]:
     """Clipped matches and number of n-grams, at least 1."""
-    counts, most = _ngrams(ours, n), Counter()
+    counts, most = _ngrams(ours, n), _ngrams([], n)
     for words in theirs:
         most |= _ngrams(words, n)
     return (counts & most).total(), max(1, counts.total())

@@ -8,6 +8,7 @@ Q, K = slots on either side; H = heads; d = width of a head.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,11 +17,21 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from januslm.layout import Codes, Rule, visible
 from januslm.model.dropout import dropout
+from januslm.model.score_bias import Bias
 
 PADDING = -1  # the group of places that fill up a row
 FEW = 128  # keys of a group up to which its scores may lie in memory
 # cuDNN's attention is compiled anew for each shape, and here hardly two batches share one.
 torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+class AttentionPlan(Protocol):
+    """Who reads whom in one attention; how it is computed is the plan's own affair."""
+
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, bias: Bias | None = None
+    ) -> Tensor:
+        """q: [Q, H, d]; k, v: [K, H, d] -> [Q, H, d]."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +64,9 @@ class Dense:
     key_back: Tensor  # int64 [K]
     unread: Tensor | None  # int64: keys of groups that ask nothing, which get no gradient
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
-        """q: [Q, H, d]; k, v: [K, H, d] -> [Q, H, d]."""
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, bias: Bias | None = None
+    ) -> Tensor:
         if not self.buckets:  # nobody asks: a batch without a single goal
             return q
         heads = q.shape[1:]
@@ -64,11 +76,16 @@ class Dense:
         out = []
         for b, qb, kb, vb in zip(self.buckets, qs, ks, vs, strict=True):
             groups, most_q, most_k = b.shape
+            mask = b.mask
+            if bias is not None:
+                places = bias.key_position[b.keys].view(groups, most_k)
+                scores = bias.between(b.queries.view(groups, most_q), places)
+                mask = scores if mask is None else scores.masked_fill(~mask, -torch.inf)
             answer = attend(
                 qb.view(groups, most_q, *heads).transpose(1, 2),
                 kb.view(groups, most_k, *heads).transpose(1, 2),
                 vb.view(groups, most_k, *heads).transpose(1, 2),
-                b.mask,
+                mask,
                 dropout,
             )
             out.append(answer.transpose(1, 2).reshape(-1, *heads))
@@ -84,14 +101,18 @@ class Dense:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float = 0.0) -> Tensor:
-    """Scaled dot-product attention: q [G, H, q, d]; k, v [G, H, k, d]; mask bool [G, 1, q, k]."""
+    """Scaled dot-product attention: q [G, H, q, d]; k, v [G, H, k, d] -> [G, H, q, d].
+
+    mask: bool [G, 1, q, k], or float [G, 1 or H, q, k] that is added to the scores.
+    """
     if q.device.type != "cpu" or k.shape[2] > FEW:
         return scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
     # torch's CPU kernel is made for long rows: on captions it takes 1.2 times as long as the plain
     # products in fp32, and 5 times in bf16.
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
+        bars = mask.dtype == torch.bool
+        scores = scores.masked_fill(~mask, -torch.inf) if bars else scores + mask
     weights = scores.softmax(-1)
     return (dropout(weights, dropout_p) if dropout_p else weights) @ v
 
@@ -220,21 +241,26 @@ class Flex:
     rows: int
     block_mask: object | None = field(default=None, init=False)
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, bias: Bias | None = None
+    ) -> Tensor:
         """q: [Q, H, d]; k, v: [K, H, d] -> [Q, H, d]; Q and K are `rows` times a row's length."""
         assert not dropout, "FlexAttention has no dropout: set model.attention_dropout = 0"
         if self.block_mask is None:
             self.block_mask = self.masked(q.device)
         q, k, v = (x.unflatten(0, (self.rows, -1)).transpose(1, 2) for x in (q, k, v))
+        add = None if bias is None else bias.score_mod(self.rows, q.shape[2])
         attention = _flex("flex_attention", q.is_cuda)  # it has no backward on a CPU
-        return attention(q, k, v, block_mask=self.block_mask).transpose(1, 2).flatten(0, 1)
+        out = attention(q, k, v, score_mod=add, block_mask=self.block_mask)
+        return out.transpose(1, 2).flatten(0, 1)
 
     def masked(self, device: torch.device):
         """FlexAttention's block mask: which blocks may read which, and which places in them."""
         rule = self.rule
 
         def on_device(side: Side):
-            arrays = [side.group, *((side.codes.stream, side.codes.rank) if rule else ())]
+            codes = side.codes if rule else None
+            arrays = [side.group, *((codes.stream, codes.rank) if codes else ())]
             return [torch.from_numpy(a).to(device).view(self.rows, -1) for a in arrays]
 
         q_side, k_side = on_device(self.queries), on_device(self.keys)

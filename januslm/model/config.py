@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from januslm import registry
 from januslm.config import Refused, build, setting, suggest
 
 
@@ -20,7 +21,8 @@ class ModelConfig:
     attention_dropout: float = setting(0.0, low=0, below=1)
     activation: Literal["gelu", "relu"] = "gelu"
     norm: Literal["post", "pre"] = "post"
-    positions: Literal["learned", "sinusoidal", "rotary"] = "learned"
+    positions: str = "learned"  # a file of januslm/model/positions/
+    position_bias: str = ""  # a file of januslm/model/position_bias/, added to the scores; "": none
     embedding_norm: bool = True
     embedding_scale: bool = False
     tied: bool = True
@@ -33,10 +35,14 @@ class ModelConfig:
     def __post_init__(self):
         if self.width % self.heads:
             raise Refused(f"width {self.width} is not a multiple of heads {self.heads}")
-        if self.positions == "rotary" and self.width // self.heads % 2:
+        multiple = registry.constant("januslm.model.positions", self.positions, "HEAD_MULTIPLE")
+        if (head := self.width // self.heads) % multiple:
             raise Refused(
-                f"rotary positions need an even head width, got {self.width // self.heads}"
+                f"positions {self.positions!r} need a head's width to be a multiple of {multiple}, "
+                f"got {head}"
             )
+        if self.position_bias:
+            registry.check("januslm.model.position_bias", self.position_bias)
 
 
 _BART = {"activation": "gelu", "embedding_norm": True, "embedding_scale": False}
@@ -47,18 +53,16 @@ _MODERN = _BART | {"norm": "pre", "positions": "rotary", "init": "xavier", "drop
 
 PRESETS = {
     "tiny": _MODERN | dict(width=128, ffn=512, heads=4, encoder_layers=2, decoder_layers=2),
-    "iwslt": _FAIRSEQ | dict(
-        width=512, ffn=1024, heads=4, encoder_layers=6, decoder_layers=6, dropout=0.3
-    ),
-    "base": _BART | dict(
-        width=768, ffn=3072, heads=12, encoder_layers=6, decoder_layers=6, max_length=1024
-    ),
-    "large": _BART | dict(
-        width=1024, ffn=4096, heads=16, encoder_layers=12, decoder_layers=12, max_length=1024
-    ),
-}  # fmt: skip
+    "iwslt": _FAIRSEQ
+    | dict(width=512, ffn=1024, heads=4, encoder_layers=6, decoder_layers=6, dropout=0.3),
+    "base": _BART
+    | dict(width=768, ffn=3072, heads=12, encoder_layers=6, decoder_layers=6, max_length=1024),
+    "large": _BART
+    | dict(width=1024, ffn=4096, heads=16, encoder_layers=12, decoder_layers=12, max_length=1024),
+}
 
 
+# what decides which tensors a model has, and their shapes; positions do if they are learned
 SIZES = (
     "vocabulary",
     "width",
@@ -70,21 +74,24 @@ SIZES = (
     "tied",
     "max_length",
     "extra_vectors",
-)  # what decides which tensors a model has, and their shapes; positions do if they are learned
+    "position_bias",
+)
 
 
-def configure(table: dict, vocabulary: int, where: str) -> ModelConfig:
+def configure(table: dict, vocabulary: int, where: str, extra_vectors: int = 0) -> ModelConfig:
     """A ModelConfig from a run file's [model] table: `preset` and what differs from it.
 
-    Raises Refused for an unknown preset, key or value.
+    extra_vectors: what the objective needs.  Raises Refused for an unknown preset, key or value.
     """
     table = dict(table)
     name = table.pop("preset", "tiny")
     if name not in PRESETS:
         raise Refused(f"{where}: no model preset {name!r}{suggest(str(name), PRESETS)}")
-    if "vocabulary" in table:
-        raise Refused(f"{where}: vocabulary comes from the tokenizer, take it out of [model]")
-    return build(ModelConfig, PRESETS[name] | table | {"vocabulary": vocabulary}, where)
+    given = {"vocabulary": vocabulary, "extra_vectors": extra_vectors}
+    for key, owner in (("vocabulary", "the tokenizer"), ("extra_vectors", "the objective")):
+        if key in table:
+            raise Refused(f"{where}: {key} comes from {owner}, take it out of [model]")
+    return build(ModelConfig, PRESETS[name] | table | given, where)
 
 
 def unlike(one: ModelConfig, other: ModelConfig) -> tuple[str, object, object] | None:

@@ -27,9 +27,14 @@ class ModelWithLoss(nn.Module):
         """loss = sum of coefficients[name] * sums[name]; the sums carry no gradient."""
         hidden, length_logits = self.model(batch)
         loss, sums = losses.fused(
-            hidden, self.model.vocabulary_weight(), batch.loss_groups, dict(coefficients),
-            smoothing=self.loss.smoothing, detach=self.loss.detach, chunk=self.loss.chunk,
-        )  # fmt: skip
+            hidden,
+            self.model.vocabulary_weight(),
+            batch.loss_groups,
+            dict(coefficients),
+            smoothing=self.loss.smoothing,
+            detach=self.loss.detach,
+            chunk=self.loss.chunk,
+        )
         if "ce/length" in coefficients:
             last = length_logits.shape[-1] - 1
             wide = torch.promote_types(length_logits.dtype, torch.float32)

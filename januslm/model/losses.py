@@ -20,9 +20,11 @@ class LossGroup:
     distributions: tuple[str, ...]
     rows: Tensor  # int64 [s, n]: which decoded row predicts word j of distribution i
     target: Tensor  # int64 [n]
+    weight: Tensor | None = None  # float [s, n], of each prediction; None: 1 everywhere
 
     def to(self, device) -> "LossGroup":
-        return LossGroup(self.distributions, self.rows.to(device), self.target.to(device))
+        weight = None if self.weight is None else self.weight.to(device)
+        return LossGroup(self.distributions, self.rows.to(device), self.target.to(device), weight)
 
 
 def counts(
@@ -53,7 +55,8 @@ def fused(
     hidden: [G, D], one row per predicting slot; weight: [V, D], the output embedding.  Returns
     sum(coefficients[name] * sums[name]) and the sums, each over the words that its distributions
     predict: `ce/a` is (1-e) NLL + e mean_v(-log p_v); `kl/a~b` is (KL(a|b) + KL(b|a)) / 2, over the
-    vocabulary. detach "first" stops the gradient into the distribution named first, the teacher.
+    vocabulary.  A word counts with its slot's weight, in a pair with the product of both.
+    detach "first" stops the gradient into the distribution named first, the teacher.
     chunk: rows at once, 0: as CHUNK says.
     """
     chunk = chunk or CHUNK[hidden.device.type == "cpu"]
@@ -77,11 +80,8 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden: Tensor, weight: Tensor, recipe: _Recipe):
         wants = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        grad_hidden = torch.zeros_like(hidden) if wants else None
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wants else None
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        if wants and wide == torch.float64:
-            grad_weight = grad_weight.double()
+        grads = (torch.zeros_like(hidden), torch.zeros_like(weight, dtype=wide)) if wants else None
         sums = hidden.new_zeros(len(recipe.names), dtype=torch.float64)
         for loss_group in recipe.loss_groups:
             work = _Chunk(loss_group.distributions, recipe, sums)
@@ -90,12 +90,14 @@ class _Fused(torch.autograd.Function):
                 rows = loss_group.rows[:, start : start + width]
                 h = hidden.index_select(0, rows.flatten())
                 logits = (h @ weight.t()).to(wide).view(*rows.shape, -1)
-                grad = work.run(logits, loss_group.target[start : start + width], wants)
-                if wants:
+                span = slice(start, start + width)
+                weights = None if loss_group.weight is None else loss_group.weight[:, span]
+                grad = work.run(logits, loss_group.target[span], wants, weights)
+                if grads is not None and grad is not None:
                     grad = grad.flatten(0, 1).to(h.dtype)
-                    grad_hidden.index_copy_(0, rows.flatten(), grad @ weight)
-                    _accumulate(grad_weight, grad, h)
-        ctx.save_for_backward(grad_hidden, grad_weight)
+                    grads[0].index_copy_(0, rows.flatten(), grad @ weight)
+                    _accumulate(grads[1], grad, h)
+        ctx.save_for_backward(*grads or ())
         ctx.kind = weight.dtype
         loss = (sums * sums.new_tensor(recipe.scale)).sum().to(wide)
         sums = sums.to(wide)
@@ -125,7 +127,9 @@ class _Chunk:
 
     def __init__(self, distributions: tuple[str, ...], recipe: _Recipe, sums: Tensor):
         self.sums, self.smoothing = sums, recipe.smoothing
-        self.ce, self.pairs = [], []
+        # The term's place, its distributions', its coefficient; of two, which of them learns.
+        self.ce: list[tuple[int, int, float]] = []
+        self.pairs: list[tuple[int, int, int, float, tuple[bool, bool]]] = []
         for i, name in enumerate(recipe.names):
             kind, _, of = name.partition("/")
             if not set(need := of.split("~")) <= set(distributions):
@@ -135,53 +139,70 @@ class _Chunk:
                 self.ce.append((i, at[0], recipe.scale[i]))
             else:
                 learns = (recipe.detach == "none", True)
-                self.pairs.append((i, *at, recipe.scale[i] / 2, learns))
+                self.pairs.append((i, at[0], at[1], recipe.scale[i] / 2, learns))
 
-    def run(self, logits: Tensor, target: Tensor, wants: bool) -> Tensor | None:
-        """logits: fp32 [s, n, V], overwritten; target: int64 [n] -> gradient [s, n, V]."""
-        size, e = logits.shape[-1], self.smoothing
-        mean = logits.mean(-1) if e else 0.0
+    def run(
+        self, logits: Tensor, target: Tensor, wants: bool, weight: Tensor | None
+    ) -> Tensor | None:
+        """logits: fp32 [s, n, V], overwritten; target: int64 [n]; weight: float [s, n], None: 1.
+
+        Returns the gradient [s, n, V], if it is wanted.
+        """
+        e = self.smoothing
+        weight = logits.new_ones(len(logits), 1) if weight is None else weight.to(logits.dtype)
+        mean = logits.mean(-1) if e else None
         norm = logits.logsumexp(-1)
         log_p = logits.sub_(norm[..., None])
         own = log_p.gather(-1, target.expand(len(log_p), -1)[..., None])[..., 0]
         for i, s, _ in self.ce:
-            loss = -own[s] if not e else -(1 - e) * own[s] - e * (mean[s] - norm[s])
-            self.sums[i] += loss.sum()
+            loss = -own[s] if mean is None else -(1 - e) * own[s] - e * (mean[s] - norm[s])
+            self.sums[i] += (loss * weight[s]).sum()
         if not wants and not self.pairs:
             return None
         p = log_p.exp()
         inner = self._inner(p, log_p)  # <P_a, L_b> for all a, b of pairs
         for i, a, b, _, _ in self.pairs:
-            self.sums[i] += (inner[a, a] - inner[a, b] + inner[b, b] - inner[b, a]).sum() / 2
-        return self._gradient(log_p, p, inner, target, size) if wants else None
+            both = inner[a, a] - inner[a, b] + inner[b, b] - inner[b, a]
+            self.sums[i] += (both * weight[a] * weight[b]).sum() / 2
+        return self._gradient(log_p, p, inner, target, weight) if wants else None
 
     def _inner(self, p: Tensor, log_p: Tensor) -> dict[tuple[int, int], Tensor]:
         need = {(x, y) for _, a, b, _, _ in self.pairs for x in (a, b) for y in (a, b)}
         return {(x, y): torch.linalg.vecdot(p[x], log_p[y]) for x, y in need}
 
-    def _gradient(self, log_p, p, inner, target, size: int) -> Tensor:
-        s, e = len(p), self.smoothing
-        spread = p.new_zeros(s, s)  # dJ = P * (spread @ L + shift) - swap @ P
-        swap = p.new_zeros(s, s)
-        shift = p.new_zeros(s, p.shape[1])
+    def _gradient(self, log_p, p, inner, target, weight: Tensor) -> Tensor:
+        (s, n, size), e, words = p.shape, self.smoothing, weight.shape[1]
+        spread = p.new_zeros(words, s, s)  # dJ = P * (spread @ L + shift) - swap @ P, by word
+        swap = p.new_zeros(words, s, s)
+        shift = p.new_zeros(s, n)
         for _, a, b, k, learns in self.pairs:
+            scale = k * weight[a] * weight[b]
             for x, y, learn in ((a, b, learns[0]), (b, a, learns[1])):
                 if learn:
-                    spread[x, x] += k
-                    spread[x, y] -= k
-                    swap[x, y] += k
-                    shift[x] += k * (1 - inner[x, x] + inner[x, y])
-        for _, x, scale in self.ce:
-            shift[x] += scale
+                    spread[:, x, x] += scale
+                    spread[:, x, y] -= scale
+                    swap[:, x, y] += scale
+                    shift[x] += scale * (1 - inner[x, x] + inner[x, y])
+        for _, x, k in self.ce:
+            shift[x] += k * weight[x]
         if self.pairs:
-            grad = (spread @ log_p.flatten(1)).view_as(log_p).add_(shift[..., None]).mul_(p)
-            grad.flatten(1).addmm_(swap, p.flatten(1), alpha=-1)
+            grad = _mixed(spread, log_p).add_(shift[..., None]).mul_(p)
+            if words == 1:
+                grad.flatten(1).addmm_(swap[0], p.flatten(1), alpha=-1)
+            else:
+                grad -= _mixed(swap, p)
         else:
             grad = p.mul_(shift[..., None])
-        for _, x, scale in self.ce:
+        for _, x, k in self.ce:
+            scale = (k * weight[x]).expand(n)
             if e:
-                grad[x] -= scale * e / size
-            grad[x].scatter_add_(
-                -1, target[:, None], p.new_full((len(target), 1), -scale * (1 - e))
-            )
+                grad[x] -= scale[:, None] * e / size
+            grad[x].scatter_add_(-1, target[:, None], -scale[:, None] * (1 - e))
         return grad
+
+
+def _mixed(by: Tensor, x: Tensor) -> Tensor:
+    """by [n or 1, s, s] times x [s, n, V], word by word -> [s, n, V]."""
+    if len(by) == 1:
+        return (by[0] @ x.flatten(1)).view_as(x)
+    return torch.einsum("nst,tnv->snv", by, x)

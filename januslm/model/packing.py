@@ -15,11 +15,11 @@ from torch import Tensor
 
 from januslm.config import Refused
 from januslm.layout import NONE, Codes, Example, Rule
-from januslm.model.attention import PADDING, Dense, Flex, Side, dense
+from januslm.model.attention import PADDING, AttentionPlan, Flex, Side, dense
 from januslm.model.losses import LossGroup, counts
 
-AttentionPlan = Dense | Flex
 Columns = dict[str, np.ndarray]
+Part = tuple[Columns, Columns]  # source and slots: of an example, or of a row
 MULTIPLE = 128  # FlexAttention's block: rows are filled up to a multiple of it
 
 
@@ -105,39 +105,47 @@ class Packer:
         keys = _chosen(slots_by_row, lambda s: rule.readable[s["stream"]], fill)
         goals = _chosen(slots_by_row, lambda s: s["goal"] != NONE, fill)
         slots = _joined(slots_by_row)
-        plans = self._plans(rule, len(rows), source, slots, keys, goals)
+        encoder, *decoder = self._plans(rule, len(rows), source, slots, keys, goals)
         loss_groups = _loss_groups(goals, examples, rule)
         lengths = np.array([len(e.target) for e in examples])
+        tokens = {"tokens": int(lengths.sum())}
         return Batch(
-            Encoded(
-                _long(source["token"]), _long(source["position"]), _long(source["example"]),
-                _long(np.array([len(e.source) for e in examples])), plans[0],
+            source=Encoded(
+                token=_long(source["token"]),
+                position=_long(source["position"]),
+                example=_long(source["example"]),
+                sizes=_long(np.array([len(e.source) for e in examples])),
+                plan=encoder,
             ),
-            Decoded(
-                _long(slots["token"]), _long(slots["position"]),
-                _long(keys["at"]), _long(goals["at"]), *plans[1:],
+            slots=Decoded(
+                _long(slots["token"]),
+                _long(slots["position"]),
+                _long(keys["at"]),
+                _long(goals["at"]),
+                *decoder,
             ),
-            loss_groups,
-            _long(lengths),
-            counts(loss_groups, self.weights, len(examples)) | {"tokens": int(lengths.sum())},
-            _sizes(source, slots, keys, goals),
-        )  # fmt: skip
+            loss_groups=loss_groups,
+            lengths=_long(lengths),
+            counts=counts(loss_groups, self.weights, len(examples)) | tokens,
+            sizes=_sizes(source, slots, keys, goals),
+        )
 
-    def _rows(self, parts: list[tuple[Columns, Columns]]) -> list[tuple[Columns, Columns]]:
+    def _rows(self, parts: list[Part]) -> list[Part]:
         """Next fit: parts fill a row in order while slots and source both fit."""
-        rows, used = [[]], [0, 0]
+        rows: list[list[Part]] = [[]]
+        used = np.zeros(2, int)
         for part in parts:
-            size = [len(part[0]["token"]), len(part[1]["token"])]
-            if self.row is not None and max(size) > self.row:
+            size = np.array([len(side["token"]) for side in part])
+            if self.row is not None and size.max() > self.row:
                 raise Refused(
                     f"packing.row is {self.row}, but an example has {size[0]} source tokens and "
                     f"{size[1]} slots: raise packing.row or shorten the examples"
                 )
-            if self.row is not None and max(np.add(used, size)) > self.row:
-                rows, used = [*rows, []], [0, 0]
+            if self.row is not None and (used + size).max() > self.row:
+                rows, used = [*rows, []], np.zeros(2, int)
             rows[-1].append(part)
-            used = np.add(used, size)
-        return [tuple(_joined(side) for side in zip(*row, strict=True)) for row in rows]
+            used = used + size
+        return [(_joined([s for s, _ in row]), _joined([t for _, t in row])) for row in rows]
 
     def _plans(
         self, rule: Rule, rows: int, source, slots, keys, goals
@@ -165,11 +173,12 @@ def _long(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, np.int64))
 
 
-def _parts(examples: Sequence[Example], rule: Rule, passes: int) -> list[tuple[Columns, Columns]]:
+def _parts(examples: Sequence[Example], rule: Rule, passes: int) -> list[Part]:
     """Source and slots of each example, once per encoder pass; slots in block order, keys first."""
     blocks = int(rule.block.max()) + 1
     rank_of = 2 * rule.block + ~rule.readable  # the order within an example, by stream
     parts = []
+    weighted = any(e.layout.slots.weight is not None for e in examples)  # else 1 everywhere
     for number, example in enumerate(examples):
         slots = example.layout.slots[
             np.argsort(rank_of[example.layout.slots.stream], kind="stable")
@@ -182,15 +191,18 @@ def _parts(examples: Sequence[Example], rule: Rule, passes: int) -> list[tuple[C
                 continue
             tokens = len(example.source)
             source = {
-                "token": example.source, "position": np.arange(tokens),
+                "token": example.source,
+                "position": np.arange(tokens),
                 "memory": np.full(tokens, memory),
                 "example": np.full(tokens, len(examples) if turn else number),
-            }  # fmt: skip
-            decoded = {f.name: getattr(mine, f.name) for f in fields(mine)} | {
-                "memory": np.full(len(mine), memory), "example": np.full(len(mine), number),
+            }
+            ones = {"weight": np.ones(len(mine))} if weighted else {}
+            where = {
+                "memory": np.full(len(mine), memory),
+                "example": np.full(len(mine), number),
                 "group": number * blocks + rule.block[mine.stream],
-            }  # fmt: skip
-            parts.append((source, decoded))
+            }
+            parts.append((source, ones | mine.columns | where))
     return parts
 
 
@@ -242,25 +254,30 @@ def _loss_groups(goals: Columns, examples: Sequence[Example], rule: Rule) -> lis
         assert (size[mine] == len(chosen)).all(), "two slots of one distribution share a goal"
         rows = real[order[start[mine][None, :] + np.arange(len(chosen))[:, None]]]
         names = tuple(rule.distributions[i] for i in chosen)
-        loss_groups.append(LossGroup(names, _long(rows), _long(target[words[mine]])))
+        weight = torch.from_numpy(goals["weight"][rows]) if "weight" in goals else None
+        loss_groups.append(LossGroup(names, _long(rows), _long(target[words[mine]]), weight))
     return loss_groups
 
 
 def _sizes(source: Columns, slots: Columns, keys: Columns, goals: Columns) -> dict[str, int]:
     def pairs(one: np.ndarray, other: np.ndarray) -> int:
         most = int(max(one.max(initial=0), other.max(initial=0))) + 1
-        return int(np.bincount(one[one >= 0], minlength=most) @ np.bincount(
-            other[other >= 0], minlength=most
-        ))  # fmt: skip
+        return int(
+            np.bincount(one[one >= 0], minlength=most)
+            @ np.bincount(other[other >= 0], minlength=most)
+        )
 
     def real(columns: Columns) -> int:
         return int((columns["memory"] != PADDING).sum())
 
     return {
-        "source": real(source), "slots": real(slots), "keys": real(keys), "goals": real(goals),
+        "source": real(source),
+        "slots": real(slots),
+        "keys": real(keys),
+        "goals": real(goals),
         "encoder_pairs": pairs(source["memory"], source["memory"]),
         "self_pairs": pairs(slots["group"], keys["group"]),
         "cross_pairs": pairs(slots["memory"], source["memory"]),
         "last_self_pairs": pairs(goals["group"], keys["group"]),
         "last_cross_pairs": pairs(goals["memory"], source["memory"]),
-    }  # fmt: skip
+    }

@@ -4,25 +4,32 @@ D = width, H = heads, V = vocabulary; M, N, K, G as in packing.py.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, relu
 from torch.utils.checkpoint import checkpoint
 
+from januslm.model.attention import AttentionPlan
 from januslm.model.config import ModelConfig
 from januslm.model.dropout import dropout
 from januslm.model.packing import Batch, Decoded, Encoded
-from januslm.model.positions import Positions, rotate
+from januslm.model.score_bias import Bias, PositionBias
+from januslm.registry import find
 
-Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+
+class Rotate(Protocol):
+    """Turns queries or keys [..., H, d] by their places int64 [...]."""
+
+    def __call__(self, x: Tensor, position: Tensor) -> Tensor: ...
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose reading is a plan: (q, k, v, dropout) -> values."""
+    """Multi-head attention whose reading is a plan: (q, k, v, dropout, bias) -> values."""
 
     def __init__(self, width: int, heads: int, drop: float):
         super().__init__()
@@ -31,38 +38,46 @@ class Attention(nn.Module):
         self.kv_proj = nn.Linear(width, 2 * width)
         self.out_proj = nn.Linear(width, width)
 
-    def keys(self, x: Tensor, position: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """x: [..., D] -> keys and values [..., H, d]; `position` turns rotary keys."""
+    def keys(self, x: Tensor, rotate: Callable | None = None) -> tuple[Tensor, Tensor]:
+        """x: [..., D] -> keys and values [..., H, d]; `rotate` turns keys by their place."""
         k, v = self.kv_proj(x).unflatten(-1, (2, self.heads, -1)).unbind(-3)
-        return (k if position is None else rotate(k, position)), v
+        return (rotate(k) if rotate else k), v
 
     def forward(
-        self, x: Tensor, keys: tuple[Tensor, Tensor], attend: Attend, position: Tensor | None = None
+        self,
+        x: Tensor,
+        keys: tuple[Tensor, Tensor],
+        attend: AttentionPlan,
+        rotate: Callable | None = None,
+        bias: Bias | None = None,
     ) -> Tensor:
         """x: [..., D] -> [..., D]."""
         q = self.q_proj(x).unflatten(-1, (self.heads, -1))
-        q = q if position is None else rotate(q, position)
-        return self.out_proj(attend(q, *keys, self.drop if self.training else 0.0).flatten(-2))
+        q = rotate(q) if rotate else q
+        drop = self.drop if self.training else 0.0
+        return self.out_proj(attend(q, *keys, drop, bias).flatten(-2))
 
 
 @dataclass(frozen=True)
 class View:
     """How one pass reads: by which plans, which inputs are keys, and which go on."""
 
-    attend: Attend
-    cross: Attend | None = None
+    attend: AttentionPlan
+    cross: AttentionPlan | None = None
     keys: Tensor | None = None  # int64 [K]: inputs that can be read; None: all
     rows: Tensor | None = None  # int64 [G]: inputs whose output is wanted; None: all
-    position: Tensor | None = None  # int64 [N], for rotary positions
+    position: Tensor | None = None  # int64 [N], for the two below
+    rotate: Rotate | None = None  # turns queries and keys by their place
+    bias: PositionBias | None = None
 
 
 class Layer(nn.Module):
     """Self-attention, cross-attention if there is a memory, feed-forward; post- or pre-norm."""
 
-    def __init__(self, config: ModelConfig, crosses: bool):
+    def __init__(self, config: ModelConfig, crosses: bool, number: int):
         super().__init__()
         width = config.width
-        self.pre, self.drop = config.norm == "pre", config.dropout
+        self.number, self.pre, self.drop = number, config.norm == "pre", config.dropout
         self.act = gelu if config.activation == "gelu" else relu
         self.self_attn = Attention(width, config.heads, config.attention_dropout)
         self.self_attn_layer_norm = nn.LayerNorm(width)
@@ -76,11 +91,8 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, view: View, memory=None) -> Tensor:
         """x: [N, D]; memory: [M, D], or its keys and values if they are known -> [N or G, D]."""
         h = self.self_attn_layer_norm(x) if self.pre else x
-        keys, place = (h, view.position) if view.keys is None else _pick(h, view, view.keys)
-        keys = self.self_attn.keys(keys, place)
-        (q, place) = (h, view.position) if view.rows is None else _pick(h, view, view.rows)
         x = x if view.rows is None else x.index_select(0, view.rows)
-        x = self._add(self.self_attn_layer_norm, x, self.self_attn(q, keys, view.attend, place))
+        x = self._add(self.self_attn_layer_norm, x, self._read_own(h, view))
         if memory is not None:
             h = self.encoder_attn_layer_norm(x) if self.pre else x
             known = memory if isinstance(memory, tuple) else self.encoder_attn.keys(memory)
@@ -88,14 +100,28 @@ class Layer(nn.Module):
         h = self.final_layer_norm(x) if self.pre else x
         return self._add(self.final_layer_norm, x, self.fc2(self.act(self.fc1(h))))
 
+    def _read_own(self, h: Tensor, view: View) -> Tensor:
+        """Self-attention of the rows that are wanted, over the inputs that can be read."""
+        keys, k_place = _picked(h, view.position, view.keys)
+        queries, q_place = _picked(h, view.position, view.rows)
+        turns = partial(view.rotate, position=k_place) if view.rotate else None
+        keys = self.self_attn.keys(keys, turns)
+        turns = partial(view.rotate, position=q_place) if view.rotate else None
+        bias = None
+        if (scheme := view.bias) is not None:
+            bias = Bias(scheme.values(self.number, queries), scheme.bucket, q_place, k_place)
+        return self.self_attn(queries, keys, view.attend, turns, bias)
+
     def _add(self, norm: nn.LayerNorm, x: Tensor, change: Tensor) -> Tensor:
         x = x + (dropout(change, self.drop) if self.training and self.drop else change)
         return x if self.pre else norm(x)
 
 
-def _pick(h: Tensor, view: View, index: Tensor) -> tuple[Tensor, Tensor | None]:
-    place = None if view.position is None else view.position.index_select(0, index)
-    return h.index_select(0, index), place
+def _picked(h: Tensor, position: Tensor | None, index: Tensor | None) -> tuple:
+    """Rows of h and their places; None: all of them."""
+    if index is None:
+        return h, position
+    return h.index_select(0, index), None if position is None else position.index_select(0, index)
 
 
 class Stack(nn.Module):
@@ -104,14 +130,26 @@ class Stack(nn.Module):
     def __init__(self, config: ModelConfig, layers: int, crosses: bool):
         super().__init__()
         self.config = config
-        self.positions = Positions(config.positions, config.max_positions, config.width)
-        self.embedding_layer_norm = (
-            nn.LayerNorm(config.width) if config.embedding_norm else nn.Identity()
-        )
-        self.layers = nn.ModuleList(Layer(config, crosses) for _ in range(layers))
+        scheme = find("januslm.model.positions", config.positions)
+        self.rotate: Rotate | None = getattr(scheme, "rotate", None)
+        self.positions = scheme.Positions(config)
+        self.position_bias: PositionBias | None = None
+        if config.position_bias:
+            kind = find("januslm.model.position_bias", config.position_bias)
+            self.position_bias = kind.PositionBias(config, layers)
+        norm = nn.LayerNorm(config.width) if config.embedding_norm else nn.Identity()
+        self.embedding_layer_norm = norm
+        made = nn.ModuleList(Layer(config, crosses, i) for i in range(layers))
+        self.layers: Sequence[Layer] = made  # type: ignore[assignment]  # not generic
         self.final_layer_norm = (
             nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
         )
+
+    def view(self, attend: AttentionPlan, position: Tensor, **reading) -> View:
+        """How a pass of this stack reads; reading: cross, keys, rows of View."""
+        placed = self.rotate is not None or self.position_bias is not None
+        place = position if placed else None
+        return View(attend, position=place, rotate=self.rotate, bias=self.position_bias, **reading)
 
     def embed_positions(self, embedded: Tensor, position: Tensor) -> Tensor:
         """Embedded tokens [..., D] with their positions, as the first layer reads them."""
@@ -122,7 +160,7 @@ class Stack(nn.Module):
         """Embedded [N, D] -> [N, D], or [G, D] if `last` has rows."""
         x = self.embed_positions(x, position)
         for i, layer in enumerate(self.layers):
-            run = layer
+            run: Callable[..., Tensor] = layer
             if self.config.activation_checkpointing and self.training:
                 run = partial(checkpoint, layer, use_reentrant=False)
             x = run(x, last if i == len(self.layers) - 1 else view, memory)
@@ -157,18 +195,17 @@ class Seq2Seq(nn.Module):
 
     def encode(self, source: Encoded) -> Tensor:
         """-> memory [M, D]."""
-        view = View(source.plan, position=self._turned(source.position))
+        view = self.encoder.view(source.plan, source.position)
         return self.encoder(self.embed(source.token), source.position, view, view)
 
     def decode(self, slots: Decoded, memory: Tensor) -> Tensor:
         """-> [G, D], one row per slot with a goal, in the order of `slots.goals`."""
-        place = self._turned(slots.position)
-        view = View(slots.plan, slots.cross, slots.keys, None, place)
-        last = View(slots.last_plan, slots.last_cross, slots.keys, slots.goals, place)
+        see, place = self.decoder.view, slots.position
+        view = see(slots.plan, place, cross=slots.cross, keys=slots.keys)
+        last = see(
+            slots.last_plan, place, cross=slots.last_cross, keys=slots.keys, rows=slots.goals
+        )
         return self.decoder(self.embed(slots.token), slots.position, view, last, memory)
-
-    def _turned(self, position: Tensor) -> Tensor | None:
-        return position if self.config.positions == "rotary" else None
 
     def length_logits(self, memory: Tensor, source: Encoded) -> Tensor:
         """Mean over each source, times one vector per length (JANUS): [E, max_length]."""
@@ -195,7 +232,7 @@ def _initialise(module: nn.Module, glorot: bool) -> None:
         nn.init.xavier_normal_(module.weight)
     else:
         nn.init.normal_(module.weight, std=0.02)
-    if getattr(module, "bias", None) is not None:
+    if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)
 
 

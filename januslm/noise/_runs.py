@@ -45,12 +45,13 @@ def run_lengths(total: int, mean: float, rng: np.random.Generator, most: int | N
 @cache
 def _poisson(mean: float) -> np.ndarray:
     """Cumulated probabilities of a Poisson law, cut where one falls under 1e-7, renormalised."""
-    law, k = [], 0
+    law: list[float] = []
+    k = 0
     while not law or k <= mean or law[-1] >= 1e-7:
         law.append(exp(-mean) * mean**k / factorial(k))
         k += 1
-    law = np.array(law[:-1])
-    return (law / law.sum()).cumsum()
+    kept = np.array(law[:-1])
+    return (kept / kept.sum()).cumsum()
 
 
 def insert(tokens: np.ndarray, count: int, mask: int, rng: np.random.Generator) -> np.ndarray:

@@ -5,47 +5,35 @@ predict word 3.  The sentence has three words, the first and the last of them hi
 """
 
 import sys
-import tomllib
 
 import numpy as np
 
 from januslm import registry
-from januslm.config import Refused
+from januslm.cli.table import drawn
+from januslm.config import Refused, assignments
 from januslm.data.tokenizer import Special
 
 PACKAGE = "januslm.objectives"
 TARGET = np.array([0, 11, 12, 13, 2])  # BOS, three words, EOS
 HIDDEN = np.array([False, True, False, True, False])
+VOCABULARY = 20
 
 
 def drawing(name: str, given: dict) -> str:
     """The layout of the example sentence; raises Refused for an unknown name, option or value."""
     plugin = registry.find(PACKAGE, name)
     options = registry.options(plugin.layout, given, name)
-    return plugin.layout(TARGET, HIDDEN, Special(), **options).draw()
+    extra = tuple(VOCABULARY + i for i in range(getattr(plugin, "EXTRA_VECTORS", 0)))
+    special, rng = Special(vocabulary=VOCABULARY, extra=extra), np.random.default_rng(3)
+    return plugin.layout(TARGET, HIDDEN, special, rng, **options).draw()
 
 
 def listing() -> str:
     """One line per objective: its name and what it does."""
     known = registry.names(PACKAGE)
-    width = max(map(len, known))
-    return "\n".join(
-        f"{name:{width}}  {registry.find(PACKAGE, name).__doc__.splitlines()[0]}" for name in known
-    )
-
-
-def changes(arguments: list[str]) -> dict:
-    """key=value arguments as a table; a bare word is a text."""
-    table = {}
-    for argument in arguments:
-        key, equals, text = argument.partition("=")
-        if not equals:
-            raise Refused(f"{argument!r} is not an option: write option=value, e.g. read=past")
-        try:
-            table[key] = tomllib.loads(f"x = {text}")["x"]
-        except tomllib.TOMLDecodeError:
-            table[key] = text
-    return table
+    about = [registry.find(PACKAGE, name).__doc__ or "" for name in known]
+    rows = [(name, text.partition("\n")[0]) for name, text in zip(known, about, strict=True)]
+    return drawn(rows, left=2, heading=False)
 
 
 def main(arguments: list[str]) -> int:
@@ -54,7 +42,7 @@ def main(arguments: list[str]) -> int:
         if arguments and arguments[0] in ("-h", "--help"):
             print(__doc__.strip())
         elif arguments:
-            print(drawing(arguments[0], changes(arguments[1:])))
+            print(drawing(arguments[0], assignments(arguments[1:], "read=past")))
         else:
             print(listing())
     except Refused as error:

@@ -4,15 +4,16 @@ from typing import Literal
 
 import numpy as np
 
-from januslm.layout import NONE, Layout, Rule, Slots, stack
+from januslm.layout import NONE, ArRead, Layout, Rule, Slots, stack
 
 STREAMS = ("past", "next")
 PAST, NEXT = range(2)
+PREDICTS = {"past": "ar", "next": "ar"}
 
 Read = Literal["next", "past"]
 Place = Literal["input", "target"]
 
-NOISE = {"nmt": ("none", {}), "pretrain": ("infill", {})}
+NOISE: dict[str, tuple[str, dict]] = {"nmt": ("none", {}), "pretrain": ("infill", {})}
 SMOOTHING = {"nmt": 0.1, "pretrain": 0.0}
 NORMALIZE = {"nmt": "term", "pretrain": "tokens"}
 
@@ -22,7 +23,6 @@ def sees(q, k):
     return (k.stream == PAST) & (k.rank <= q.rank)
 
 
-PREDICTS = {"past": "ar", "next": "ar"}
 RULE = Rule(STREAMS, sees, PREDICTS)
 
 
@@ -35,6 +35,7 @@ def layout(
     target: np.ndarray,
     hidden: np.ndarray,
     special,
+    rng,
     *,
     read: Read = "past",
     query_position: Place = "input",
@@ -58,3 +59,9 @@ def slots(target, special, read: str, query_position: str, first_stream: int) ->
     if read == "past":
         return stack((words, at, past, at, goals))
     return stack((words, at, past, at, NONE), (special.mask, at, asked, at, goals))
+
+
+def ar_read(special, *, read: Read, query_position: Place) -> ArRead:
+    """As the slots are laid out."""
+    prefix = (special.eos,) * (query_position == "target") + (special.bos,)
+    return ArRead("past", read, special.mask, prefix)

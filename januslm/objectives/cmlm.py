@@ -7,7 +7,7 @@ from januslm.layout import NONE, Layout, Rule, Slots, stack
 STREAMS = ("mask", "given")
 MASK, GIVEN = range(2)
 
-NOISE = {"nmt": ("uniform", {}), "pretrain": ("dual_spans", {})}
+NOISE: dict[str, tuple[str, dict]] = {"nmt": ("uniform", {}), "pretrain": ("dual_spans", {})}
 SMOOTHING = {"nmt": 0.1, "pretrain": 0.0}
 NORMALIZE = {"nmt": "term", "pretrain": "tokens"}
 
@@ -25,7 +25,7 @@ def weights(preset: str) -> dict[str, float]:
     return {"ce/nar": 1.0} | ({"ce/length": 0.1} if preset == "nmt" else {})
 
 
-def layout(target: np.ndarray, hidden: np.ndarray, special, *, ends: bool = False) -> Layout:
+def layout(target: np.ndarray, hidden: np.ndarray, special, rng, *, ends: bool = False) -> Layout:
     """Slots of w1..wn EOS, int64 [T], bool [T].  ends: BOS and EOS are given, always.
 
     Published code has no BOS and may hide EOS.  Rotary positions need both: they cannot tell masks

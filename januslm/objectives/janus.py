@@ -7,14 +7,14 @@ from `query`.
 
 import numpy as np
 
-from januslm.layout import NONE, Layout, Rule, Slots, stack
+from januslm.layout import NONE, Layout, Rule, Slots, joined, stack
 from januslm.objectives import ar
 from januslm.objectives.ar import Place, Read
 
 STREAMS = ("given", "mask", "revealed", "query", "past", "next")
 GIVEN, MASK, REVEALED, QUERY, PAST, NEXT = range(6)
 
-NOISE = {"nmt": ("spans", {}), "pretrain": ("dual_spans", {})}
+NOISE: dict[str, tuple[str, dict]] = {"nmt": ("spans", {}), "pretrain": ("dual_spans", {})}
 SMOOTHING = {"nmt": 0.1, "pretrain": 0.0}
 NORMALIZE = {"nmt": "term", "pretrain": "tokens"}
 
@@ -32,25 +32,35 @@ def sees(q, k):
 
 PREDICTS = {"mask": "nar", "query": "aux"} | ar.PREDICTS
 RULE = Rule(STREAMS, sees, PREDICTS)
+ar_read = ar.ar_read
 
 
 def weights(preset: str) -> dict[str, float]:
     """The published weights: janus_loss for translation, janus_pretrain_loss for pretraining."""
     if preset == "nmt":
         return {
-            "ce/ar": 1.0, "ce/nar": 0.5, "ce/aux": 0.5, "ce/length": 0.1,
-            "kl/ar~nar": 1.0, "kl/ar~aux": 3.0, "kl/nar~aux": 1.0,
-        }  # fmt: skip
+            "ce/ar": 1.0,
+            "ce/nar": 0.5,
+            "ce/aux": 0.5,
+            "ce/length": 0.1,
+            "kl/ar~nar": 1.0,
+            "kl/ar~aux": 3.0,
+            "kl/nar~aux": 1.0,
+        }
     return {
-        "ce/ar": 0.5, "ce/nar": 0.5, "ce/aux": 0.5,
-        "kl/nar~aux": 0.5, "kl/ar~aux": 0.5,
-    }  # fmt: skip
+        "ce/ar": 0.5,
+        "ce/nar": 0.5,
+        "ce/aux": 0.5,
+        "kl/nar~aux": 0.5,
+        "kl/ar~aux": 0.5,
+    }
 
 
 def layout(
     target: np.ndarray,
     hidden: np.ndarray,
     special,
+    rng,
     *,
     read: Read = "next",
     query_position: Place = "input",
@@ -66,8 +76,7 @@ def layout(
         (special.mask, holes, QUERY, order, holes),
     )
     writing = ar.slots(target, special, read, query_position, first_stream=PAST)
-    both = (np.concatenate(pair) for pair in zip(_columns(filling), _columns(writing), strict=True))
-    return Layout(Slots(*both), RULE)
+    return Layout(joined(filling, writing), RULE)
 
 
 def template(length: int, special) -> Slots:
@@ -78,7 +87,3 @@ def template(length: int, special) -> Slots:
         (np.array([special.bos, special.eos]), ends, GIVEN, NONE, NONE),
         (special.mask, holes, MASK, np.arange(len(holes)), holes),
     )
-
-
-def _columns(slots: Slots) -> tuple:
-    return slots.token, slots.position, slots.stream, slots.rank, slots.goal

@@ -16,6 +16,7 @@ import torch.distributed as dist
 import xxhash
 
 from januslm.config import Refused
+from januslm.data import atomic
 
 MANIFEST, NEWEST, STATE = "manifest.json", "newest", "state"
 _NAME = re.compile(r"(\.saving-)?step-(\d+)")
@@ -51,7 +52,7 @@ def on_rank0(function: Callable):
 
     A refusal or a failing disk on rank 0 is raised on every rank, so that none is left waiting.
     """
-    answer = [None, None]
+    answer: list = [None, None]
     if _rank() == 0:
         try:
             answer[0] = function()
@@ -105,7 +106,8 @@ class Saving:
 
     def publish(self, manifest: dict, keep: int) -> Path:
         """Make it the newest checkpoint and prune to `keep`, or raise NotSaved on all ranks."""
-        files, failures = {}, []
+        files: dict[str, dict] = {}
+        failures: list[str] = []
         for one_files, failure in gathered((self.files, self.failure)):
             files |= one_files
             failures += [failure] if failure else []
@@ -121,17 +123,16 @@ class Saving:
     def _rename(self, manifest: dict, keep: int) -> Path:
         for file, facts in manifest["files"].items():
             _same_size(self.path / file, facts)
-        _durable(self.path / MANIFEST, json.dumps(manifest, indent=1))
-        _synced(self.path / STATE)
-        _synced(self.path)
+        atomic.sync_folder(self.path / STATE)
+        with atomic.durable(self.path / MANIFEST) as file:
+            file.write(json.dumps(manifest, indent=1))
         final = self.root / name(self.step)
         old = self.root / f".saving-old-{name(self.step)}"
         if final.exists():  # a damaged one that was skipped when this run resumed
             os.rename(final, old)
         os.rename(self.path, final)
-        _durable(self.root / f"{NEWEST}.new", final.name + "\n")
-        os.replace(self.root / f"{NEWEST}.new", self.root / NEWEST)
-        _synced(self.root)
+        with atomic.durable(self.root / NEWEST) as file:
+            file.write(final.name + "\n")
         shutil.rmtree(old, ignore_errors=True)
         self._prune(keep)
         return final
@@ -146,8 +147,9 @@ class Saving:
 
     def _apology(self, why: str) -> str:
         found = on_rank0(lambda: next((c for c in _candidates(self.root) if c[0] != "."), None))
-        kept = f"the last complete checkpoint, {self.root / found}, is untouched" if found else (
-            "there was no checkpoint before it")  # fmt: skip
+        kept = "there was no checkpoint before it"
+        if found:
+            kept = f"the last complete checkpoint, {self.root / found}, is untouched"
         return (
             f"{self.root / name(self.step)} could not be saved ({why}); {kept}. "
             "Make room and start the same command again: the run goes on from there"
@@ -198,21 +200,6 @@ def _digest(path: Path) -> str:
     return state.hexdigest()
 
 
-def _durable(path: Path, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _synced(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)  # a rename is on the disk only when its folder is
-    finally:
-        os.close(handle)
-
-
 def _same_size(path: Path, facts: dict) -> None:
     if not path.exists():
         raise Refused(f"{path.name} is missing (do all nodes see the same run folder?)")
@@ -224,7 +211,7 @@ def _same_size(path: Path, facts: dict) -> None:
 
 def newest(root: Path) -> tuple[Found | None, list[str]]:
     """The newest complete checkpoint, the same on all ranks, and why newer ones were skipped."""
-    skipped = []
+    skipped: list[str] = []
     for candidate in on_rank0(lambda: _candidates(Path(root))):
         folder = Path(root) / candidate
         problems = [problem for problem in gathered(_problem(folder)) if problem]
@@ -235,8 +222,8 @@ def newest(root: Path) -> tuple[Found | None, list[str]]:
 
 
 def _candidates(root: Path) -> list[str]:
-    names = [match[0] for path in root.glob("*step-*") if (match := _NAME.fullmatch(path.name))]
-    return sorted(names, key=lambda name: (int(_NAME.fullmatch(name)[2]), name), reverse=True)
+    found = [match for path in root.glob("*step-*") if (match := _NAME.fullmatch(path.name))]
+    return [match[0] for match in sorted(found, key=lambda m: (int(m[2]), m[0]), reverse=True)]
 
 
 def _problem(folder: Path) -> str:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import NoReturn
+from typing import Generic, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -35,6 +35,8 @@ from januslm.training.ds_config import OptimizerSettings, Values, merge, precisi
 __all__ = ["Engine", "OptimizerSettings", "Values", "World", "connect", "leave", "merge", "read"]
 
 RESUME = 85  # exit code: stopped by a signal and saved; start the same command again
+
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,9 @@ def connect(minutes: float = 30) -> World:
     if "RANK" not in os.environ and not under_mpi:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
+            unused = str(free.getsockname()[1])
         alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
-        os.environ.update(alone, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+        os.environ.update(alone, MASTER_ADDR="127.0.0.1", MASTER_PORT=unused)
     port = int(os.environ.get("MASTER_PORT", 29500))
     deepspeed.init_distributed(timeout=timedelta(minutes=minutes), distributed_port=port)
     device = torch.device("cpu")
@@ -101,21 +103,26 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-class Engine:
+class Engine(Generic[M]):
     """A module, its optimizer, and the ranks that train it together.
 
-    module(batch, coefficients) -> (loss, sums): see train.Work.
+    module(batch, coefficients) -> (loss, sums): see trainer.Trainable.
     `resume`: the checkpoint to go on from, which may come from another number of processes.
     """
 
     def __init__(
-        self, module: nn.Module, values: Values, ds: Mapping, world: World,
-        where: str = "ds_config", resume: Found | None = None,
-    ):  # fmt: skip
+        self,
+        module: M,
+        values: Values,
+        ds: Mapping,
+        world: World,
+        where: str = "ds_config",
+        resume: Found | None = None,
+    ):
         deepspeed = _deepspeed()
         self.world, self.values = world, values
         self.stage, self.precision = stage(ds), precision(ds)
-        moved = resume and self._moved(resume, where)
+        moved = self._moved(resume, where) if resume else None
         config = merge(values, ds, world.size, where, universal=bool(moved))
         _understood(config, where)
         # The same module without storage: gathered_copy() fills it.
@@ -169,10 +176,13 @@ class Engine:
         totals = self.reduce({"loss": sum(losses).item()} | _total(sums, weights))
         loss = totals.pop("loss") / (self.world.size * len(batches))
         return {
-            "loss": loss, "terms": _means(totals, counts), "grad_norm": norm,
-            "tokens": counts["all tokens"], "flops": counts["flops"],
+            "loss": loss,
+            "terms": _means(totals, counts),
+            "grad_norm": norm,
+            "tokens": counts["all tokens"],
+            "flops": counts["flops"],
             "skipped": not self.engine.was_step_applied() or norm == float("inf"),
-        }  # fmt: skip
+        }
 
     def _coefficients(self, batch, counts: dict, weights: Mapping, normalize: str) -> dict:
         # DeepSpeed takes the mean over ranks and micro batches, where we want the sum.
@@ -184,7 +194,7 @@ class Engine:
         assert normalize == "term", normalize
         return {n: w * undo / max(counts[n], 1) for n, w in weights.items()}
 
-    def _apply(self, last: bool) -> float:
+    def _apply(self, last: bool) -> float | None:
         """engine.step(); after the last micro batch the gradient's norm, inf if not finite."""
         norm = None
         if last and self.stage == 0:  # where DeepSpeed neither tells the norm nor looks at it
@@ -206,28 +216,28 @@ class Engine:
         after `counted` only keep the others company.
         """
         self.engine.eval()
-        sums = [self.engine(b.to(self.device), dict.fromkeys(weights, 1.0))[1] for b in batches]
+        parts = [self.engine(b.to(self.device), dict.fromkeys(weights, 1.0))[1] for b in batches]
         self.engine.train()
         counts = _total([batch.counts for batch in batches[:counted]], [*weights, "tokens"])
-        counts, sums = self.reduce(counts), self.reduce(_total(sums[:counted], weights))
+        counts, sums = self.reduce(counts), self.reduce(_total(parts[:counted], weights))
         per = dict.fromkeys(sums, counts["tokens"]) if normalize == "tokens" else counts
         loss = sum(weights[name] * value for name, value in _means(sums, per).items())
         return {"loss": loss, **_means(sums, counts)}
 
     @contextmanager
-    def gathered_copy(self) -> Iterator[nn.Module | None]:
+    def gathered_copy(self) -> Iterator[M | None]:
         """A copy of the module with all its weights in fp32 on rank 0, None elsewhere.
 
         All ranks enter.  The live module would not do: ZeRO-3's hooks wait for other ranks in each
         forward, and ZeRO-1 and 2 keep all weights in one tensor, which safetensors refuses.
         """
-        filled = {}
+        filled: dict[int, torch.Tensor] = {}
         for empty, live in zip(self.skeleton.parameters(), self.module.parameters(), strict=True):
             full = self._full(live)
             if self.world.first:
                 filled[id(empty)] = _like(empty, full.to(torch.float32, copy=True))
-        for old, live in zip(self.skeleton.buffers(), self.module.buffers(), strict=True):
-            filled[id(old)] = live.to(old.dtype, copy=True)
+        for old, buffer in zip(self.skeleton.buffers(), self.module.buffers(), strict=True):
+            filled[id(old)] = buffer.to(old.dtype, copy=True)
         yield copy.deepcopy(self.skeleton, filled).eval() if self.world.first else None
 
     def _full(self, parameter: nn.Parameter) -> torch.Tensor:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from januslm.config import Refused
 from januslm.data.sampler import sample_rng
@@ -68,7 +67,7 @@ class Job:
         return batch_of(self._pack, self.objective, pairs, ids, self.seed, self.config)
 
     def weights_at(self, step: int) -> dict[str, float]:
-        """See LossSettings.at."""
+        """See januslm.objective.Loss.at."""
         return self.objective.loss.at(step)
 
     @property
@@ -85,15 +84,15 @@ class Job:
         # The noise is the same whatever the run's seed, so that runs can be compared.
         return batch_of(self._pack, self.objective, pairs, VALID_IDS + ids, 0, self.config)
 
-    def samples(self, module: nn.Module) -> str | None:
+    def samples(self, module: ModelWithLoss) -> str | None:
         """Validation texts beside what the model writes for them, AR and NAR, as a table."""
         count = min(self.packing.samples, self.valid_size)
         if not count:
             return None
         ids = np.arange(count)
         examples = [
-            self.objective.example(*pair, np.random.default_rng(int(i)))
-            for pair, i in zip(self.read_valid(ids), ids, strict=True)
+            self.objective.example(source, target, np.random.default_rng(int(i)))
+            for (source, target), i in zip(self.read_valid(ids), ids, strict=True)
         ]
         decoder = IncrementalDecoder(module.model, self.objective)
         columns = {"source": [e.source for e in examples], "target": [e.target for e in examples]}
@@ -104,7 +103,7 @@ class Job:
     def _written(self, decoder: IncrementalDecoder, examples: list[Example]):
         """What each way of writing makes of the sources that this objective has taught."""
         sources, special = [e.source for e in examples], self.objective.special
-        if {"next", "past"} & set(self.objective.plugin.STREAMS):
+        if self.objective.ar_read is not None:
             longest = max(len(e.target) for e in examples)
             yield "AR (greedy)", greedy.decode(decoder, sources, special, max_length=longest)
         if self.objective.template is None:
@@ -129,12 +128,16 @@ class Job:
             lines.append("| " + " | ".join(" ".join(c.split()) for c in cells) + " |")
         return "\n".join(lines)
 
-    def export(self, module: nn.Module, target: Path) -> None:
+    def export(self, module: ModelWithLoss, target: Path) -> None:
         """The model in januslm's own format (interop/native.py)."""
         native.write(
-            target, module.model, self.tokenizer_file, self.objective.name,
-            self.objective.options, self.about,
-        )  # fmt: skip
+            target,
+            module.model,
+            self.tokenizer_file,
+            self.objective.name,
+            self.objective.options,
+            self.about,
+        )
 
 
 def batch_of(

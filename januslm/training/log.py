@@ -2,8 +2,9 @@
 
 import json
 import math
-import os
 from pathlib import Path
+
+from januslm.data import atomic
 
 
 class Log:
@@ -33,9 +34,8 @@ class Log:
         kept = [line for line in lines if _step(line) <= step]
         if len(kept) == len(lines):
             return 0
-        aside = path.with_suffix(".new")
-        aside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        os.replace(aside, path)
+        with atomic.plain(path) as out:
+            out.writelines(line + "\n" for line in kept)
         return len(lines) - len(kept)
 
     def line(self, text: str) -> None:
@@ -53,11 +53,3 @@ def _step(line: str) -> float:
         return json.loads(line)["step"]
     except (ValueError, KeyError):
         return math.inf  # the half line of a killed process
-
-
-def duration(seconds: float) -> str:
-    """A time as people say it: 42 s, 3 m, 2 h 5 m."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} m" if minutes < 90 else f"{minutes // 60} h {minutes % 60} m"

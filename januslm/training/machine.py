@@ -16,7 +16,7 @@ def peak_flops(device: torch.device, precision: str) -> float:
     size = 8192 if cuda else 1024
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = (torch.ones(size, size, device=device, dtype=kind) for _ in range(2))
-    times = []
+    times: list[float] = []
     began = time.monotonic()
     while time.monotonic() - began < 0.3 or len(times) < 3:
         start = time.monotonic()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from januslm.config import Refused, json_table
+from januslm.data import atomic
 
 DONE = "done"
 IDENTITY = ("model", "objective", "data")  # what may not change while a run goes on
@@ -21,7 +22,8 @@ def opened(folder: Path, config: dict, identity: tuple[str, ...], steps: int) ->
     check_folder(folder, config, identity)
     folder.mkdir(parents=True, exist_ok=True)
     done_mark = folder / DONE
-    _put(folder / "config.json", json.dumps(config, indent=1))
+    with atomic.plain(folder / "config.json") as file:
+        file.write(json.dumps(config, indent=1))
     if not done_mark.exists():
         return None
     done = json_table(done_mark)
@@ -91,11 +93,5 @@ def exported(folder: Path, step: int, keep: int, module, export: Callable) -> No
 
 def mark(folder: Path, facts: dict) -> None:
     """Say that the run is done; the launcher of DeepSpeed may say 0 after a kill."""
-    _put(folder / DONE, json.dumps(facts))
-
-
-def _put(path: Path, text: str) -> None:
-    """Written aside first: a run may be killed at any time, and half a file would stop the next."""
-    aside = path.with_name(f".{path.name}-new")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
+    with atomic.plain(folder / DONE) as file:
+        file.write(json.dumps(facts))

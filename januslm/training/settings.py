@@ -21,13 +21,11 @@ class TrainSettings:
     keep: int = setting(2, low=1)  # checkpoints that stay on the disk
     export: Literal["end", "save"] = "end"  # when to write export/model.safetensors
     exports: int = setting(0, low=0)  # more than 0: at each save, and so many stay, for averaging
-    workers: int | None = setting(
-        None, low=0
-    )  # processes that pack, per rank; 0: a thread; GPUs: 1
+    # processes that pack, per rank; 0: a thread; GPUs: 1
+    workers: int | None = setting(None, low=0)
     bad_steps: int = setting(10, low=1)  # updates in a row that may be skipped as not finite
-    peak_flops: float | None = setting(
-        None, above=0
-    )  # per process, for the utilisation; else measured
+    # per process, for the utilisation; else measured
+    peak_flops: float | None = setting(None, above=0)
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,19 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from numpy import ndarray
 from torch import nn
 
+from januslm.cli.progress import duration
 from januslm.config import Refused
 from januslm.data.prefetch import ahead
 from januslm.data.sampler import portions
 from januslm.training.checkpoint import newest, on_rank0, rng_state, set_rng_state
 from januslm.training.engine import RESUME, Engine, OptimizerSettings, Values, World, read
-from januslm.training.log import Log, duration
+from januslm.training.log import Log
 from januslm.training.lr_schedule import ScheduleSettings, check, rate
 from januslm.training.machine import asked_to_stop, memory, peak_flops
 from januslm.training.run_dir import IDENTITY, exported, mark, opened
@@ -29,38 +30,45 @@ from januslm.training.tensorboard import TensorBoard
 
 REPORT_EVERY = 5.0  # seconds between two lines for people
 
+M = TypeVar("M", bound=nn.Module)
+
 
 class Batch(Protocol):
     """What module(batch, coefficients) reads; counts: how many items each term sums over."""
 
-    counts: Mapping[str, int]
-    tokens: int
-    flops: float
+    @property
+    def counts(self) -> Mapping[str, int]: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def flops(self) -> float: ...
 
     def to(self, device: torch.device) -> "Batch": ...
 
 
-class Trainable(Protocol):
+class Trainable(Protocol[M]):
     """What is trained, and on what.
 
     module(batch, coefficients) -> (loss, sums), loss = sum of coefficients[name] * sums[name].
     validation: batches or functions that return one; the same list on every rank.
     """
 
-    module: nn.Module
+    module: M
     weights: dict[str, float]
     normalize: str
-    validation: Sequence[Batch | Callable[[], Batch]]
+
+    @property
+    def validation(self) -> Sequence[Batch | Callable[[], Batch]]: ...
 
     def weights_at(self, step: int) -> dict[str, float]: ...  # an update; the first is 1
 
     def batches(self, ids: ndarray) -> Batch:
         """One micro batch of samples (int64), in a thread or a process: no global generator."""
 
-    def samples(self, module: nn.Module) -> str | None:
+    def samples(self, module: M) -> str | None:
         """Decoded validation text as markdown; rank 0 only."""
 
-    def export(self, module: nn.Module, folder: Path) -> None:
+    def export(self, module: M, folder: Path) -> None:
         """Write model.safetensors and what is needed to use it; rank 0 only."""
 
 
@@ -87,12 +95,12 @@ class Outcome:
     validation: dict[str, float] = field(default_factory=dict)
 
 
-def train(plan: RunPlan, work: Trainable, world: World) -> Outcome:
+def train(plan: RunPlan, job: Trainable[M], world: World) -> Outcome:
     """Train until plan.train.steps, from the newest complete checkpoint if there is one."""
     log, settings = Log(plan.folder, world.first), plan.train
     check(plan.schedule, settings.steps)
-    whose = (plan.folder, plan.config, plan.identity, settings.steps)
-    if finished := on_rank0(lambda: opened(*whose)):
+    identity = plan.identity
+    if finished := on_rank0(lambda: opened(plan.folder, plan.config, identity, settings.steps)):
         log.line(f"{plan.folder} is done: step {finished['step']:,}, loss {finished['loss']:.4f}")
         return Outcome(0, finished["step"], finished["loss"], finished["validation"])
     found, skipped = newest(plan.folder / "checkpoints")
@@ -102,7 +110,7 @@ def train(plan: RunPlan, work: Trainable, world: World) -> Outcome:
     # Dropout differs by rank; after a checkpoint of as many ranks, Engine restores the states.
     torch.manual_seed(((settings.seed << 20) + step) * 4096 + world.rank)
     values = Values(settings.batch, settings.accumulate, settings.clip, plan.optimizer)
-    engine = Engine(work.module, values, read(plan.ds), world, str(plan.ds), found)
+    engine = Engine(job.module, values, read(plan.ds), world, str(plan.ds), found)
     for file in ("train", "valid"):
         on_rank0(lambda file=file: log.rewind(file, step))
     board = TensorBoard(plan.folder / "board", world.first, step)
@@ -112,16 +120,18 @@ def train(plan: RunPlan, work: Trainable, world: World) -> Outcome:
         if found.manifest["world"] != world.size:
             log.line(f"it was written by {found.manifest['world']} processes, now: {world.size}")
     try:
-        return Trainer(plan, work, engine, log, board, found.manifest if found else {}).go()
+        return Trainer(plan, job, engine, log, board, found.manifest if found else {}).go()
     finally:
         board.close()
 
 
-class Trainer:
+class Trainer(Generic[M]):
     """The state of a run between two updates."""
 
-    def __init__(self, plan, work, engine, log, board, manifest: dict):
-        self.plan, self.work, self.engine, self.log, self.board = plan, work, engine, log, board
+    def __init__(
+        self, plan: RunPlan, job: Trainable[M], engine: Engine[M], log: Log, board, manifest: dict
+    ):
+        self.plan, self.job, self.engine, self.log, self.board = plan, job, engine, log, board
         self.settings, self.world = plan.train, engine.world
         self.step = manifest.get("step", 0)
         self.samples = manifest.get("samples", 0)
@@ -171,7 +181,7 @@ class Trainer:
         s, world = self.settings, self.world
         left = s.steps - self.step
         mine = portions(self.samples, left, s.batch, s.accumulate, world.rank, world.size)
-        return ahead(lambda ids: [self.work.batches(part) for part in ids], mine, workers)
+        return ahead(lambda ids: [self.job.batches(part) for part in ids], mine, workers)
 
     def update(self, batches: Iterator[list[Batch]]) -> None:
         began = time.monotonic()
@@ -179,7 +189,7 @@ class Trainer:
         waited = time.monotonic() - began
         self.step += 1
         lr = rate(self.plan.schedule, self.plan.optimizer.lr, self.step, self.settings.steps)
-        result = self.engine.step(batch, self.work.weights_at(self.step), self.work.normalize, lr)
+        result = self.engine.step(batch, self.job.weights_at(self.step), self.job.normalize, lr)
         self.result = result | {"lr": lr, "wait": waited}
         self.since.append(self.result)
         self.samples += self.settings.batch
@@ -208,7 +218,7 @@ class Trainer:
         seconds = max(now - self.recorded, 1e-9)
         flops = sum(r["flops"] for r in self.since)
         numbers = {"loss": fmean([r["loss"] for r in good] or [math.nan])}
-        for name in self.work.weights:
+        for name in self.job.weights:
             if values := [r["terms"][name] for r in good if name in r["terms"]]:
                 numbers[name] = fmean(values)
         numbers |= {
@@ -238,14 +248,14 @@ class Trainer:
 
     def validate(self) -> None:
         """Every term on the same batches each time; training's random state is left alone."""
-        before, paused, work = rng_state(), time.monotonic(), self.work
+        before, paused, job = rng_state(), time.monotonic(), self.job
         torch.manual_seed(self.settings.seed)
-        items, size, rank = list(work.validation), self.world.size, self.world.rank
+        items, size, rank = list(job.validation), self.world.size, self.world.rank
         if items:
             mine = items[rank::size]
             company = [items[0]] * (-(-len(items) // size) - len(mine))
             made = [item() if callable(item) else item for item in mine + company]
-            self.validation = self.engine.evaluate(made, work.weights, work.normalize, len(mine))
+            self.validation = self.engine.evaluate(made, job.weights, job.normalize, len(mine))
             self.log.record("valid", step=self.step, **self.validation)
             self.board.numbers(self.step, **{f"valid/{k}": v for k, v in self.validation.items()})
             shown = " | ".join(f"{name} {value:.4f}" for name, value in self.validation.items())
@@ -255,8 +265,9 @@ class Trainer:
         set_rng_state(before)
         self._pause(time.monotonic() - paused)
 
-    def _samples(self, module: nn.Module) -> None:
-        if text := self.work.samples(module):
+    def _samples(self, module: M | None) -> None:
+        assert module is not None, "rank 0 has the copy"
+        if text := self.job.samples(module):
             self.board.text(self.step, "samples", text)
             self.board.flush()
 
@@ -275,9 +286,9 @@ class Trainer:
         self._pause(time.monotonic() - began)
 
     def export(self) -> None:
-        where = (self.plan.folder, self.step, self.settings.exports)
+        folder, keep = self.plan.folder, self.settings.exports
         with self.engine.gathered_copy() as module:
-            on_rank0(lambda: exported(*where, module, self.work.export))
+            on_rank0(lambda: exported(folder, self.step, keep, module, self.job.export))
 
     def _pause(self, seconds: float) -> None:
         """Keep time that was not training out of the speeds."""

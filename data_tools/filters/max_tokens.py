@@ -1,0 +1,13 @@
+"""Documents that are too long in tokens."""
+
+from typing import Annotated
+
+import numpy as np
+
+from data_tools.documents import Dropped
+from januslm.config import Allowed
+
+
+def of_tokens(ids: np.ndarray, *, limit: Annotated[int, Allowed(low=1)]) -> Dropped | None:
+    """Drop what has more than `limit` tokens, its final eos not counted."""
+    return Dropped(f"longer than {limit} tokens") if len(ids) > limit else None

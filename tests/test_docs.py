@@ -1,0 +1,115 @@
+"""What the documents quote, print, link to and name is there, as it is."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+DOCS = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+TOUR = ROOT / "docs" / "tour.md"
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
+QUOTE = re.compile(r"^# (\S+\.py)(?:: ([\w.]+))?$")  # of a function, or of a whole file
+FOLDERS = "januslm|pretrain|finetune|data_tools|benchmarks|tests|docs|ds_configs"
+NAMED = re.compile(rf"(?<![\w/.-])(?:{FOLDERS})(?:/[\w.-]+)+(?![\w/*{{<])")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+EVERY = pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+
+
+def blocks(path: Path, kind: str) -> list[list[str]]:
+    """The fenced blocks of one kind, each a list of lines."""
+    found = BLOCK.findall(path.read_text(encoding="utf-8"))
+    return [body.splitlines() for this, body in found if this == kind]
+
+
+def quoted_from(file: Path, name: str | None) -> list[str]:
+    """The lines of a file, of a function in it, or of Class.method."""
+    source = file.read_text(encoding="utf-8")
+    if name is None:
+        return source.splitlines()
+    scope = ast.parse(source).body
+    for part in name.split("."):
+        node = next(n for n in scope if getattr(n, "name", None) == part)
+        scope = node.body
+    return source.splitlines()[node.lineno - 1 : node.end_lineno]
+
+
+def missing(quoted: list[str], real: list[str]) -> list[str]:
+    """Quoted lines that are not there, in order; `...` stands for lines that were left out."""
+    lost, at, gap = [], 0, True
+    for line in quoted:
+        if line.strip() == "...":
+            gap = True
+            continue
+        found = next((i for i in range(at, len(real)) if real[i] == line), None)
+        if found is None or not (gap or found == at):
+            lost.append(line)
+            continue
+        at, gap = found + 1, False
+    return lost
+
+
+@EVERY
+def test_code_is_quoted_as_it_is(path):
+    for first, *body in blocks(path, "python"):
+        if named := QUOTE.match(first):
+            real = quoted_from(ROOT / named[1], named[2])
+            assert not missing(body, real), first
+            assert named[2] or body == real, f"{first}: not the whole file as it is"
+
+
+def test_the_tour_quotes_six_files():
+    first = [QUOTE.match(body[0]) for body in blocks(TOUR, "python")]
+    files = [Path(named[1]).name for named in first if named]
+    wanted = ["ar.py", "layout.py", "packing.py", "transformer.py", "losses.py", "trainer.py"]
+    assert list(dict.fromkeys(files)) == wanted
+
+
+@pytest.mark.slow
+def test_the_script_of_the_tour_prints_what_the_tour_shows(tmp_path):
+    script = next(body for body in blocks(TOUR, "python") if not QUOTE.match(body[0]))
+    file = tmp_path / "tour.py"
+    file.write_text("\n".join(script) + "\n")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, file], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    shown = [line.rstrip() for body in blocks(TOUR, "text") for line in body]
+    printed = [line.rstrip() for line in done.stdout.splitlines()]
+    at = 0
+    for line in shown:
+        assert line in printed[at:], line
+        at = printed.index(line, at) + 1
+
+
+@EVERY
+def test_links_lead_somewhere(path):
+    for target in LINK.findall(path.read_text(encoding="utf-8")):
+        file, _, anchor = target.partition("#")
+        if target.startswith("http"):
+            continue
+        place = (path.parent / file).resolve() if file else path
+        assert place.exists(), target
+        assert not anchor or anchor in anchors(place), target
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of a document's headings, as code hosts make them."""
+    text = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return {heading.strip().replace(" ", "-") for heading in plain}
+
+
+@EVERY
+def test_files_that_are_named_are_there(path):
+    """Written with a wildcard or NAME they stand for files to come."""
+    named = [n for n in NAMED.findall(path.read_text(encoding="utf-8")) if "NAME" not in n]
+    assert not [name for name in named if not (ROOT / name.rstrip(".")).exists()]

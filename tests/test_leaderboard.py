@@ -31,9 +31,9 @@ def answers(folder: Path, tasks, stem: str = "test.beam", data: Path = ARCHIVE, 
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def no_meteor(monkeypatch):
-    """METEOR's package is not installed, as far as an import can tell."""
+    """METEOR's package is not installed, as far as an import can tell, whether it is or not."""
     monkeypatch.setitem(sys.modules, "pycocoevalcap", None)
 
 
@@ -79,6 +79,7 @@ def pretend(folder: Path, patch: pytest.MonkeyPatch) -> None:
     (folder / "lib" / "pycocoevalcap" / "meteor").mkdir(parents=True)
     (folder / "lib" / "pycocoevalcap" / "__init__.py").touch()
     patch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    patch.delitem(sys.modules, "pycocoevalcap", raising=False)
     patch.syspath_prepend(folder / "lib")
 
 
@@ -101,7 +102,7 @@ def test_the_overall_score_is_printed_where_every_metric_is_there(run, capsys, j
         assert f"{total:.2f}" in rows(text)["overall"]
 
 
-def test_without_meteor_all_else_is_printed_and_what_to_install(run, no_meteor, capsys):
+def test_without_meteor_all_else_is_printed_and_what_to_install(run, capsys):
     text = said(capsys, "glge", run)
     assert "left out: meteor: pycocoevalcap is not installed; " in text
     assert rows(text)["msqg"][1:3] == ["100.00/100.00/-", "-"]
@@ -246,7 +247,7 @@ def test_distinct_adds_nothing_to_the_interval_of_its_mean(widths):
     assert 0 < half["mean"] <= (half["bleu-1"] + half["bleu-2"]) / 4 + 1e-9
 
 
-def test_intervals_need_no_meteor_but_its_means_do(tmp_path, no_meteor, capsys):
+def test_intervals_need_no_meteor_but_its_means_do(tmp_path, capsys):
     run = uneven(tmp_path)
     text = said(capsys, "glge", run, "--intervals")
     assert re.search(r"^msqg +20 +\S+/- \u00b1[\d.]+/[\d.]+/- +- ", text, re.MULTILINE)

@@ -34,6 +34,12 @@ METRICS = [
 RESAMPLED = [name for name in METRICS if hasattr(find("januslm.metrics", name), "each")]
 
 
+def cases(names: list[str]) -> list:
+    """Parameters; what asks a program of its own (it has `missing`) is slow."""
+    own = [name for name in names if hasattr(find("januslm.metrics", name), "missing")]
+    return [pytest.param(name, marks=pytest.mark.slow) if name in own else name for name in names]
+
+
 def damaged(text: str, every: int) -> str:
     """A text without each n-th word, and with two words exchanged."""
     words = [word for i, word in enumerate(text.split()) if i % every != 1]
@@ -252,18 +258,18 @@ def test_meteor_of_summed_lines_is_what_the_java_program_prints():
 # What all of them promise
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", cases(METRICS))
 def test_a_test_set_without_lines_scores_zero(name):
     assert set(find("januslm.metrics", name).score([], []).values()) == {0.0}
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", cases(METRICS))
 def test_a_missing_prediction_is_an_error_and_not_a_shifted_score(name):
     with pytest.raises(ValueError, match=r"shorter|longer|predictions for"):
         find("januslm.metrics", name).score(["a"], [["a"], ["b"]])
 
 
-@pytest.mark.parametrize("name", RESAMPLED)
+@pytest.mark.parametrize("name", cases(RESAMPLED))
 def test_the_score_follows_from_what_each_line_has(name, summaries):
     metric = find("januslm.metrics", name)
     scores = metric.score(*summaries)
@@ -306,13 +312,14 @@ def plainly_drawn(metric, predictions, references, draws: int, seed: int) -> lis
     return found
 
 
-@pytest.mark.parametrize("name", RESAMPLED)
+@pytest.mark.parametrize("name", cases(RESAMPLED))
 def test_intervals_are_those_of_test_sets_that_are_drawn_and_scored(name, summaries):
     metric = find("januslm.metrics", name)
     first, references = (part[:30] for part in summaries)
     second = [damaged(text, 4) for text in first]
-    ours, theirs = (plainly_drawn(metric, texts, references, 40, 5) for texts in (first, second))
-    drawn = {"draws": 40, "seed": 5}
+    draws = 3 if hasattr(metric, "missing") else 40  # starting its program takes seconds
+    ours, theirs = (plainly_drawn(metric, texts, references, draws, 5) for texts in (first, second))
+    drawn = {"draws": draws, "seed": 5}
     alone = _bootstrap.intervals(metric, first, references, **drawn)
     both = _bootstrap.compare(metric, first, second, references, **drawn)
     for one, two in zip(alone, both, strict=True):

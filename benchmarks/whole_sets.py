@@ -17,8 +17,10 @@ from januslm.data.text_pairs import SPLITS
 from januslm.registry import find
 
 # Pairs of train, valid, test.  SciTLDR publishes 1,992 and 619; a tenth of train validates.
-PUBLISHED = {"scitldr": {"train + valid": 1992, "test": 619},
-             "multi30k": {"train": 29_000, "valid": 1014, "test": 1000}}  # fmt: skip
+PUBLISHED = {
+    "scitldr": {"train + valid": 1992, "test": 619},
+    "multi30k": {"train": 29_000, "valid": 1014, "test": 1000},
+}
 
 
 def counted(task: str, data: Path) -> dict:

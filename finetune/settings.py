@@ -132,10 +132,12 @@ def resolve(run: FinetuneRun, where: str, data: str, ds: str = "") -> ResolvedRu
     about = asdict(run) | {
         "objective": {"name": objective.name, **objective.options},
         "noise": {"name": objective.noise, **objective.noise_options},
-        "loss": asdict(objective.loss), "model": asdict(model),
+        "loss": asdict(objective.loss),
+        "model": asdict(model),
         "data": asdict(run.data) | {"root": str(root.resolve())},
-        "tokenizer_sha256": tokenizer.sha256, "ds": ds or run.ds,
-    }  # fmt: skip
+        "tokenizer_sha256": tokenizer.sha256,
+        "ds": ds or run.ds,
+    }
     return ResolvedRun(
         run, task, root, limits, tokenizer_file, tokenizer, model, objective, start, about
     )

@@ -40,9 +40,11 @@ class Allowed:
 
     def __str__(self) -> str:
         ends = [
-            (self.low, "at least"), (self.above, "more than"),
-            (self.high, "at most"), (self.below, "less than"),
-        ]  # fmt: skip
+            (self.low, "at least"),
+            (self.above, "more than"),
+            (self.high, "at most"),
+            (self.below, "less than"),
+        ]
         return " and ".join(f"{word} {end:g}" for end, word in ends if end is not None)
 
 
@@ -207,8 +209,12 @@ def _typed(want, value, where: str):
 
 
 _TYPE_NAMES = {
-    int: "a whole number", float: "a number", str: "a text", bool: "true or false", dict: "a table",
-}  # fmt: skip
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    dict: "a table",
+}
 
 
 def plain(value):

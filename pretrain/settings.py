@@ -78,9 +78,11 @@ def resolve(run: PretrainRun, where: str, ds: str = "", quick: bool = False) -> 
     about = asdict(run) | {
         "objective": {"name": objective.name, **objective.options},
         "noise": {"name": objective.noise, **objective.noise_options},
-        "loss": asdict(objective.loss), "model": asdict(model),
-        "data": asdict(run.data) | {"fingerprints": texts.fingerprint}, "ds": ds or run.ds,
-    }  # fmt: skip
+        "loss": asdict(objective.loss),
+        "model": asdict(model),
+        "data": asdict(run.data) | {"fingerprints": texts.fingerprint},
+        "ds": ds or run.ds,
+    }
     return ResolvedRun(run, tokenizer, model, objective, texts, valid, start, about)
 
 

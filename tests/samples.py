@@ -86,9 +86,16 @@ def examples(objective, rng, sizes: list[int], ratio: float = 0.5) -> list[Examp
 def model(double: bool = True, **changes) -> Seq2Seq:
     """A tiny model with weights large enough for its functions not to be flat."""
     style = dict(
-        vocabulary=VOCABULARY, width=16, ffn=32, heads=2, encoder_layers=2, decoder_layers=2,
-        dropout=0.0, max_positions=64, max_length=32,
-    )  # fmt: skip
+        vocabulary=VOCABULARY,
+        width=16,
+        ffn=32,
+        heads=2,
+        encoder_layers=2,
+        decoder_layers=2,
+        dropout=0.0,
+        max_positions=64,
+        max_length=32,
+    )
     made = Seq2Seq(ModelConfig(**(style | changes)))
     with torch.no_grad():
         for p in made.parameters():

@@ -49,10 +49,16 @@ def run(world, stage=0, bf16=False, accumulate=1, spoil=(), offload=False, norm=
             sums = module(nine, dict.fromkeys(WEIGHTS, 1.0))[1]
             again = sums["ce/ar"].item() / nine.counts["ce/ar"]
     return {
-        "loss": [r["loss"] for r in results], "norm": [r["grad_norm"] for r in results],
-        "skipped": [bool(r["skipped"]) for r in results], "terms": results[-1]["terms"],
-        "valid": valid, "mark": mark, "tied": tied, "kinds": sorted(kinds), "again": again,
-    }  # fmt: skip
+        "loss": [r["loss"] for r in results],
+        "norm": [r["grad_norm"] for r in results],
+        "skipped": [bool(r["skipped"]) for r in results],
+        "terms": results[-1]["terms"],
+        "valid": valid,
+        "mark": mark,
+        "tied": tied,
+        "kinds": sorted(kinds),
+        "again": again,
+    }
 
 
 def plain() -> dict:

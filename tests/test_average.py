@@ -18,8 +18,15 @@ from januslm.training.run_dir import exported
 from tests.conftest import ROOT
 from tests.launching import finish, start
 
-TABLE = {"width": 16, "ffn": 32, "heads": 2, "encoder_layers": 1, "decoder_layers": 1,
-         "max_length": 16, "max_positions": 32}  # fmt: skip
+TABLE = {
+    "width": 16,
+    "ffn": 32,
+    "heads": 2,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "max_length": 16,
+    "max_positions": 32,
+}
 
 
 @pytest.fixture
@@ -42,8 +49,10 @@ def export(run, step: int, words, objective: str = "janus", **changes) -> Seq2Se
 def test_weights_are_the_mean_of_the_last_exports(tmp_path, words):
     models = [export(tmp_path, step, words) for step in (5, 10, 15, 20)]
     assert average(tmp_path, newest(tmp_path, 3), tmp_path / "mean") == [
-        "step-00000010", "step-00000015", "step-00000020",
-    ]  # fmt: skip
+        "step-00000010",
+        "step-00000015",
+        "step-00000020",
+    ]
     saved = native.read(tmp_path / "mean")
     states = [model.state_dict() for model in models[1:]]
     for name, value in saved.model.state_dict().items():
@@ -77,9 +86,11 @@ def test_too_few_exports_are_refused_with_the_way_to_more(tmp_path, words):
 
 @pytest.mark.parametrize(
     ("other", "message"),
-    [({"ffn": 64}, "config.model.ffn = 32, here 64"),
-     ({"objective": "ar"}, "config.objective.name = 'janus', here 'ar'")],
-)  # fmt: skip
+    [
+        ({"ffn": 64}, "config.model.ffn = 32, here 64"),
+        ({"objective": "ar"}, "config.objective.name = 'janus', here 'ar'"),
+    ],
+)
 def test_exports_of_another_model_are_refused(tmp_path, words, other, message):
     export(tmp_path, 5, words)
     export(tmp_path, 6, words, **other)
@@ -123,11 +134,13 @@ def test_the_best_are_those_that_nothing_left_out_beats(tmp_path, seed):
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [('{"step": 2, "loss": 1', r"valid.jsonl:2: not JSON"),
-     ("[2, 1.0]", r"valid.jsonl:2: no 'step'"),
-     ('{"loss": 1.0}', r"valid.jsonl:2: no 'step'"),
-     ('{"step": 2, "loss": "low"}', r"valid.jsonl:2: 'loss' must be a number, got 'low'")],
-)  # fmt: skip
+    [
+        ('{"step": 2, "loss": 1', r"valid.jsonl:2: not JSON"),
+        ("[2, 1.0]", r"valid.jsonl:2: no 'step'"),
+        ('{"loss": 1.0}', r"valid.jsonl:2: no 'step'"),
+        ('{"step": 2, "loss": "low"}', r"valid.jsonl:2: 'loss' must be a number, got 'low'"),
+    ],
+)
 def test_a_damaged_log_is_refused_with_its_line(tmp_path, line, message):
     (tmp_path / "exports" / "step-00000001").mkdir(parents=True)
     (tmp_path / "exports" / "step-old").mkdir()  # somebody's own; not counted

@@ -10,10 +10,12 @@ from januslm.config import Refused
 
 @pytest.mark.parametrize(
     ("error", "told"),
-    [(Refused("x.toml: no"), "error: x.toml: no\n"),
-     (OSError(28, "No space left on device", "a/b"), "error: a/b: No space left on device\n"),
-     (OSError("it broke"), "error: it broke\n")],
-)  # fmt: skip
+    [
+        (Refused("x.toml: no"), "error: x.toml: no\n"),
+        (OSError(28, "No space left on device", "a/b"), "error: a/b: No space left on device\n"),
+        (OSError("it broke"), "error: it broke\n"),
+    ],
+)
 def test_a_command_answers_with_a_line_and_2_or_with_its_own_code(error, told, capsys):
     def fails():
         raise error

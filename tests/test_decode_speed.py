@@ -14,9 +14,15 @@ from januslm import registry as folder_of
 
 CPU = torch.device("cpu")
 SMALL = dict(
-    d_model=32, encoder_ffn_dim=48, decoder_ffn_dim=48, encoder_layers=2, decoder_layers=2,
-    encoder_attention_heads=4, decoder_attention_heads=4, max_position_embeddings=32,
-)  # fmt: skip
+    d_model=32,
+    encoder_ffn_dim=48,
+    decoder_ffn_dim=48,
+    encoder_layers=2,
+    decoder_layers=2,
+    encoder_attention_heads=4,
+    decoder_attention_heads=4,
+    max_position_embeddings=32,
+)
 
 
 @pytest.fixture(scope="module")

@@ -77,10 +77,12 @@ class Table:
             state.texts = [
                 [texts[p] + (int(w),) for w, p in zip(row, chosen, strict=True)]
                 for texts, row, chosen in zip(
-                    state.texts, words, parents if parents is not None else [[0]] * len(words),
+                    state.texts,
+                    words,
+                    parents if parents is not None else [[0]] * len(words),
                     strict=True,
                 )
-            ]  # fmt: skip
+            ]
         return torch.tensor(
             np.array(
                 [
@@ -143,9 +145,17 @@ SOURCES = [np.array([0, *range(5, 5 + n), 2]) for n in (1, 4, 2, 3, 6)]
 def test_a_beam_as_wide_as_all_texts_finds_the_best_of_all(penalty, least, ngram, early):
     table = Table()
     found = beam.decode(
-        table, SOURCES[:3], SPECIAL, beam=64, length_penalty=penalty, max_length=3,
-        min_length=least, no_repeat_ngram=ngram, early_stop=early, n_best=4,
-    )  # fmt: skip
+        table,
+        SOURCES[:3],
+        SPECIAL,
+        beam=64,
+        length_penalty=penalty,
+        max_length=3,
+        min_length=least,
+        no_repeat_ngram=ngram,
+        early_stop=early,
+        n_best=4,
+    )
     for source, output in zip(SOURCES, found, strict=False):
         texts = every_text(table, tuple(map(int, source)), 3, least, ngram)
         best = sorted(((p / (len(w) + 1) ** penalty, w) for p, w in texts), reverse=True)[:4]
@@ -180,9 +190,14 @@ LIMITED = taking("min_length", "max_length", "max_ratio", "no_repeat_ngram")
 def test_no_ngram_comes_twice_and_lengths_are_kept(name):
     for seed in range(5):
         outputs = algorithm(name)(
-            Table(seed), SOURCES, SPECIAL, no_repeat_ngram=2, min_length=4, max_length=6,
+            Table(seed),
+            SOURCES,
+            SPECIAL,
+            no_repeat_ngram=2,
+            min_length=4,
+            max_length=6,
             max_ratio=0.5,
-        )  # fmt: skip
+        )
         for source, output in zip(SOURCES, outputs, strict=True):
             words = output.tokens.tolist()
             assert 4 <= len(words) <= 6 + len(source) // 2
@@ -243,9 +258,14 @@ def plain_mask_predict(table, source, iterations, lengths):
 def test_mask_predict_does_what_is_written_in_its_paper(kind, iterations, extra):
     table = Table(3)
     found = mask_predict.decode(
-        table, SOURCES, SPECIAL, iterations=iterations, lengths=kind, early_stop=False,
+        table,
+        SOURCES,
+        SPECIAL,
+        iterations=iterations,
+        lengths=kind,
+        early_stop=False,
         extra_pass=extra,
-    )  # fmt: skip
+    )
     scores = table.start(SOURCES).length_scores.numpy()
     for source, row, output in zip(SOURCES, scores, found, strict=True):
         order = sorted(range(3, 13), key=lambda n: -row[n])

@@ -44,8 +44,15 @@ def teach(root, task: str = "iwslt14", objective: str = "janus"):
     run = root.parent / f"{task}-{objective}"
     words = tokenizer.train_tokenizer([*GERMAN, *ENGLISH], 300, root.parent / "tokenizer.json")
     torch.manual_seed(3)
-    table = {"width": 16, "ffn": 32, "heads": 2, "encoder_layers": 1, "decoder_layers": 1,
-             "max_length": 32, "max_positions": 64}  # fmt: skip
+    table = {
+        "width": 16,
+        "ffn": 32,
+        "heads": 2,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "max_length": 32,
+        "max_positions": 64,
+    }
     model = Seq2Seq(configure(table, words.size, "test"))
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.5)  # so that it does not write the same for every source
@@ -56,8 +63,7 @@ def teach(root, task: str = "iwslt14", objective: str = "janus"):
 
 def asked(run, out, *options: str, **others) -> argparse.Namespace:
     settings = [f"{key}={value}" for key, value in BEAM.items()]
-    usual = {"batch": 4, "portion": 3, "limit": None, "data": None, "task": None,
-             "threads": 1}  # fmt: skip
+    usual = {"batch": 4, "portion": 3, "limit": None, "data": None, "task": None, "threads": 1}
     return argparse.Namespace(run=run, out=out, options=[*settings, *options], **usual | others)
 
 
@@ -114,9 +120,20 @@ def test_killed_in_the_middle_it_goes_on_and_ends_the_same(root, tmp_path):
     german = tuple(f"satz {n} ist kurz ." for n in range(400))
     lay(root, "train", {"de": german, "en": tuple(f"sentence {n} ." for n in range(400))})
     distill(asked(run, tmp_path / "whole", portion=20))
-    command = [sys.executable, "-m", "finetune.distill", str(run), str(tmp_path / "out"),
-               "--batch", "4", "--portion", "20", "--threads", "1",
-               *(f"{key}={value}" for key, value in BEAM.items())]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "finetune.distill",
+        str(run),
+        str(tmp_path / "out"),
+        "--batch",
+        "4",
+        "--portion",
+        "20",
+        "--threads",
+        "1",
+        *(f"{key}={value}" for key, value in BEAM.items()),
+    ]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     done = tmp_path / "out" / ".portions" / "000000.jsonl"
     wait_until(lambda: done.is_file() or process.poll() is not None)

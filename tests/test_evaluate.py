@@ -64,9 +64,17 @@ def runs(corpus) -> Path:
     ]
     for name, texts, settings, ms in made:
         write(
-            out / f"test.{name}.jsonl", pairs, texts, algorithm=name, settings=settings,
-            task="docsum", ms_per_sentence=ms, tokens=12, passes=3.0, truncated=1,
-        )  # fmt: skip
+            out / f"test.{name}.jsonl",
+            pairs,
+            texts,
+            algorithm=name,
+            settings=settings,
+            task="docsum",
+            ms_per_sentence=ms,
+            tokens=12,
+            passes=3.0,
+            truncated=1,
+        )
     return out
 
 
@@ -116,10 +124,12 @@ def test_times_of_other_batches_or_threads_are_not_compared(runs, capsys):
     [
         ({"iterations": 1, "length_beam": 1}, "NAR 1 iteration, 1 length"),
         ({"iterations": 4, "length_beam": 5}, "NAR 4 iterations, 5 lengths"),
-        ({"iterations": 4, "length_beam": 5, "rescore": True},
-         "NAR 4 iterations, 5 lengths, AR chooses"),
+        (
+            {"iterations": 4, "length_beam": 5, "rescore": True},
+            "NAR 4 iterations, 5 lengths, AR chooses",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_row_says_over_how_many_lengths_and_who_chooses(settings, label):
     facts = Facts(algorithm="mask_predict", settings=settings)
     assert Predictions(Path("x.jsonl"), facts, [], [], [], []).label == label
@@ -423,9 +433,13 @@ def test_lines_with_one_source_become_one_with_all_references_and_the_last_predi
     task = find("finetune.tasks", name)
     sources = ["May [SEP] It opens in May .", "x [SEP] y", "May [SEP] It opens in May ."]
     run = Predictions(
-        Path("x.jsonl"), Facts(task=name), ["1", "2", "3"], sources,
-        ["first - hand", "other", "second - hand"], [["a"], ["b"], ["c"]],
-    )  # fmt: skip
+        Path("x.jsonl"),
+        Facts(task=name),
+        ["1", "2", "3"],
+        sources,
+        ["first - hand", "other", "second - hand"],
+        [["a"], ["b"], ["c"]],
+    )
     ours, theirs = scoring.texts(run, task, "official")
     assert ours == ["second-hand" if name == "squadqg" else "second - hand", "other"]
     assert theirs == [["a", "c"], ["b"]]

@@ -98,8 +98,10 @@ def test_a_start_from_a_model_of_another_task_is_said(home, capsys, tmp_path):
         f'out = "{home / "run"}"\ntask = "iwslt14"\n[train]\nsteps = 6\nbatch = 2\n'
         f'[data]\nroot = "{home / "data"}"\n'
     )
-    for task, end in (("multi30k", "4.0 epochs, from a model of task 'multi30k'"),
-                      ("iwslt14", "4.0 epochs")):  # fmt: skip
+    for task, end in (
+        ("multi30k", "4.0 epochs, from a model of task 'multi30k'"),
+        ("iwslt14", "4.0 epochs"),
+    ):
         run = load(file, [f"start={home / task}"])
         build(resolve(run, str(file), ""), World(0, 1, torch.device("cpu")))
         assert capsys.readouterr().out.endswith(f": {end}\n")

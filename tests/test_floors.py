@@ -121,8 +121,11 @@ def test_no_modules_and_no_rooms_import_each_other_in_a_circle():
 
 
 def test_every_floor_is_inhabited_and_nothing_lies_beside_them():
-    core = [p.relative_to(ROOT / "januslm").parts for p in sources() if p.parts[-1] != "__init__.py"
-            and p.is_relative_to(ROOT / "januslm")]  # fmt: skip
+    core = [
+        p.relative_to(ROOT / "januslm").parts
+        for p in sources()
+        if p.parts[-1] != "__init__.py" and p.is_relative_to(ROOT / "januslm")
+    ]
     named = [name for names in FLOORS for name in names]
     assert sorted(named) == sorted({parts[0].removesuffix(".py") for parts in core})
     assert len({parts for parts in core if len(parts) == 1}) <= MODULES
@@ -167,8 +170,11 @@ def _talks(path: Path, tree: ast.Module) -> list[str]:
     """The core neither prints nor parses arguments, but where it is there for that."""
     if path.name == "__main__.py" or path.parent.name in TALKS or path.name in TALKS:
         return []
-    calls = [n.func.id for n in ast.walk(tree)
-             if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]  # fmt: skip
+    calls = [
+        n.func.id
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+    ]
     found = ["prints"] if "print" in calls else []
     return found + (["parses arguments"] if "argparse" in imports(path) else [])
 

@@ -59,8 +59,10 @@ def test_the_command_tells_sentences_tokens_passes_and_time(root):  # noqa: F811
     words = [run, "--algorithm", "speculative", "max_length=9", "--verify", "--batch", "3"]
     found = subprocess.run(
         [sys.executable, "-m", "finetune.generate", *map(str, words)],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert found.returncode == 0, found.stderr
     *_, cost, against, wrote = found.stdout.splitlines()
     out = run / "predictions" / "test.speculative.max_length-9.jsonl"
@@ -136,8 +138,12 @@ def test_a_difference_is_told_by_id_and_ends_with_1(root, capsys, monkeypatch): 
     ],
 )
 def test_every_further_text_is_written_beside_the_first(
-    root, said, algorithm, options, others  # noqa: F811
-):  # fmt: skip
+    root,  # noqa: F811
+    said,
+    algorithm,
+    options,
+    others,
+):
     run, out = teach(root), root.parent / "made.jsonl"
     said(run, "--algorithm", algorithm, *options, "--out", out)
     for row in rows(out):

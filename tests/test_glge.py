@@ -172,9 +172,11 @@ def test_an_archive_that_was_not_loaded_to_its_end_is_refused(kind, tmp_path):
 
 @pytest.mark.parametrize(
     ("place", "value", "message"),
-    [(8, 1, "is encrypted, password required.*; unpack it yourself"),
-     (10, 9, "compression method is not supported; unpack it yourself")],
-)  # fmt: skip
+    [
+        (8, 1, "is encrypted, password required.*; unpack it yourself"),
+        (10, 9, "compression method is not supported; unpack it yourself"),
+    ],
+)
 def test_a_zip_that_python_cannot_unpack_is_refused(place, value, message, tmp_path):
     """Its directory is edited, where flags and methods stand (APPNOTE.TXT 4.3.12)."""
     path = packed("zip", tmp_path)

@@ -46,8 +46,10 @@ def asked(name: Path, task: str, start: Path, *changes: str):
 
 def test_there_is_a_run_file_for_each_way_of_writing():
     assert {path.stem: load(path).objective["name"] for path in RUNS} == {
-        "glge_ar": "ar", "glge_janus": "janus", "glge_nar": "cmlm",
-    }  # fmt: skip
+        "glge_ar": "ar",
+        "glge_janus": "janus",
+        "glge_nar": "cmlm",
+    }
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)

@@ -64,8 +64,13 @@ def taught(model, objective, sources, targets, hidden=None):
 
 PLACES = ("learned", "sinusoidal", "rotary", "none t5", "learned t5")
 ALL = itertools.product(
-    ("next", "past"), ("input", "target"), ("post", "pre"), PLACES, (True, False), ("ar", "janus"),
-)  # fmt: skip
+    ("next", "past"),
+    ("input", "target"),
+    ("post", "pre"),
+    PLACES,
+    (True, False),
+    ("ar", "janus"),
+)
 
 
 @pytest.mark.parametrize(("read", "place", "norm", "positions", "tied", "name"), ALL)

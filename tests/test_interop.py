@@ -31,10 +31,18 @@ def words(tmp_path):
 def huggingface(folder, size):
     """A random BART as transformers saves it, with a tokenizer whose <mask> comes last."""
     config = transformers.BartConfig(
-        vocab_size=size, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
-        decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64,
-        max_position_embeddings=64, dropout=0.0, attention_dropout=0.0,
-    )  # fmt: skip
+        vocab_size=size,
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_position_embeddings=64,
+        dropout=0.0,
+        attention_dropout=0.0,
+    )
     model = transformers.BartForConditionalGeneration(config).eval()
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.2)
@@ -90,9 +98,11 @@ def test_bart_weights_survive_the_way_out_and_in(tmp_path, words):
             assert torch.equal(state[name][offset:], tensor[offset:]), name
     missing = {n for n in theirs.state_dict() if n not in state}
     assert missing == {
-        "lm_head.weight", "final_logits_bias", "model.encoder.embed_tokens.weight",
+        "lm_head.weight",
+        "final_logits_bias",
+        "model.encoder.embed_tokens.weight",
         "model.decoder.embed_tokens.weight",
-    }  # fmt: skip
+    }
 
 
 def test_a_missing_tensor_is_named(tmp_path, words):

@@ -19,17 +19,28 @@ def launch(*words, cwd=ROOT, code=0) -> str:
     environment.pop("OMP_NUM_THREADS", None)
     done = subprocess.run(
         ["bash", str(ROOT / "launch.sh"), *map(str, words)],
-        cwd=cwd, env=environment, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == code, (done.stdout, done.stderr)
     return done.stdout + done.stderr
 
 
 def test_a_dry_run_prints_the_deepspeed_command_and_runs_nothing(tmp_path):
     text = launch(
-        "pretrain", "--dry-run", "pretrain/runs/tiny.toml", "train.steps=3", "--gpus", 2,
-        "--ds", "ds_configs/zero2_bf16.json", f"out={tmp_path / 'run'}",
-    )  # fmt: skip
+        "pretrain",
+        "--dry-run",
+        "pretrain/runs/tiny.toml",
+        "train.steps=3",
+        "--gpus",
+        2,
+        "--ds",
+        "ds_configs/zero2_bf16.json",
+        f"out={tmp_path / 'run'}",
+    )
     assert "deepspeed.launcher.runner" in text
     assert "--num_gpus 2 --module pretrain" in text
     assert "pretrain/runs/tiny.toml train.steps=3" in text
@@ -89,7 +100,7 @@ def test_it_works_from_any_directory(tmp_path):
         ("one slots=0\n", ':1: must be "host slots=N", got "one slots=0"'),
         ("one slots=8\none slots=8\n", ":2: host one comes twice"),
     ],
-)  # fmt: skip
+)
 def test_a_hostfile_that_names_no_hosts_is_refused(text, message, tmp_path):
     """DeepSpeed would train on this machine alone if there is none."""
     if text is not None:

@@ -83,8 +83,12 @@ def test_streams_in_a_chain_share_a_block():
 def test_stack_repeats_numbers_and_keeps_order():
     slots = stack((7, np.arange(2), 0, NONE, NONE), (np.array([8, 9]), np.arange(2), 1, 0, [3, 4]))
     assert [list(getattr(slots, f)) for f in ("token", "position", "stream", "rank", "goal")] == [
-        [7, 7, 8, 9], [0, 1, 0, 1], [0, 0, 1, 1], [-1, -1, 0, 0], [-1, -1, 3, 4],
-    ]  # fmt: skip
+        [7, 7, 8, 9],
+        [0, 1, 0, 1],
+        [0, 0, 1, 1],
+        [-1, -1, 0, 0],
+        [-1, -1, 3, 4],
+    ]
     assert isinstance(slots[1:3], Slots)
     assert len(slots[1:3]) == 2
 
@@ -129,12 +133,14 @@ def test_listing_names_every_objective_with_its_sentence():
     ("arguments", "message"),
     [
         (["jannus"], "no 'jannus' in objectives/; there are {}. Did you mean 'janus'?\n"),
-        (["janus", "raed=past"], "janus: unknown key 'raed'; there are query_position, read. "
-         "Did you mean 'read'?\n"),
+        (
+            ["janus", "raed=past"],
+            "janus: unknown key 'raed'; there are query_position, read. Did you mean 'read'?\n",
+        ),
         (["janus", "read=last"], "janus: read must be one of next, past, got 'last'\n"),
         (["janus", "past"], "'past' is not a change: write key=value, e.g. read=past\n"),
     ],
-)  # fmt: skip
+)
 def test_a_typo_gets_one_line_and_code_2(arguments, message, capsys):
     assert main(arguments) == 2
     printed = capsys.readouterr()

@@ -177,8 +177,10 @@ def test_counts_are_words_that_all_streams_of_a_term_predict():
     ]
     weights = dict.fromkeys(["ce/ar", "ce/nar", "kl/ar~aux"], 1.0)
     assert {n: losses.counts(loss_groups, weights, examples=9)[n] for n in weights} == {
-        "ce/ar": 5, "ce/nar": 2, "kl/ar~aux": 2,
-    }  # fmt: skip
+        "ce/ar": 5,
+        "ce/nar": 2,
+        "kl/ar~aux": 2,
+    }
 
 
 def test_a_weight_for_a_term_that_does_not_exist_is_refused():
@@ -202,8 +204,9 @@ def test_kl_rises_and_cross_entropies_do_not():
     assert grown == [0, 0, 0.75, 1.5, 2.25, 3, 3]
     for step in range(1, 20):
         assert {n: w for n, w in loss.at(step).items() if n[:2] == "ce"} == {
-            "ce/ar": 1.0, "ce/nar": 0.5,
-        }  # fmt: skip
+            "ce/ar": 1.0,
+            "ce/nar": 0.5,
+        }
     at_once = resolved("janus", loss=LossSettings(weights=weights)).loss
     assert at_once.at(1) == at_once.at(10**6) == weights
 

@@ -91,15 +91,17 @@ def plain(net: Seq2Seq, stack, token, seen, memory=None) -> torch.Tensor:
         )
         if memory is not None:
             x = sublayer(
-                layer.encoder_attn_layer_norm, x,
+                layer.encoder_attn_layer_norm,
+                x,
                 lambda h, at=layer.encoder_attn: attend(net, at, h, memory, every, False),
-            )  # fmt: skip
+            )
         x = sublayer(
-            layer.final_layer_norm, x,
+            layer.final_layer_norm,
+            x,
             lambda h, at=layer: linear(
                 act(linear(h, at.fc1.weight, at.fc1.bias)), at.fc2.weight, at.fc2.bias
             ),
-        )  # fmt: skip
+        )
     return normed(stack.final_layer_norm, x) if config.norm == "pre" else x
 
 
@@ -117,8 +119,9 @@ def test_a_layout_of_one_stream_is_a_plain_transformer(style):
     for e, rows in zip(made, found, strict=True):
         source, words = torch.from_numpy(e.source), torch.from_numpy(e.target[:-1])
         memory = plain(net, net.encoder, source, torch.ones(len(source), len(source)).bool())
-        wanted = plain(net, net.decoder, words, torch.ones(len(words), len(words)).bool().tril(),
-                       memory)  # fmt: skip
+        wanted = plain(
+            net, net.decoder, words, torch.ones(len(words), len(words)).bool().tril(), memory
+        )
         assert torch.allclose(rows, wanted, atol=close(net), rtol=0)
 
 
@@ -176,10 +179,23 @@ def test_flops_are_those_of_the_products_that_are_run(case):
 
 
 def test_flops_of_attention_are_four_products_of_width_per_pair_in_each_direction():
-    config, nothing = model().config, dict.fromkeys(
-        ["source", "slots", "keys", "goals", "encoder_pairs", "self_pairs", "cross_pairs",
-         "last_self_pairs", "last_cross_pairs"], 0,
-    )  # fmt: skip
+    config, nothing = (
+        model().config,
+        dict.fromkeys(
+            [
+                "source",
+                "slots",
+                "keys",
+                "goals",
+                "encoder_pairs",
+                "self_pairs",
+                "cross_pairs",
+                "last_self_pairs",
+                "last_cross_pairs",
+            ],
+            0,
+        ),
+    )
     one = flops(config, nothing | {"encoder_pairs": 1})
     # forward: q k and p v, 2 d each way of multiply and add; backward twice that
     assert one == 3 * config.encoder_layers * 4 * config.width

@@ -262,10 +262,13 @@ def test_noise_depends_on_seed_and_sample_alone():
     ("name", "source", "message"),
     [
         ("spans", None, "noise 'spans' needs pairs; plain text needs 'dual_spans' or 'infill'"),
-        ("dual_spans", words(4),
-         "noise 'dual_spans' makes its own source from plain text; pairs need 'spans'"),
+        (
+            "dual_spans",
+            words(4),
+            "noise 'dual_spans' makes its own source from plain text; pairs need 'spans'",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_noise_for_other_data_is_refused(name, source, message):
     with pytest.raises(Refused) as error:
         find("januslm.noise", name).hide(source, words(4), SPECIAL, sample_rng(0, 0))

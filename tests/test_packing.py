@@ -22,7 +22,7 @@ from tests.samples import (
     packed,
     resolved,
     sentence,
-)  # fmt: skip
+)
 
 CASES = pytest.mark.parametrize("case", every_layout(), ids=case_name)
 SIZES = [3, 9, 5, 14, 4, 9]

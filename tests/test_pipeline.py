@@ -73,8 +73,11 @@ def launch(*words, code=0) -> str:
     environment = {**os.environ, "JANUSLM_PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         ["bash", str(ROOT / "launch.sh"), *map(str, words)],
-        env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -244,8 +247,11 @@ def test_sigterm_to_launch_sh_saves_and_leaves_no_process_behind(trained, tmp_pa
     changes = ["train.validate_every=100000", "train.save_every=100000", "train.log_every=1"]
     child = subprocess.Popen(
         ["bash", str(ROOT / "launch.sh"), *map(str, words), *changes, "--gpus", "2"],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     log = tmp_path / "run" / "train.jsonl"
     end = time.monotonic() + 120
     while not log.is_file() and time.monotonic() < end and child.poll() is None:

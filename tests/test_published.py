@@ -89,10 +89,12 @@ def test_a_doubled_cache_gives_the_logits_of_one_that_caches_twice(place, norm, 
         torch.from_numpy(rng.integers(5, V, (2, 9))),
     )
     decoder = IncrementalDecoder(model, objective)
-    want = torch.stack([
-        published(model, decoder.prefix, s, row.tolist())
-        for s, row in zip(sources, words, strict=True)
-    ])  # fmt: skip
+    want = torch.stack(
+        [
+            published(model, decoder.prefix, s, row.tolist())
+            for s, row in zip(sources, words, strict=True)
+        ]
+    )
     twin = TwiceRead(model, objective)
     state = twin.start(sources)
     got = [twin.step(state), *(twin.step(state, words[:, [t]]) for t in range(9))]
@@ -162,9 +164,15 @@ def test_the_published_switches_of_mask_predict_do_what_the_published_code_does(
         table = Loose(seed)
         scores = table.start(SOURCES).length_scores.numpy()
         found = mask_predict.decode(
-            table, SOURCES, SPECIAL, iterations=10, lengths="around", extra_pass=True,
-            early_stop=False, ban_specials=False,
-        )  # fmt: skip
+            table,
+            SOURCES,
+            SPECIAL,
+            iterations=10,
+            lengths="around",
+            extra_pass=True,
+            early_stop=False,
+            ban_specials=False,
+        )
         for source, row, output in zip(SOURCES, scores, found, strict=True):
             score, tokens = janus_decoding(table, tuple(map(int, source)), row)
             assert tuple(output.tokens) == tokens

@@ -108,17 +108,33 @@ def test_a_wrong_option_is_named(given, message):
     ("table", "noise", "loss", "message"),
     [
         ({}, {}, {}, "r: objective.name is missing"),
-        ({"name": "janus", "preset": "mnt"}, {}, {},
-         "r: objective.preset must be one of nmt, pretrain"),
-        ({"name": "janus", "read": "query"}, {}, {},
-         "r: objective: read must be one of next, past, got 'query'"),
-        ({"name": "janus"}, {"ratio": 1.5}, {},
-         "r: noise: ratio must be more than 0 and at most 1, got 1.5"),
+        (
+            {"name": "janus", "preset": "mnt"},
+            {},
+            {},
+            "r: objective.preset must be one of nmt, pretrain",
+        ),
+        (
+            {"name": "janus", "read": "query"},
+            {},
+            {},
+            "r: objective: read must be one of next, past, got 'query'",
+        ),
+        (
+            {"name": "janus"},
+            {"ratio": 1.5},
+            {},
+            "r: noise: ratio must be more than 0 and at most 1, got 1.5",
+        ),
         ({"name": "janus"}, {"name": "uniform", "ratio": 0.5}, {}, "r: noise: unknown key 'ratio'"),
-        ({"name": "janus"}, {}, {"weights": {"kl/ar~axu": 1.0}},
-         "r: loss.weights: no loss term 'kl/ar~axu'"),
+        (
+            {"name": "janus"},
+            {},
+            {"weights": {"kl/ar~axu": 1.0}},
+            "r: loss.weights: no loss term 'kl/ar~axu'",
+        ),
     ],
-)  # fmt: skip
+)
 def test_tables_of_a_run_file_are_checked(table, noise, loss, message):
     with pytest.raises(Refused) as error:
         resolve_objective(table, noise, LossSettings(**loss), "nmt", SPECIAL, "r")

@@ -18,8 +18,13 @@ pytestmark = pytest.mark.slow
 
 CONFIGS = Path(__file__).parents[1] / "ds_configs"
 TRAIN = {
-    "steps": 10, "batch": 8, "save_every": 3, "validate_every": 5, "log_every": 1, "keep": 9,
-}  # fmt: skip
+    "steps": 10,
+    "batch": 8,
+    "save_every": 3,
+    "validate_every": 5,
+    "log_every": 1,
+    "keep": 9,
+}
 
 
 def asked(folder: Path, config: str = "cpu_fp32.json", work: dict | None = None, **changes) -> str:

@@ -98,8 +98,13 @@ def test_stems_equal_nltks_but_for_step_4_on_a_real_vocabulary(papers):
 
 def test_words_of_three_letters_are_not_stemmed():
     assert rouge.words("Ties, tied, was; the dogs' bus!", stem=True) == [
-        "ti", "ti", "was", "the", "dog", "bus",
-    ]  # fmt: skip
+        "ti",
+        "ti",
+        "was",
+        "the",
+        "dog",
+        "bus",
+    ]
 
 
 def test_irregular_words_go_to_their_base_form_before_the_stemmer_sees_them(tmp_path):

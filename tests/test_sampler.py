@@ -121,9 +121,12 @@ def test_a_batch_that_ranks_cannot_share_equally_is_refused():
 
 
 @given(
-    batch=st.integers(1, 40), world=st.integers(1, 5), accumulate=st.integers(1, 4),
-    before=st.integers(0, 100), updates=st.integers(0, 4),
-)  # fmt: skip
+    batch=st.integers(1, 40),
+    world=st.integers(1, 5),
+    accumulate=st.integers(1, 4),
+    before=st.integers(0, 100),
+    updates=st.integers(0, 4),
+)
 def test_ranks_share_each_update_whatever_their_number(batch, world, accumulate, before, updates):
     of = [list(portions(before, updates, batch, accumulate, r, world)) for r in range(world)]
     assert {len(mine) for mine in of} == {updates}

@@ -12,10 +12,14 @@ from januslm.decoding import beam, greedy, sample, speculative
 from tests.test_decoding import SOURCES, SPECIAL, WORDS, Table, log_p
 
 END = SPECIAL.eos
-LIMITS = st.fixed_dictionaries({
-    "max_length": st.integers(4, 9), "min_length": st.integers(0, 4),
-    "no_repeat_ngram": st.integers(0, 3), "max_ratio": st.sampled_from([0.0, 0.5]),
-})  # fmt: skip
+LIMITS = st.fixed_dictionaries(
+    {
+        "max_length": st.integers(4, 9),
+        "min_length": st.integers(0, 4),
+        "no_repeat_ngram": st.integers(0, 3),
+        "max_ratio": st.sampled_from([0.0, 0.5]),
+    }
+)
 
 
 def allowed(words: tuple, most: int, least: int, ngram: int) -> list[int]:
@@ -46,9 +50,12 @@ def plain_beam(table, source, width, penalty, early, most, least, ngram) -> list
 
 @settings(max_examples=60)
 @given(
-    st.integers(0, 10**6), st.integers(1, 5), st.sampled_from([0.0, 0.6, 1.0, 1.5, -0.5]),
-    st.booleans(), LIMITS,
-)  # fmt: skip
+    st.integers(0, 10**6),
+    st.integers(1, 5),
+    st.sampled_from([0.0, 0.6, 1.0, 1.5, -0.5]),
+    st.booleans(),
+    LIMITS,
+)
 def test_a_narrow_beam_finds_what_the_plain_search_finds(seed, width, penalty, early, limits):
     table = Table(seed)
     given = dict(beam=width, length_penalty=penalty, early_stop=early, n_best=width)
@@ -56,9 +63,15 @@ def test_a_narrow_beam_finds_what_the_plain_search_finds(seed, width, penalty, e
     for source, output in zip(SOURCES, found, strict=True):
         most = limits["max_length"] + int(limits["max_ratio"] * len(source))
         want = plain_beam(
-            table, tuple(map(int, source)), width, penalty, early, most, limits["min_length"],
+            table,
+            tuple(map(int, source)),
+            width,
+            penalty,
+            early,
+            most,
+            limits["min_length"],
             limits["no_repeat_ngram"],
-        )[:width]  # fmt: skip
+        )[:width]
         made = [output, *output.others]
         assert [tuple(o.tokens) for o in made] == [words for _, words in want]
         assert np.allclose([o.score for o in made], [score for score, _ in want])
@@ -66,17 +79,25 @@ def test_a_narrow_beam_finds_what_the_plain_search_finds(seed, width, penalty, e
 
 @settings(max_examples=60)
 @given(
-    st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 3),
-    st.integers(1, 5), LIMITS,
-)  # fmt: skip
+    st.integers(0, 10**6),
+    st.integers(1, 6),
+    st.integers(1, 3),
+    st.integers(1, 5),
+    LIMITS,
+)
 def test_speculative_writes_what_greedy_writes_whatever_the_draft(
     seed, block, iterations, shifts, limits
 ):
     slow = greedy.decode(Table(seed), SOURCES, SPECIAL, **limits)
     fast = speculative.decode(
-        Table(seed), SOURCES, SPECIAL, block=block, draft_iterations=iterations, shifts=shifts,
+        Table(seed),
+        SOURCES,
+        SPECIAL,
+        block=block,
+        draft_iterations=iterations,
+        shifts=shifts,
         **limits,
-    )  # fmt: skip
+    )
     assert [o.tokens.tolist() for o in fast] == [o.tokens.tolist() for o in slow]
     assert np.allclose([o.score for o in fast], [o.score for o in slow])
 
@@ -113,9 +134,15 @@ def test_drawn_texts_come_as_often_as_they_are_likely(how):
     table, count = Table(5), 3000
     temperature, top_k, top_p = how
     one = sample.decode(
-        table, SOURCES[:1], SPECIAL, temperature=temperature, top_k=top_k, top_p=top_p,
-        samples=count, max_length=3,
-    )[0]  # fmt: skip
+        table,
+        SOURCES[:1],
+        SPECIAL,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        samples=count,
+        max_length=3,
+    )[0]
     drawn = Counter(tuple(o.tokens.tolist()) for o in (one, *one.others))
     likely = texts(table, tuple(map(int, SOURCES[0])), 3, how)
     assert sum(likely.values()) == pytest.approx(1)

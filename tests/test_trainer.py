@@ -111,8 +111,10 @@ def test_a_resumed_log_has_every_step_once(tmp_path):
         file.write('{"step": 6, "lo')  # a killed process
     assert log.rewind("train", 3) == 3
     assert (tmp_path / "train.jsonl").read_text().splitlines() == [
-        '{"step": 1, "loss": 1.0}', '{"step": 2, "loss": null}', '{"step": 3, "loss": 1.0}',
-    ]  # fmt: skip
+        '{"step": 1, "loss": 1.0}',
+        '{"step": 2, "loss": null}',
+        '{"step": 3, "loss": 1.0}',
+    ]
     Log(tmp_path / "other", first=False).record("train", step=1)
     assert not (tmp_path / "other").exists()
 

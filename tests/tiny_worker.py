@@ -128,11 +128,13 @@ def main(asked: dict) -> int:
     torch.set_num_threads(1)
     world = engine.connect(minutes=1)
     plan = RunPlan(
-        Path(asked["folder"]), build(TrainSettings, asked["train"], "test"),
+        Path(asked["folder"]),
+        build(TrainSettings, asked["train"], "test"),
         OptimizerSettings(lr=0.01),
-        ScheduleSettings("inverse_sqrt", warmup=4), Path(asked["ds"]),
+        ScheduleSettings("inverse_sqrt", warmup=4),
+        Path(asked["ds"]),
         {"model": asked.get("model", {"width": D}), "objective": "tiny"},
-    )  # fmt: skip
+    )
     return train(plan, TinyWork(Tiny(), **asked.get("work", {})), world).code
 
 

@@ -61,9 +61,16 @@ class Rules:
 
 
 def rules(
-    decoder, sources: Sequence, special, device, *, min_length: int, max_length: int,
-    max_ratio: float, no_repeat_ngram: int,
-) -> Rules:  # fmt: skip
+    decoder,
+    sources: Sequence,
+    special,
+    device,
+    *,
+    min_length: int,
+    max_length: int,
+    max_ratio: float,
+    no_repeat_ngram: int,
+) -> Rules:
     """Rules with limits of max_length + max_ratio * source tokens (fairseq's max_len_b and _a)."""
     limit = [min(max_length + int(max_ratio * len(s)), decoder.most_words) for s in sources]
     if min_length > (most := min(max_length, decoder.most_words)):  # the same for every batch

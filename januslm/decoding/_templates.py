@@ -91,9 +91,9 @@ class Templates:
         mean = self.score[row].sum(-1) / self.sizes[row]
         words = (self.holes[row] & ~self.ends[row]).cpu().numpy()
         full = self.full[row].cpu().numpy()
-        return ranked([
-            Output(full[c][words[c]], float(mean[c]), passes) for c in range(len(words))
-        ])  # fmt: skip
+        return ranked(
+            [Output(full[c][words[c]], float(mean[c]), passes) for c in range(len(words))]
+        )
 
 
 def ranked(outputs: list[Output]) -> Output:

@@ -119,9 +119,12 @@ class _Front:
     def keep(self, chosen: Tensor) -> "_Front":
         rows = chosen.cpu().numpy()
         return _Front(
-            self.written[chosen], self.total[chosen], self.parents[chosen], self.numbers[rows],
+            self.written[chosen],
+            self.total[chosen],
+            self.parents[chosen],
+            self.numbers[rows],
             self.alive[rows],
-        )  # fmt: skip
+        )
 
 
 @dataclass

@@ -27,10 +27,16 @@ def decode(
     """
     decoder.require("word by word")
     return write(
-        decoder, decoder.start(sources), sources, special, lambda scores, numbers: top(scores, 1),
-        min_length=min_length, max_length=max_length, max_ratio=max_ratio,
+        decoder,
+        decoder.start(sources),
+        sources,
+        special,
+        lambda scores, numbers: top(scores, 1),
+        min_length=min_length,
+        max_length=max_length,
+        max_ratio=max_ratio,
         no_repeat_ngram=no_repeat_ngram,
-    )  # fmt: skip
+    )
 
 
 def write(decoder, state, sources, special, choose, **limits) -> list[Output]:

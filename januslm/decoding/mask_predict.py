@@ -83,8 +83,12 @@ def rescored(decoder, state, outputs: list[Output], special) -> list[Output]:
         logits = logits[:, :, head.shape[-1] - 1 :]
         each = log_p(logits).gather(-1, goals[..., None])[..., 0].double().cpu().numpy()
         for best, row, values in zip(some, texts, each, strict=True):
-            new.append(ranked([
-                Output(text[:-1], float(value[: len(text)].mean()), best.passes + 1)
-                for text, value in zip(row, values, strict=True)
-            ]))  # fmt: skip
+            new.append(
+                ranked(
+                    [
+                        Output(text[:-1], float(value[: len(text)].mean()), best.passes + 1)
+                        for text, value in zip(row, values, strict=True)
+                    ]
+                )
+            )
     return new

@@ -50,9 +50,16 @@ def decode(
         return draw(scores, drawn, temperature, top_k, top_p)
 
     drawn = write(
-        decoder, state, each, special, choose, min_length=min_length, max_length=max_length,
-        max_ratio=max_ratio, no_repeat_ngram=no_repeat_ngram,
-    )  # fmt: skip
+        decoder,
+        state,
+        each,
+        special,
+        choose,
+        min_length=min_length,
+        max_length=max_length,
+        max_ratio=max_ratio,
+        no_repeat_ngram=no_repeat_ngram,
+    )
     return [
         replace(drawn[i], others=tuple(drawn[i + 1 : i + samples]))
         for i in range(0, len(drawn), samples)
@@ -64,8 +71,9 @@ def draw(scores, drawn, temperature: float, top_k: int, top_p: float):
 
     top_p keeps the likeliest words until their sum reaches it, that word included.
     """
-    value, word = (scores.topk(top_k) if 0 < top_k < scores.shape[-1] else
-                   scores.sort(descending=True))  # fmt: skip
+    value, word = (
+        scores.topk(top_k) if 0 < top_k < scores.shape[-1] else scores.sort(descending=True)
+    )
     p = (value.double() / temperature).softmax(-1)
     before = p.cumsum(-1) - p
     p = torch.where(before < top_p, p, 0.0)

@@ -25,6 +25,9 @@ def decode(
     state = decoder.start(sources)
     tried = candidates(state.length_scores, length_beam, lengths, decoder.most_length)
     return write(
-        decoder, state, special, tried,
+        decoder,
+        state,
+        special,
+        tried,
         lambda templates, done: templates.holes & (templates.holes.cumsum(-1) > done * block),
-    )  # fmt: skip
+    )

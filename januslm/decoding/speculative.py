@@ -49,14 +49,23 @@ def decode(
     state = decoder.start(sources)
     device = state.length_scores.device
     allowed = rules(
-        decoder, sources, special, device, min_length=min_length, max_length=max_length,
-        max_ratio=max_ratio, no_repeat_ngram=no_repeat_ngram,
-    )  # fmt: skip
+        decoder,
+        sources,
+        special,
+        device,
+        min_length=min_length,
+        max_length=max_length,
+        max_ratio=max_ratio,
+        no_repeat_ngram=no_repeat_ngram,
+    )
     drafts = write(
-        decoder, copy.copy(state), special,
+        decoder,
+        copy.copy(state),
+        special,
         candidates(state.length_scores, 1, "topk", decoder.most_length),
-        mask_predict.schedule(draft_iterations), early_stop=True,
-    )  # fmt: skip
+        mask_predict.schedule(draft_iterations),
+        early_stop=True,
+    )
     texts = [
         _Text(limit, d.tokens.tolist(), passes=d.passes)
         for limit, d in zip(allowed.limit.tolist(), drafts, strict=True)

@@ -24,13 +24,33 @@ OWNED = {
     "checkpoint": "januslm/training/checkpoint.py, which writes checkpoints atomically",
     "fp16": "nobody: the losses need the range of bf16 or fp32; use bf16",
 }
-ALLOWED = frozenset({
-    "zero_optimization", "bf16", "torch_autocast", "data_types", "aio", "compile", "log_level",
-    "communication_data_type", "prescale_gradients", "gradient_predivide_factor", "timers",
-    "disable_allgather", "disable_python_gc", "zero_allow_untested_optimizer", "dump_state",
-    "comms_logger", "flops_profiler", "wall_clock_breakdown", "memory_breakdown",
-    "tensorboard", "csv_monitor", "wandb", "comet",
-})  # fmt: skip
+ALLOWED = frozenset(
+    {
+        "zero_optimization",
+        "bf16",
+        "torch_autocast",
+        "data_types",
+        "aio",
+        "compile",
+        "log_level",
+        "communication_data_type",
+        "prescale_gradients",
+        "gradient_predivide_factor",
+        "timers",
+        "disable_allgather",
+        "disable_python_gc",
+        "zero_allow_untested_optimizer",
+        "dump_state",
+        "comms_logger",
+        "flops_profiler",
+        "wall_clock_breakdown",
+        "memory_breakdown",
+        "tensorboard",
+        "csv_monitor",
+        "wandb",
+        "comet",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -80,9 +100,12 @@ def check_batch(batch: int, accumulate: int, world: int) -> None:
 
 
 def merge(
-    values: Values, ds: Mapping, world: int, where: str = "ds_config",
+    values: Values,
+    ds: Mapping,
+    world: int,
+    where: str = "ds_config",
     universal: bool = False,
-) -> dict:  # fmt: skip
+) -> dict:
     """The full DeepSpeed configuration: `ds` says how a run is spread, `values` what is learnt.
 
     `universal`: it will load a checkpoint that another number of processes wrote.

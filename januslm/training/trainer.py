@@ -228,8 +228,9 @@ class Trainer(Generic[M]):
             "mfu": flops / seconds / (self.peak * self.world.size),
             "data_wait": sum(r["wait"] for r in self.since) / seconds,
             "seconds_per_step": seconds / len(self.since),
-            "memory_gb": memory(self.engine.device), "skipped": self.skipped,
-        }  # fmt: skip
+            "memory_gb": memory(self.engine.device),
+            "skipped": self.skipped,
+        }
         self.log.record("train", step=self.step, samples=self.samples, **numbers)
         self.board.numbers(self.step, **{k: v for k, v in numbers.items() if math.isfinite(v)})
         self.since, self.recorded = [], now
@@ -274,9 +275,12 @@ class Trainer(Generic[M]):
     def save(self) -> None:
         began = time.monotonic()
         facts = {
-            "samples": self.samples, "skipped": self.skipped, "validation": self.validation,
-            "config": self.plan.config, "torch": torch.__version__,
-        }  # fmt: skip
+            "samples": self.samples,
+            "skipped": self.skipped,
+            "validation": self.validation,
+            "config": self.plan.config,
+            "torch": torch.__version__,
+        }
         root = self.plan.folder / "checkpoints"
         folder = self.engine.save(root, self.step, facts, self.settings.keep)
         self.saved = self.step

@@ -173,7 +173,7 @@ REFUSED = [
     ("generate iwslt14-janus --algorithm beam bean=4", "beam: unknown key 'bean'"),
     ("generate iwslt14-janus --algorithm beam beam=0", "beam: beam must be at least 1"),
     ("generate iwslt14-janus --algorithm mask_predict lengths=all", "lengths must be one of topk"),
-    ("generate iwslt14-janus beam", "'beam' is not an option"),
+    ("generate iwslt14-janus beam", "'beam' is not a change"),
     ("generate iwslt14-janus --batch 0", "--batch must be at least 1"),
     ("generate iwslt14-janus --batch many", "argument --batch: invalid int value"),
     ("generate iwslt14-janus --threads 5000", "--threads must be at most 1,024"),

@@ -141,7 +141,7 @@ def _asked(options: argparse.Namespace) -> tuple[TrainedRun, dict]:
             if hasattr(registry.find("finetune.tasks", one), "save")
         ]
         raise Refused(f"task {found.task_name!r} has no `save`; tasks with it: {', '.join(able)}")
-    return found, request.settings(found.task, "beam", assignments(options.options, "beam=5"))
+    return found, request.settings(found, "beam", assignments(options.options, "beam=5"))
 
 
 def teacher(found: TrainedRun, settings: dict, batch: int, threads: int | None) -> Teacher:

@@ -91,7 +91,7 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
     names = ", ".join(registry.names(ALGORITHMS))
     given = assignments(options.options, f"max_length=60; one of {names} goes after --algorithm")
     found = request.find(options.run, options.task, options.data)
-    settings = request.settings(found.task, options.algorithm, given)
+    settings = request.settings(found, options.algorithm, given)
     out = options.out or _place(options, given)
     _writable(out)
     pairs, arrays, counts = _read(found, options)

@@ -35,8 +35,8 @@ def find(package: str, name: str) -> ModuleType:
     return importlib.import_module(f"{package}.{name}")
 
 
-def constant(package: str, plugin: str, name: str) -> Any:
-    """A number, text or truth value that a plug-in's file sets, read without importing it.
+def constant(package: str, plugin: str, name: str, default: Any = None) -> Any:
+    """A literal that a plug-in's file sets, read without importing it; `default` where it does not.
 
     So a run file is checked in no time, where the plug-in itself would import torch.
     """
@@ -45,7 +45,7 @@ def constant(package: str, plugin: str, name: str) -> Any:
     for node in ast.parse((folder / f"{plugin}.py").read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
             return ast.literal_eval(node.value)
-    raise AssertionError(f"{package}.{plugin} sets no {name}")
+    return default
 
 
 def declared(package: str, name: str, function: str) -> inspect.Signature:

@@ -58,7 +58,7 @@ class Table:
     def __init__(self, seed=0):
         self.seed = seed
 
-    def require(self, way):
+    def require(self, *ways):
         pass
 
     def logits(self, *key):

@@ -14,6 +14,7 @@ from januslm.model.config import ModelConfig
 from januslm.model.packing import Packer
 from januslm.model.transformer import Seq2Seq
 from januslm.objective import LossSettings, resolve_objective
+from januslm.registry import names
 
 SPECIAL = Special()
 V = 23
@@ -62,7 +63,11 @@ def taught(model, objective, sources, targets, hidden=None):
     }
 
 
-PLACES = ("learned", "sinusoidal", "rotary", "none t5", "learned t5")
+BIASES = names("januslm.model.position_bias")
+PLACES = [
+    *names("januslm.model.positions"),
+    *(f"{kind} {bias}" for kind in ("none", "learned") for bias in BIASES),
+]
 ALL = itertools.product(
     ("next", "past"),
     ("input", "target"),

@@ -44,7 +44,7 @@ def weights(preset: str) -> dict[str, float]:
     return {"ce/aux": 1.0}
 
 
-def layout(target: np.ndarray, hidden: np.ndarray, special) -> Layout:
+def layout(target: np.ndarray, hidden: np.ndarray, special, rng) -> Layout:
     """Slots of one target int64 [T]; BOS is given."""
     at = np.arange(1, len(target))
     rank = np.abs(at - len(target) / 2).argsort(kind="stable").argsort()
@@ -56,6 +56,32 @@ def layout(target: np.ndarray, hidden: np.ndarray, special) -> Layout:
         ),
         RULE,
     )
+'''
+
+BIAS = '''\
+"""The nearer the better: a slope for each head, nothing learned (Press 2022, ALiBi)."""
+
+import torch
+from torch import Tensor, nn
+
+FAR = 128  # distances that count as one
+
+
+class PositionBias(nn.Module):
+    """The score falls with the distance, by 1/2, 1/4, ... of it in one head after another."""
+
+    def __init__(self, config, layers: int):
+        super().__init__()
+        slope = 2.0 ** -torch.arange(1, config.heads + 1)
+        self.register_buffer("fall", -slope[:, None] * torch.arange(FAR), persistent=False)
+
+    def bucket(self, distance: Tensor) -> Tensor:
+        """int64 [...] -> int64 [...]: how far, either way."""
+        return distance.abs().clamp(max=FAR - 1)
+
+    def values(self, layer: int, query: Tensor) -> Tensor:
+        """[1, H, FAR], the same for all."""
+        return self.fall[None].to(query.dtype)
 '''
 
 NOISE = '''\
@@ -243,6 +269,9 @@ KINDS = {
         "test_registry test_layouts test_leaks test_packing test_model test_overfit",
         10,
         prepared=draw,
+    ),
+    "position bias": PlugIn(
+        "januslm/model/position_bias/alibi.py", lambda: BIAS, "test_incremental test_attention", 10
     ),
     "noise": PlugIn("januslm/noise/every_second.py", lambda: NOISE, "test_noise", 3),
     "task": PlugIn(

@@ -8,10 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from januslm.config import Allowed, Refused
+from januslm.config import Allowed
 from januslm.decoding import Output
 from januslm.decoding._constraints import log_p, rules, top, worth_compacting
 from januslm.decoding._options import Count, Length, Ratio
+
+NEEDS = ("word by word",)  # how a checkpoint must have learnt to write
+AT_MOST = {"n_best": "beam"}  # options that another one bounds
 
 
 @torch.inference_mode()
@@ -34,9 +37,8 @@ def decode(
     early_stop: a sentence ends with its `beam`-th finished hypothesis, as in fairseq; otherwise it
     goes on until no unfinished one can come out better.
     """
-    if n_best > beam:
-        raise Refused(f"beam: n_best {n_best} is more than beam {beam} can give")
-    decoder.require("word by word")
+    assert n_best <= beam, (n_best, beam)
+    decoder.require(*NEEDS)
     state = decoder.start(sources)
     logits = decoder.step(state)
     allowed = rules(

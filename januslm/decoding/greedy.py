@@ -9,6 +9,8 @@ from januslm.decoding import Output
 from januslm.decoding._constraints import log_p, rules, top, worth_compacting
 from januslm.decoding._options import Count, Length, Ratio
 
+NEEDS = ("word by word",)  # how a checkpoint must have learnt to write
+
 
 @torch.inference_mode()
 def decode(
@@ -25,7 +27,7 @@ def decode(
 
     The score is log p per word, EOS too.
     """
-    decoder.require("word by word")
+    decoder.require(*NEEDS)
     return write(
         decoder,
         decoder.start(sources),

@@ -16,6 +16,7 @@ from januslm.decoding._options import Beam, Choice, Length
 from januslm.decoding._templates import Templates, candidates, ranked, write
 
 RESCORED = 8  # sentences whose logits are in memory at a time
+NEEDS = ("all at once",)  # how a checkpoint must have learnt to write
 
 
 @torch.inference_mode()
@@ -42,7 +43,7 @@ def decode(
     rescore: the model's left-to-right streams choose the length, in one more pass; the score is
     then theirs.
     """
-    decoder.require("all at once")
+    decoder.require(*NEEDS)
     if rescore:
         decoder.require("word by word")
     state = decoder.start(sources)

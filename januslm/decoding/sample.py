@@ -13,6 +13,8 @@ from januslm.decoding import Output
 from januslm.decoding._options import Count, Length, Ratio
 from januslm.decoding.greedy import write
 
+NEEDS = ("word by word",)  # how a checkpoint must have learnt to write
+
 
 @torch.inference_mode()
 def decode(
@@ -34,7 +36,7 @@ def decode(
 
     Chance comes from (seed, source, number of the sample), so the batch does not matter.
     """
-    decoder.require("word by word")
+    decoder.require(*NEEDS)
     state = decoder.start(sources)
     if samples > 1:
         rows = torch.arange(len(sources), device=state.length_scores.device)

@@ -9,6 +9,8 @@ from januslm.decoding import Output
 from januslm.decoding._options import Beam, Choice, Length
 from januslm.decoding._templates import candidates, write
 
+NEEDS = ("all at once",)  # how a checkpoint must have learnt to write
+
 
 @torch.inference_mode()
 def decode(
@@ -21,7 +23,7 @@ def decode(
     lengths: Choice = "topk",
 ) -> list[Output]:
     """n words (CMLM's EOS among them) take n / block passes; a word reads the blocks before it."""
-    decoder.require("all at once")
+    decoder.require(*NEEDS)
     state = decoder.start(sources)
     tried = candidates(state.length_scores, length_beam, lengths, decoder.most_length)
     return write(

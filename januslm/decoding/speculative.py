@@ -24,6 +24,7 @@ from januslm.decoding._templates import candidates, write
 # Where the draft goes on after a wrong word: behind it, at it (the draft lacks a word), one
 # further (it has one too many), ...; in the order of how often each is right.
 SHIFTS = (1, 0, 2, 3, -1)
+NEEDS = ("word by word", "all at once")  # how a checkpoint must have learnt to write
 
 
 @torch.inference_mode()
@@ -44,8 +45,7 @@ def decode(
 
     shifts: after a difference, so many of SHIFTS are verified side by side in the next pass.
     """
-    decoder.require("word by word")
-    decoder.require("all at once")
+    decoder.require(*NEEDS)
     state = decoder.start(sources)
     device = state.length_scores.device
     allowed = rules(

@@ -14,6 +14,7 @@ from torch.nn.functional import linear
 from januslm.config import Refused
 from januslm.inference.kv_cache import Batched, Cached, Shared, State, additive_mask, both
 from januslm.inference.onednn_linear import Packed, fits, packed_copy
+from januslm.inference.request import check_ways
 from januslm.layout import Slots, visible
 from januslm.model.attention import AttentionPlan, Side, dense
 from januslm.model.packing import Encoded
@@ -31,7 +32,7 @@ class IncrementalDecoder:
     def __init__(self, model: Seq2Seq, objective: Objective, packed: bool = False):
         packed = packed and fits(model.vocabulary_weight())
         self.model = packed_copy(model) if packed else model
-        self.special, self.name = objective.special, objective.name
+        self.objective, self.special, self.name = objective, objective.special, objective.name
         self.read = objective.ar_read
         self.asks = self.read is not None and self.read.asks != self.read.words
         self.prefix = self.read.prefix if self.read else ()
@@ -54,18 +55,9 @@ class IncrementalDecoder:
         """The greatest length, BOS and EOS counted, that the length head and the positions know."""
         return min(self.model.config.max_positions, self.model.config.max_length - 1)
 
-    def require(self, way: str) -> None:
-        """Refuse what the checkpoint never learnt: way is "word by word" or "all at once"."""
-        if way == "word by word" and self.read is None:
-            raise Refused(
-                f"a checkpoint of objective {self.name!r} cannot write or rescore word by word; "
-                "it can mask_predict and semi"
-            )
-        if way == "all at once" and self.template_slots is None:
-            raise Refused(
-                f"a checkpoint of objective {self.name!r} cannot write all at once; "
-                "it can greedy, beam and sample"
-            )
+    def require(self, *ways: str) -> None:
+        """Refuse what the checkpoint never learnt: "word by word" or "all at once"."""
+        check_ways(self.objective, ways)
 
     def template(self, length: int) -> Slots:
         """The slots mask-predict starts from, by position; `length` counts BOS and EOS."""

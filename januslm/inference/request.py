@@ -1,6 +1,6 @@
 """What a trained model is asked for: its run, task and algorithm, checked before torch is there."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -9,6 +9,7 @@ from januslm import registry
 from januslm.config import Refused
 from januslm.data.token_pairs import Limits
 from januslm.interop.export_folder import ExportFacts, read_facts
+from januslm.objective import LossSettings, Objective, resolve_objective
 
 ALGORITHMS = "januslm.decoding"
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}  # as users and as torch call them
@@ -46,8 +47,37 @@ def find(run: str | Path, task: str | None = None, data: str | None = None) -> T
     return TrainedRun(facts, registry.find("finetune.tasks", name), Path(root), limits)
 
 
-def settings(task: ModuleType, algorithm: str, given: Mapping) -> dict:
-    """All options of the algorithm: those given, else the task's own, else the defaults."""
+def settings(found: TrainedRun, algorithm: str, given: Mapping) -> dict:
+    """All options of the algorithm: those given, else the task's own, else the defaults.
+
+    Refused, too, for an algorithm that the model never learnt to write by.
+    """
     known = registry.declared(ALGORITHMS, algorithm, "decode")
-    usual = {key: value for key, value in task.DECODE.items() if key in known.parameters}
-    return registry.options(known, usual | dict(given), algorithm)
+    usual = {key: value for key, value in found.task.DECODE.items() if key in known.parameters}
+    options = registry.options(known, usual | dict(given), algorithm)
+    for name, most in registry.constant(ALGORITHMS, algorithm, "AT_MOST", {}).items():
+        if options[name] > options[most]:
+            raise Refused(
+                f"{algorithm}: {name} {options[name]} is more than {most} {options[most]} can give"
+            )
+    table = {"name": found.facts.objective, **found.facts.options}
+    special, where = found.facts.tokenizer.special, str(found.facts.folder)
+    objective = resolve_objective(table, {}, LossSettings(), "nmt", special, where)
+    check_ways(objective, registry.constant(ALGORITHMS, algorithm, "NEEDS", ()))
+    return options
+
+
+def check_ways(objective: Objective, needed: Sequence[str]) -> None:
+    """Refuse ways to write that an objective does not teach, with the algorithms that it does."""
+    taught = {"word by word": objective.ar_read, "all at once": objective.template}
+    lacking = [way for way in needed if taught[way] is None]
+    if lacking:
+        able = [
+            name
+            for name in registry.names(ALGORITHMS)
+            if all(taught[way] for way in registry.constant(ALGORITHMS, name, "NEEDS", ()))
+        ]
+        raise Refused(
+            f"a checkpoint of objective {objective.name!r} cannot write or rescore {lacking[0]}; "
+            f"it can {', '.join(able) or 'not write at all'}"
+        )

@@ -52,7 +52,7 @@ COVERAGE = 0.25  # share of the target's words that the source has; below, nobod
 
 
 @dataclass(frozen=True)
-class Pair:
+class SummaryPair:
     """One example; `id` is package/file:name of the object that was documented."""
 
     id: str
@@ -82,7 +82,7 @@ def write(
         return
     made.unlink(missing_ok=True)
     progress = Progress("summaries", len(tasks), "packages read")
-    found: dict[int, tuple[list[Pair], Counter]] = {}
+    found: dict[int, tuple[list[SummaryPair], Counter]] = {}
     order = sorted(range(len(tasks)), key=lambda i: -len(tasks[i][1].files()))
     with pool(processes) as executor:
         work = [partial(pairs, tasks[i][1]) for i in order]
@@ -92,7 +92,7 @@ def write(
     seen: set[str] = set()
     counts: dict[str, Counter] = {split: Counter() for split in SPLITS}
     for split in SPLITS:
-        kept: list[Pair] = []
+        kept: list[SummaryPair] = []
         for i, (owner, _) in enumerate(tasks):
             if owner == split:
                 kept += _unseen(found[i][0], seen, counts[split])
@@ -125,7 +125,7 @@ def _disjoint(packages: dict[str, list[str]]) -> None:
                 raise Refused(f"package {name!r} cannot be in both {split} and {other}")
 
 
-def _unseen(pairs: list[Pair], seen: set[str], counts: Counter) -> Iterator[Pair]:
+def _unseen(pairs: list[SummaryPair], seen: set[str], counts: Counter) -> Iterator[SummaryPair]:
     for pair in pairs:
         if pair.source in seen or pair.target in seen:
             counts[DROP + "duplicate of another pair's source or target"] += 1
@@ -134,7 +134,7 @@ def _unseen(pairs: list[Pair], seen: set[str], counts: Counter) -> Iterator[Pair
         yield pair
 
 
-def _sampled(pairs: list[Pair], most: int, counts: Counter) -> list[Pair]:
+def _sampled(pairs: list[SummaryPair], most: int, counts: Counter) -> list[SummaryPair]:
     """At most so many, chosen by the hash of the id: the same ones on every machine."""
     if most and len(pairs) > most:
         counts[DROP + f"past the first {most}"] += len(pairs) - most
@@ -143,9 +143,9 @@ def _sampled(pairs: list[Pair], most: int, counts: Counter) -> list[Pair]:
     return pairs
 
 
-def pairs(package: Package) -> tuple[list[Pair], Counter]:
+def pairs(package: Package) -> tuple[list[SummaryPair], Counter]:
     """The pairs of one package, and what became of its docstrings."""
-    found: list[Pair] = []
+    found: list[SummaryPair] = []
     counts: Counter = Counter()
     times: Counter = Counter()  # a name that is defined twice in its file is two objects
     for name, path in package.files():
@@ -162,14 +162,14 @@ def pairs(package: Package) -> tuple[list[Pair], Counter]:
             times[where] += 1
             where += f"#{times[where]}" if times[where] > 1 else ""
             pair = _pair(package.name, where, text)
-            if isinstance(pair, Pair):
+            if isinstance(pair, SummaryPair):
                 found.append(pair)
             else:
                 counts[DROP + pair] += 1
     return found, counts
 
 
-def _pair(package: str, where: str, text: str) -> Pair | str:
+def _pair(package: str, where: str, text: str) -> SummaryPair | str:
     """The pair of one docstring, or the reason why it gives none."""
     head, _, rest = text.strip().partition("\n\n")
     target = " ".join(paragraphs(head, sections=False, least=0.0))
@@ -191,7 +191,7 @@ def _pair(package: str, where: str, text: str) -> Pair | str:
     asked, given = set(words(target)), set(words(source))
     if len(asked & given) < COVERAGE * len(asked):
         return f"source has less than {COVERAGE:.0%} of the target's words"
-    return Pair(where, package, source, target)
+    return SummaryPair(where, package, source, target)
 
 
 def _summary(out: str, packages: dict, counts: dict[str, Counter], seconds: float) -> str:

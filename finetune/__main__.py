@@ -8,7 +8,7 @@ PROGRAM finetune glge_janus task=xsum --gpus 8
 import argparse
 import sys
 
-from finetune.settings import ResolvedRun, check_start, load, resolve
+from finetune.settings import ResolvedFinetuneRun, check_start, load, resolve
 from januslm.cli.command import answered, run_parser
 from januslm.cli.paths import RUNS, shipped
 from januslm.launch.environment import data_root
@@ -17,7 +17,7 @@ from januslm.launch.environment import data_root
 def main() -> int:
     options = _arguments()
 
-    def resolved() -> ResolvedRun:
+    def resolved() -> ResolvedFinetuneRun:
         file = shipped(options.run, RUNS["finetune"])
         return resolve(load(file, options.changes), file, options.data, options.ds)
 

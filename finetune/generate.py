@@ -36,7 +36,7 @@ from januslm.inference.request import ALGORITHMS, PRECISIONS, TrainedRun
 from januslm.launch.environment import has_gpu
 
 if TYPE_CHECKING:  # they import torch
-    from januslm.inference.generator import Decoded, LoadedModel
+    from januslm.inference.generator import Generated, LoadedModel
 
 LONGER = ("cut", "refuse")
 
@@ -111,7 +111,7 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
 
 def _decoded(
     found: TrainedRun, ways: dict[str, dict], arrays: list, options: argparse.Namespace
-) -> tuple[LoadedModel, dict[str, Decoded]]:
+) -> tuple[LoadedModel, dict[str, Generated]]:
     """What each way, an algorithm by its name and with its settings, writes: torch from here on."""
     from januslm.inference import generator
 
@@ -130,7 +130,7 @@ def _facts(
     options: argparse.Namespace,
     settings: dict,
     trained: LoadedModel,
-    mine: Decoded,
+    mine: Generated,
     pairs: list[Pair],
     counts: Counter,
     verified: dict,
@@ -220,7 +220,7 @@ def _read(found: TrainedRun, options: argparse.Namespace) -> tuple[list[Pair], l
     return pairs, arrays, counts + Counter({"sources cut": len(cut)})
 
 
-def compared(fast: Decoded, slow: Decoded, pairs: list[Pair]) -> dict:
+def compared(fast: Generated, slow: Generated, pairs: list[Pair]) -> dict:
     """What speculative saved against greedy, and which sentences differ (there must be none)."""
     different = [
         pair.id
@@ -263,7 +263,7 @@ def summary(facts: Facts) -> list[str]:
     return lines
 
 
-def write(out: Path, pairs: list[Pair], made: Decoded, tokenizer, facts: Facts) -> None:
+def write(out: Path, pairs: list[Pair], made: Generated, tokenizer, facts: Facts) -> None:
     """One JSON object a line, in the order of the task; `facts` in the .json beside it.
 
     `others`: the further texts of n-best, of several samples or lengths, where there are any.

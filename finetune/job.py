@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from finetune.settings import IDENTITY, ResolvedRun
+from finetune.settings import IDENTITY, ResolvedFinetuneRun
 from januslm.data.token_pairs import Pairs, prepare, summary
 from januslm.interop import native
 from januslm.model.joint_loss import ModelWithLoss
@@ -16,7 +16,7 @@ from januslm.training.job import Job
 from januslm.training.trainer import RunPlan
 
 
-def build(resolved: ResolvedRun, world: World) -> tuple[RunPlan, Job]:
+def build(resolved: ResolvedFinetuneRun, world: World) -> tuple[RunPlan, Job]:
     """The run's plan and its job in this process; rank 0 prints what they are."""
     run, objective = resolved.run, resolved.objective
     torch.manual_seed(run.train.seed)
@@ -48,7 +48,7 @@ def build(resolved: ResolvedRun, world: World) -> tuple[RunPlan, Job]:
     return plan, job
 
 
-def _pairs(resolved: ResolvedRun, split: str, first: bool) -> Pairs:
+def _pairs(resolved: ResolvedFinetuneRun, split: str, first: bool) -> Pairs:
     """The token pairs of a split, prepared by rank 0 unless they are there."""
     place, run = Path(resolved.run.out) / "data" / split, resolved.run
     what = (resolved.task, resolved.root, split, resolved.tokenizer, resolved.limits, place)
@@ -58,7 +58,7 @@ def _pairs(resolved: ResolvedRun, split: str, first: bool) -> Pairs:
     return Pairs(place, run.train.seed if split == "train" else 0)
 
 
-def _note(resolved: ResolvedRun) -> str:
+def _note(resolved: ResolvedFinetuneRun) -> str:
     """A model that has learnt another task before is told of."""
     task = resolved.run.task
     learnt = resolved.start.about.get("task", task) if resolved.start else task

@@ -76,7 +76,7 @@ class FinetuneRun:
 
 
 @dataclass(frozen=True)
-class ResolvedRun:
+class ResolvedFinetuneRun:
     """A run with all that it names, found and checked; its texts and weights are not read yet."""
 
     run: FinetuneRun
@@ -107,7 +107,7 @@ def load(path: str | Path, changes: Sequence[str] = ()) -> FinetuneRun:
     return replace(run, out=run.out.replace("{task}", run.task))
 
 
-def resolve(run: FinetuneRun, where: str, data: str, ds: str = "") -> ResolvedRun:
+def resolve(run: FinetuneRun, where: str, data: str, ds: str = "") -> ResolvedFinetuneRun:
     """All that can be refused is looked at here, before the ranks meet.
 
     data: where tasks look for their files, unless the run says so.  Raises Refused, naming the
@@ -138,7 +138,7 @@ def resolve(run: FinetuneRun, where: str, data: str, ds: str = "") -> ResolvedRu
         "tokenizer_sha256": tokenizer.sha256,
         "ds": ds or run.ds,
     }
-    return ResolvedRun(
+    return ResolvedFinetuneRun(
         run, task, root, limits, tokenizer_file, tokenizer, model, objective, start, about
     )
 
@@ -182,7 +182,7 @@ def _fits(data: FinetuneData, model: ModelConfig, where: str) -> None:
             )
 
 
-def check_start(resolved: ResolvedRun, processes: int) -> None:
+def check_start(resolved: ResolvedFinetuneRun, processes: int) -> None:
     """Refuse what only a start would find: no data, a folder of another run, too many processes."""
     train = resolved.run.train
     check_batch(train.batch, train.accumulate, processes)

@@ -11,13 +11,13 @@ import sys
 from januslm import config
 from januslm.cli.command import answered, run_parser
 from januslm.cli.paths import RUNS, shipped
-from pretrain.settings import PretrainRun, ResolvedRun, check_start, resolve
+from pretrain.settings import PretrainRun, ResolvedPretrainRun, check_start, resolve
 
 
 def main() -> int:
     options = _arguments()
 
-    def resolved(quick: bool = False) -> ResolvedRun:
+    def resolved(quick: bool = False) -> ResolvedPretrainRun:
         file = shipped(options.run, RUNS["pretrain"])
         return resolve(config.load(PretrainRun, file, options.changes), file, options.ds, quick)
 

@@ -11,10 +11,10 @@ from januslm.training import process
 from januslm.training.engine import World
 from januslm.training.job import Job
 from januslm.training.trainer import RunPlan
-from pretrain.settings import ResolvedRun
+from pretrain.settings import ResolvedPretrainRun
 
 
-def build(resolved: ResolvedRun, world: World) -> tuple[RunPlan, Job]:
+def build(resolved: ResolvedPretrainRun, world: World) -> tuple[RunPlan, Job]:
     """The run's plan and its job in this process; rank 0 prints what they are."""
     run, objective = resolved.run, resolved.objective
     torch.manual_seed(run.train.seed)

@@ -35,7 +35,7 @@ class PretrainRun:
 
 
 @dataclass(frozen=True)
-class ResolvedRun:
+class ResolvedPretrainRun:
     """A run with all that it names, found and checked: januslm's part of it needs no torch."""
 
     run: PretrainRun
@@ -48,7 +48,7 @@ class ResolvedRun:
     about: dict  # what config.json and the export say of the run
 
 
-def resolve(run: PretrainRun, where: str, ds: str = "", quick: bool = False) -> ResolvedRun:
+def resolve(run: PretrainRun, where: str, ds: str = "", quick: bool = False) -> ResolvedPretrainRun:
     """All that can be refused is looked at here, before the ranks meet.
 
     quick: only the sizes of the shards are looked at.  Raises Refused, naming the file and the key.
@@ -83,10 +83,10 @@ def resolve(run: PretrainRun, where: str, ds: str = "", quick: bool = False) -> 
         "data": asdict(run.data) | {"fingerprints": texts.fingerprint},
         "ds": ds or run.ds,
     }
-    return ResolvedRun(run, tokenizer, model, objective, texts, valid, start, about)
+    return ResolvedPretrainRun(run, tokenizer, model, objective, texts, valid, start, about)
 
 
-def check_start(resolved: ResolvedRun, processes: int) -> None:
+def check_start(resolved: ResolvedPretrainRun, processes: int) -> None:
     """Refuse what only a start would find: a folder of another run, too many processes."""
     train = resolved.run.train
     check_batch(train.batch, train.accumulate, processes)

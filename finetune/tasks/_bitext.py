@@ -18,7 +18,7 @@ LOOKED_AT, SEGMENTED = 1000, 0.1  # lines, and the share of them with "@@ " that
 
 
 @dataclass(frozen=True)
-class Corpus:
+class BitextFiles:
     """Where a task's files may lie: FOLDER/STEM.LANGUAGE, for each split the stem of one form."""
 
     folders: tuple[str, ...]  # below the root; the root itself is looked at last
@@ -33,7 +33,7 @@ class Direction:
     """
 
     task: str
-    corpus: Corpus
+    corpus: BitextFiles
     sides: tuple[str, str]
 
     def reversed(self, task: str) -> "Direction":

@@ -6,7 +6,7 @@ METRICS = ("bleu",)
 OPTIONS = _bitext.MOSES
 DECODE = _bitext.BEAM_5
 
-CORPUS = _bitext.Corpus(
+CORPUS = _bitext.BitextFiles(
     (
         "wmt14",
         "wmt14.en-de",

@@ -6,7 +6,7 @@ METRICS = ("bleu",)
 OPTIONS = _bitext.MOSES
 DECODE = _bitext.BEAM_5
 
-CORPUS = _bitext.Corpus(
+CORPUS = _bitext.BitextFiles(
     ("wmt16", "wmt16/en-ro", "en-ro", "wmt16.en-ro"),
     (
         ("train", "valid", "test"),

@@ -18,7 +18,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from januslm.config import Refused
 from januslm.inference.incremental import IncrementalDecoder, everywhere
-from januslm.inference.kv_cache import Batched, Pair, Shared, State, both
+from januslm.inference.kv_cache import Batched, KeyValues, Shared, State, both
 from januslm.model.score_bias import Bias
 from januslm.model.transformer import Seq2Seq
 from januslm.objective import Objective
@@ -32,7 +32,7 @@ WARM = 3  # runs before capture, in which libraries choose kernels and allocate
 class Fixed:
     """As kv_cache.Cached, with a shape that does not change: queries read all places."""
 
-    cache: Pair  # [B, H, P, d] each
+    cache: KeyValues  # [B, H, P, d] each
     at: Tensor  # int64 [K]: the places that the new keys go to
     batch: int
     mask: Tensor  # float [B or 1, 1, queries, P], -inf at places that are not filled
@@ -78,7 +78,7 @@ class Recorded:
 class _Arena:
     """The caches of all graphs with one number of sentences and places; one state is in them."""
 
-    def __init__(self, like: list[Pair]):
+    def __init__(self, like: list[KeyValues]):
         # Zeros: what is masked still counts as 0 * value, and 0 * nan is nan.
         self.cache = [both(pair, torch.zeros_like) for pair in like]
         self.guest: Callable[[], State | None] = lambda: None

@@ -31,7 +31,7 @@ class LoadedModel:
 
 
 @dataclass(frozen=True)
-class Decoded:
+class Generated:
     """What one way wrote, in the order of the texts, and what it took."""
 
     outputs: list[Output]
@@ -85,7 +85,7 @@ def write(
     special,
     batch: int,
     tick: Callable[[int], None] = lambda done: None,
-) -> dict[str, Decoded]:
+) -> dict[str, Generated]:
     """Have each way write the texts of int64 [N] sources, in batches of like length, longest first.
 
     ways: name -> way(decoder, sources, special); all of them write a batch before the next one, so
@@ -104,7 +104,7 @@ def write(
             for i, output in zip(mine, answers, strict=True):
                 outputs[name][i] = output
         tick(start + len(mine))
-    return {name: Decoded(outputs[name], seconds[name], cpu_seconds[name]) for name in ways}
+    return {name: Generated(outputs[name], seconds[name], cpu_seconds[name]) for name in ways}
 
 
 def text(tokenizer, output: Output) -> str:

@@ -13,7 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from januslm.model.score_bias import Bias
 
-Pair = tuple[Tensor, Tensor]
+KeyValues = tuple[Tensor, Tensor]
 
 
 @dataclass
@@ -24,12 +24,12 @@ class State:
     of `self_mask`, so that choosing other hypotheses moves no keys.
     """
 
-    memory: list[Pair]  # keys and values of the source per layer: [B, H, N, d]
+    memory: list[KeyValues]  # keys and values of the source per layer: [B, H, N, d]
     memory_mask: Tensor | None  # float [B, 1, 1, N], -inf at padding; None: there is none
     length_scores: Tensor  # float [B, max_length], log p
     at: Tensor  # int64 [B]: how many past slots each hypothesis has
     key_position: Tensor  # int64 [B, used]: where what is cached stands
-    cache: list[Pair] = field(default_factory=list)  # per layer: [B, H, places, d]
+    cache: list[KeyValues] = field(default_factory=list)  # per layer: [B, H, places, d]
     used: int = 0  # how many of the places are filled
     self_mask: Tensor | None = None  # bool [B, W, used]; None: W = 1 and all of it
 
@@ -93,7 +93,7 @@ class State:
         self.self_mask = self.self_mask[..., : self.used] & kept[:, None]
 
 
-def both(pair: Pair, change: Callable[[Tensor], Tensor]) -> Pair:
+def both(pair: KeyValues, change: Callable[[Tensor], Tensor]) -> KeyValues:
     """Keys and values, changed alike."""
     keys, values = pair
     return change(keys), change(values)
@@ -144,7 +144,7 @@ class Shared:
 class Cached:
     """New keys join the cache, from place `used` on; queries read all that is filled."""
 
-    cache: Pair
+    cache: KeyValues
     used: int
     batch: int
     mask: Tensor | None

@@ -33,7 +33,10 @@ def demo(options: Options) -> int:
         ("Scores", _score),
     )
     for number, (title, step) in enumerate(steps, 1):
-        say(f"{number}/{len(steps)}  {title}")
+        if options.dry:
+            print(f"# {title}")
+        else:
+            say(f"{number}/{len(steps)}  {title}")
         if code := step(options):
             return code
     if options.dry:
@@ -73,7 +76,8 @@ def _decode_once(options: Options, way: Sequence[str]) -> int:
     if out.is_file() and model.is_file() and out.stat().st_mtime > model.stat().st_mtime:
         print(f"reused: {out}", flush=True)
         return 0
-    print(*way, flush=True)
+    if not options.dry:
+        print(*way, flush=True)
     limits = ("--limit", "200", "--batch", "1", "--threads", "1")
     return _run(options, "finetune.generate", str(RUN), "--algorithm", *way, *limits)
 

@@ -33,7 +33,7 @@ REPORT_EVERY = 5.0  # seconds between two lines for people
 M = TypeVar("M", bound=nn.Module)
 
 
-class Batch(Protocol):
+class TrainBatch(Protocol):
     """What module(batch, coefficients) reads; counts: how many items each term sums over."""
 
     @property
@@ -43,7 +43,7 @@ class Batch(Protocol):
     @property
     def flops(self) -> float: ...
 
-    def to(self, device: torch.device) -> "Batch": ...
+    def to(self, device: torch.device) -> "TrainBatch": ...
 
 
 class Trainable(Protocol[M]):
@@ -58,11 +58,11 @@ class Trainable(Protocol[M]):
     normalize: str
 
     @property
-    def validation(self) -> Sequence[Batch | Callable[[], Batch]]: ...
+    def validation(self) -> Sequence[TrainBatch | Callable[[], TrainBatch]]: ...
 
     def weights_at(self, step: int) -> dict[str, float]: ...  # an update; the first is 1
 
-    def batches(self, ids: ndarray) -> Batch:
+    def batches(self, ids: ndarray) -> TrainBatch:
         """One micro batch of samples (int64), in a thread or a process: no global generator."""
 
     def samples(self, module: M) -> str | None:
@@ -173,7 +173,7 @@ class Trainer(Generic[M]):
     def outcome(self, code: int) -> Outcome:
         return Outcome(code, self.step, self.result["loss"], self.validation)
 
-    def batches(self) -> AbstractContextManager[Iterator[list[Batch]]]:
+    def batches(self) -> AbstractContextManager[Iterator[list[TrainBatch]]]:
         """The micro batches of this rank for each update to come, packed while others train."""
         workers = self.settings.workers
         if workers is None:  # a GPU waits for each kernel this interpreter launches
@@ -183,7 +183,7 @@ class Trainer(Generic[M]):
         mine = portions(self.samples, left, s.batch, s.accumulate, world.rank, world.size)
         return ahead(lambda ids: [self.job.batches(part) for part in ids], mine, workers)
 
-    def update(self, batches: Iterator[list[Batch]]) -> None:
+    def update(self, batches: Iterator[list[TrainBatch]]) -> None:
         began = time.monotonic()
         batch = next(batches)
         waited = time.monotonic() - began

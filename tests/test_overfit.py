@@ -7,6 +7,8 @@ import torch
 from januslm.model.joint_loss import ModelWithLoss
 from tests.samples import case_name, coefficients, every_layout, examples, model, packed, resolved
 
+pytestmark = pytest.mark.slow  # trains
+
 
 @pytest.mark.parametrize("case", every_layout(), ids=case_name)
 def test_it_learns_one_sentence(case):

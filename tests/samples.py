@@ -83,8 +83,11 @@ def examples(objective, rng, sizes: list[int], ratio: float = 0.5) -> list[Examp
     return made
 
 
-def model(double: bool = True, **changes) -> Seq2Seq:
-    """A tiny model with weights large enough for its functions not to be flat."""
+def model(objective=None, double: bool = True, **changes) -> Seq2Seq:
+    """A tiny model with weights large enough for its functions not to be flat.
+
+    objective: whose extra vectors it has.
+    """
     style = dict(
         vocabulary=VOCABULARY,
         width=16,
@@ -95,6 +98,7 @@ def model(double: bool = True, **changes) -> Seq2Seq:
         dropout=0.0,
         max_positions=64,
         max_length=32,
+        extra_vectors=objective.extra_vectors if objective else 0,
     )
     made = Seq2Seq(ModelConfig(**(style | changes)))
     with torch.no_grad():

@@ -10,7 +10,7 @@ import pytest
 from januslm import registry
 from januslm.layout import NONE, Codes, Rule, Slots, stack, visible
 from januslm.objectives.__main__ import HIDDEN, TARGET, drawing, listing, main
-from tests.samples import OBJECTIVES, SPECIAL, case_name, every_layout, hide, sentence
+from tests.samples import OBJECTIVES, SPECIAL, case_name, every_layout, hide, resolved, sentence
 
 DRAWINGS = Path(__file__).parent / "drawings"
 CASES = pytest.mark.parametrize("case", every_layout(), ids=case_name)
@@ -34,10 +34,9 @@ def test_every_drawing_belongs_to_a_layout():
 @CASES
 def test_a_word_has_one_goal_per_stream_and_goals_are_words(case):
     rng = np.random.default_rng(0)
-    name, given = case
-    plugin = registry.find("januslm.objectives", name)
+    objective = resolved(case[0], **case[1])
     for size in (3, 4, 7, 12):
-        slots = plugin.layout(sentence(rng, size), hide(rng, size), SPECIAL, rng, **given).slots
+        slots = objective.layout(sentence(rng, size), hide(rng, size), rng).slots
         aims = [(s, g) for s, g in zip(slots.stream, slots.goal, strict=True) if g != NONE]
         assert len(aims) == len(set(aims))
         assert all(0 <= goal < size for _, goal in aims)
@@ -58,14 +57,8 @@ def test_streams_that_never_read_each_other_are_found_for_all_ranks(name):
 
 @CASES
 def test_no_reader_is_blind(case):
-    name, given = case
-    plugin = registry.find("januslm.objectives", name)
-    assert (
-        plugin.layout(TARGET, HIDDEN, SPECIAL, np.random.default_rng(0), **given)
-        .visible()
-        .any(1)
-        .all()
-    )
+    objective = resolved(case[0], **case[1])
+    assert objective.layout(TARGET, HIDDEN, np.random.default_rng(0)).visible().any(1).all()
 
 
 def test_janus_queries_and_next_slots_are_never_keys():

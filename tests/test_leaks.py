@@ -102,7 +102,8 @@ def learns(layout_of, target: np.ndarray, net) -> np.ndarray:
 
 @pytest.mark.parametrize("case", CASES, ids=case_name)
 def test_no_prediction_has_a_gradient_into_its_word(case):
-    objective, net = resolved(case[0], **hiding(case)), model()
+    objective = resolved(case[0], **hiding(case))
+    net = model(objective)
     for target, layout_of in instances(objective, seed=1):
         if len(target) < 9:
             assert not learns(layout_of, target, net).any(), layout_of(target).draw()

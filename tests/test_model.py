@@ -164,7 +164,7 @@ def test_dropout_acts_in_training_alone():
 @pytest.mark.parametrize("case", every_layout(), ids=case_name)
 def test_flops_are_those_of_the_products_that_are_run(case):
     objective = resolved(case[0], **case[1])
-    net = model(double=False, width=32, ffn=128, encoder_layers=1, decoder_layers=3)
+    net = model(objective, double=False, width=32, ffn=128, encoder_layers=1, decoder_layers=3)
     batch = packed(objective, examples(objective, np.random.default_rng(3), [20] * 4))
     trained = ModelWithLoss(net, objective.loss)
     with FlopCounterMode(display=False) as counter:

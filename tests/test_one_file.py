@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 pytestmark = pytest.mark.slow
 
 OBJECTIVE = '''\
-"""From the middle outwards: each word from the words nearer to the middle than it is."""
+"""From the middle outwards: a learned vector asks for each word, the nearer ones weigh more."""
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from januslm.layout import NONE, Layout, Rule, stack
 
 STREAMS = ("word", "ask")
 WORD, ASK = range(2)
+EXTRA_VECTORS = 1
 
 NOISE = {"nmt": ("none", {}), "pretrain": ("infill", {})}
 SMOOTHING = {"nmt": 0.1, "pretrain": 0.0}
@@ -52,7 +53,7 @@ def layout(target: np.ndarray, hidden: np.ndarray, special, rng) -> Layout:
         stack(
             (target[:1], np.arange(1), WORD, NONE, NONE),
             (target[at], at, WORD, rank, NONE),
-            (special.mask, at, ASK, rank, at),
+            (special.extra[0], at, ASK, rank, at, 1 / (1 + rank)),
         ),
         RULE,
     )

@@ -15,7 +15,8 @@ def test_it_learns_one_sentence(case):
     objective = resolved(case[0], "pretrain", **case[1])  # no label smoothing: the loss can reach 0
     made = examples(objective, np.random.default_rng(0), [8], ratio=0.6)
     batch = packed(objective, made)
-    trained = ModelWithLoss(model(double=False, width=32, ffn=64, encoder_layers=1), objective.loss)
+    net = model(objective, double=False, width=32, ffn=64, encoder_layers=1)
+    trained = ModelWithLoss(net, objective.loss)
     scale = coefficients(objective.loss.weights, batch)
     optimizer = torch.optim.Adam(trained.parameters(), lr=5e-3)
     for _ in range(50):

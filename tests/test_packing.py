@@ -37,7 +37,8 @@ def step(net, objective, batch, scale: dict[str, float]):
 
 @CASES
 def test_a_batch_of_many_is_the_sum_of_batches_of_one(case):
-    objective, net = resolved(case[0], **case[1]), model()
+    objective = resolved(case[0], **case[1])
+    net = model(objective)
     made = examples(objective, np.random.default_rng(0), SIZES)
     together = packed(objective, made)
     scale = coefficients(objective.loss.weights, together)
@@ -148,7 +149,8 @@ def test_rows_of_flex_have_one_length_a_multiple_of_its_block():
 
 @CASES
 def test_nothing_hidden_gives_a_finite_loss_and_finite_gradients(case):
-    objective, net = resolved(case[0], **case[1]), model()
+    objective = resolved(case[0], **case[1])
+    net = model(objective)
     made = examples(objective, np.random.default_rng(7), [3, 2, 6], ratio=0.0)
     batch = packed(objective, made)
     loss, sums, slopes = step(net, objective, batch, coefficients(objective.loss.weights, batch))

@@ -116,7 +116,7 @@ def resolve(run: FinetuneRun, where: str, data: str, ds: str = "") -> ResolvedFi
     root = Path(run.data.root or data)
     task = registry.find("finetune.tasks", run.task)
     if run.train.steps:
-        check(run.schedule, run.train.steps)
+        check(run.schedule, run.train.steps, where)
     check_spread(ds or run.ds)
     start, tokenizer_file = _start(run, where)
     tokenizer = start.tokenizer if start else Tokenizer.load(tokenizer_file)
@@ -128,6 +128,7 @@ def resolve(run: FinetuneRun, where: str, data: str, ds: str = "") -> ResolvedFi
         model = configure(run.model, tokenizer.size, f"{where}: model", objective.extra_vectors)
     _fits(run.data, model, where)
     objective.check_fit(model, where)
+    objective.check_data(True, where)
     limits = Limits(run.data.max_source, run.data.max_target, run.data.longer)
     about = asdict(run) | {
         "objective": {"name": objective.name, **objective.options},

@@ -122,6 +122,18 @@ class Objective:
                 "tell apart"
             )
 
+    def check_data(self, pairs: bool, where: str) -> None:
+        """Refuse a noise that is for plain text where there are pairs, or the other way round."""
+        if why := _unfit(self.hide, pairs, self.special, self.noise_options):
+            folder = "januslm.noise"
+            able = [
+                name
+                for name in registry.names(folder)
+                if not _unfit(registry.find(folder, name).hide, pairs, self.special, {})
+            ]
+            data = "pairs" if pairs else "plain text"
+            raise Refused(f"{where}: {why}; possible for {data} are {', '.join(able)}")
+
     def _other_start(self) -> str:
         """The options that would give it words to start from, as the end of an error's list."""
         switches = [key for key, value in self.options.items() if isinstance(value, bool)]
@@ -170,6 +182,17 @@ def resolve_objective(
     }
     complete = Loss(**vars(loss) | known)
     return Objective(name, plugin, options, noise_name, hide, noise_options, complete, special)
+
+
+def _unfit(hide: Callable, pairs: bool, special: Special, options: Mapping) -> str:
+    """What a noise says of pairs, or of plain text, if it is not for them; "" where it is."""
+    word = special.mask + 1
+    text = np.array([special.bos, word, word, special.eos])
+    try:
+        hide(text if pairs else None, text, special, np.random.default_rng(0), **options)
+    except Refused as refused:
+        return str(refused)
+    return ""
 
 
 def terms_of(distributions) -> list[str]:

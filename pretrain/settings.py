@@ -53,7 +53,7 @@ def resolve(run: PretrainRun, where: str, ds: str = "", quick: bool = False) -> 
 
     quick: only the sizes of the shards are looked at.  Raises Refused, naming the file and the key.
     """
-    check(run.schedule, run.train.steps)
+    check(run.schedule, run.train.steps, where)
     check_spread(ds or run.ds)
     tokenizer = Tokenizer.load(run.tokenizer)
     special = tokenizer.special
@@ -65,6 +65,7 @@ def resolve(run: PretrainRun, where: str, ds: str = "", quick: bool = False) -> 
             f"{run.data.length + 1}, got {model.max_positions}"
         )
     objective.check_fit(model, where)
+    objective.check_data(False, where)
     data = replace(run.data, verify="size") if quick else run.data
     texts = Texts(data, data.train, tokenizer, run.train.seed)
     valid = Texts(data, data.valid, tokenizer, seed=0)

@@ -49,8 +49,8 @@ def test_the_decays_end_where_the_run_file_says():
 
 def test_a_decay_that_begins_after_the_end_is_refused():
     with pytest.raises(Refused) as error:
-        check(ScheduleSettings("cosine", warmup=100), 100)
+        check(ScheduleSettings("cosine", warmup=100), 100, "r")
     assert str(error.value) == (
-        "schedule.warmup must be less than train.steps = 100 for 'cosine', got 100"
+        "r: schedule.warmup must be less than train.steps = 100 for 'cosine', got 100"
     )
-    check(ScheduleSettings("inverse_sqrt", warmup=100), 100)
+    check(ScheduleSettings("inverse_sqrt", warmup=100), 100, "r")

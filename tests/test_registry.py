@@ -10,7 +10,7 @@ from januslm import registry
 from januslm.config import Allowed, Refused
 from januslm.layout import NONE
 from januslm.objective import LossSettings, check_weights, resolve_objective
-from tests.samples import OBJECTIVES, SPECIAL, resolved
+from tests.samples import OBJECTIVES, SPECIAL, resolved, sentence
 
 EVERY = pytest.mark.parametrize("name", OBJECTIVES)
 
@@ -139,6 +139,27 @@ def test_tables_of_a_run_file_are_checked(table, noise, loss, message):
     with pytest.raises(Refused) as error:
         resolve_objective(table, noise, LossSettings(**loss), "nmt", SPECIAL, "r")
     assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize("pairs", [True, False])
+@pytest.mark.parametrize("noise", registry.names("januslm.noise"))
+def test_a_noise_for_other_data_is_refused_with_those_that_fit(noise, pairs):
+    objective = resolve_objective(
+        {"name": "janus"}, {"name": noise}, LossSettings(), "nmt", SPECIAL, "r"
+    )
+    target, rng = sentence(np.random.default_rng(0), 9), np.random.default_rng(1)
+    why = ""
+    try:
+        objective.example(target if pairs else None, target, rng)
+    except Refused as of_the_noise:
+        why = str(of_the_noise)
+    if not why:
+        objective.check_data(pairs, "r")
+        return
+    with pytest.raises(Refused) as error:
+        objective.check_data(pairs, "r")
+    assert str(error.value).startswith(f"r: {why}; possible for ")
+    assert noise not in str(error.value).partition(" are ")[2].split(", ")
 
 
 def test_a_weight_of_zero_leaves_its_term_out():

@@ -16,7 +16,7 @@ Mean = Annotated[float, Allowed(above=0, high=100)]
 def given(source, name: str) -> np.ndarray:
     """The source of a pair, as it is; Refused where there is none."""
     if source is None:
-        raise Refused(f"noise {name!r} needs pairs; plain text needs 'dual_spans' or 'infill'")
+        raise Refused(f"noise {name!r} needs pairs")
     return source
 
 

@@ -26,7 +26,7 @@ def hide(
     Without a given source the source is the corrupted target.
     """
     if source is not None:
-        raise Refused("noise 'dual_spans' makes its own source from plain text; pairs need 'spans'")
+        raise Refused("noise 'dual_spans' makes its own source from plain text")
     inner = len(target) - 2
     lengths = run_lengths(ceil(ratio * inner), mean, rng)
     inserts, lengths = int((lengths == 0).sum()), lengths[lengths > 0]

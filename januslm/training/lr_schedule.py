@@ -18,12 +18,12 @@ class ScheduleSettings:
     power: float = setting(1.0, above=0)  # of the polynomial; 1 is a straight line
 
 
-def check(schedule: ScheduleSettings, steps: int) -> None:
-    """Refuse a decay that would begin after the run has ended."""
+def check(schedule: ScheduleSettings, steps: int, where: str) -> None:
+    """Refuse a decay that would begin after the run has ended; where: the run file."""
     if schedule.name in ("polynomial", "cosine") and schedule.warmup >= steps:
         raise Refused(
-            f"schedule.warmup must be less than train.steps = {steps} for {schedule.name!r}, "
-            f"got {schedule.warmup}"
+            f"{where}: schedule.warmup must be less than train.steps = {steps} for "
+            f"{schedule.name!r}, got {schedule.warmup}"
         )
 
 

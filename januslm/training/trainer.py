@@ -98,7 +98,7 @@ class Outcome:
 def train(plan: RunPlan, job: Trainable[M], world: World) -> Outcome:
     """Train until plan.train.steps, from the newest complete checkpoint if there is one."""
     log, settings = Log(plan.folder, world.first), plan.train
-    check(plan.schedule, settings.steps)
+    check(plan.schedule, settings.steps, str(plan.folder))
     identity = plan.identity
     if finished := on_rank0(lambda: opened(plan.folder, plan.config, identity, settings.steps)):
         log.line(f"{plan.folder} is done: step {finished['step']:,}, loss {finished['loss']:.4f}")

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from januslm.layout import NONE, Example
 from januslm.model.transformer import Attention, Layer, Seq2Seq
-from januslm.objectives.janus import GIVEN, MASK, NEXT, PAST, QUERY, TOLD
+from januslm.objectives.janus import GIVEN, MASK, NEXT, PAST, QUERY, REVEALED
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def padded(examples: Sequence[Example]) -> Padded:
         torch.tensor([len(e.target) for e in examples]),
         _stream(examples, [PAST]),
         _stream(examples, [NEXT]),
-        _stream(examples, [GIVEN, MASK, TOLD]),
+        _stream(examples, [GIVEN, MASK, REVEALED]),
         _stream(examples, [QUERY]),
         [int((e.layout.slots.stream == QUERY).sum()) for e in examples],
     )

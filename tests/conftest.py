@@ -7,10 +7,8 @@ from pathlib import Path
 import hypothesis
 import numpy as np
 import pytest
-import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-torch.set_num_threads(1)
 # The same cases every time, and no verdict on a busy machine's speed.
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("fixed")
@@ -48,7 +46,10 @@ def pytest_runtest_call(item):
 
 @pytest.fixture(autouse=True)
 def fixed_seed():
-    """Every test starts from the same random state."""
+    """Every test starts from the same random state, in one thread."""
+    import torch  # here: the process that hands tests to the workers needs none
+
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     np.random.seed(0)
 

@@ -63,7 +63,7 @@ if [[ ${JANUSLM_PYTHON:-} ]]; then
 elif [[ $(cat "$venv/ready" 2>/dev/null) != "$(ready)" ]]; then
     for found in python3 python3.{14,13,12,11} ""; do new_enough "$found" && break; done
     [[ $found ]] || fail "Python 3.11 or newer is needed; on the PATH is $(python3 --version 2>/dev/null || echo none)"
-    # A mistake is told before anything is installed; the launcher itself needs no package.
+    # A mistake is refused before anything is installed; the launcher itself needs no package.
     "$found" -P -m januslm.launch "$@" --dry-run >/dev/null || exit
     if [[ $1 == @(help|-h|--help) || " $* " == *" --dry-run "* ]]; then python=$found; else setup; fi
 fi

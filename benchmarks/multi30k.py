@@ -97,7 +97,7 @@ def train(row: str, seed: int, folder: Path, more: Sequence[str]) -> None:
 
     more: further changes, as key=value.
     """
-    signal.signal(signal.SIGTERM, lambda *_: None)  # the run is told too; it saves and says so
+    signal.signal(signal.SIGTERM, lambda *_: None)  # the run gets it too, saves, and reports it
     file, changes = ROWS[row]
     done = subprocess.run(
         [
@@ -175,9 +175,9 @@ def _line(seeds: dict[int, dict], way: str) -> str:
     each = [facts["lines"][way].astype(float) for facts in seeds.values()]
     mean = np.mean([resampled(bleu, one, {}, 2000, 0) for one in each], axis=0)
     low, high = np.percentile(mean[1:], [2.5, 97.5])
-    told = [facts["ways"][way] for facts in seeds.values()]
-    several = "  ".join(f"{s}: {t['bleu']:.2f}" for s, t in zip(seeds, told, strict=True))
-    passes = statistics.fmean(t["passes"] for t in told)
+    rows = [facts["ways"][way] for facts in seeds.values()]
+    several = "  ".join(f"{s}: {t['bleu']:.2f}" for s, t in zip(seeds, rows, strict=True))
+    passes = statistics.fmean(t["passes"] for t in rows)
     half = f"\u00b1{(high - low) / 2:.2f}"
     return f"{mean[0]:8.2f} {half:6}{several:>28}{passes:8.1f}"
 
@@ -185,8 +185,8 @@ def _line(seeds: dict[int, dict], way: str) -> str:
 def _speeds() -> dict[str, float]:
     """Way -> how much faster than AR beam 5, measured in turns by benchmarks.decode_speed --run."""
     ratios = json.loads((FOLDER / SPEEDS).read_text(encoding="utf-8"))["results"]
-    pairs = ((name.split(" / "), told) for name, told in ratios["ratios_at_batch_1"].items())
-    return {way: told["median"] for (base, way), told in pairs if base == "AR beam 5"}
+    pairs = ((name.split(" / "), ratio) for name, ratio in ratios["ratios_at_batch_1"].items())
+    return {way: ratio["median"] for (base, way), ratio in pairs if base == "AR beam 5"}
 
 
 def _settled(found: dict) -> list[str]:

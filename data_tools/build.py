@@ -75,7 +75,7 @@ def build(recipe: Recipe, report: Report, fresh: bool = False, mpi: bool = False
 
 
 def _done(it: Build) -> bool:
-    """Whether an earlier build has finished; it is checked and told."""
+    """Whether an earlier build has finished; it is checked and reported."""
     folders = [it.out / split for split in it.splits]
     if not all((folder / MANIFEST).exists() for folder in folders):
         return False

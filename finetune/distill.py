@@ -76,7 +76,7 @@ class Teacher:
         return self.trained.task.read(self.trained.root, "train", skipped=skipped)
 
     def write(self, pairs: list[Pair], tick: Callable[[int], None]) -> tuple[list[str], dict]:
-        """What it makes of the sources, and the counts; `tick` is told how many are done."""
+        """What it makes of the sources, and the counts; `tick` gets how many are done."""
         from januslm.decoding import beam
         from januslm.inference import generator
 

@@ -46,9 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(words)
 
     def command() -> None:
-        scoring.asked(
-            given.metric
-        )  # a name or an option that is wrong is told before texts are read
+        scoring.asked(given.metric)  # a wrong name or option is refused before texts are read
         paths = predictions.files(given.places)
         runs = [predictions.load(path, given.task) for path in paths]
         home = Path(given.places[0])
@@ -153,7 +151,7 @@ def table(
 
 
 def anchor(runs: list[Predictions]) -> Predictions | None:
-    """The AR beam run that speed is told against: the one with the widest beam."""
+    """The AR beam run that speed is compared with: the one with the widest beam."""
     timed = [r for r in runs if r.facts.algorithm == "beam" and r.facts.ms_per_sentence]
     return max(timed, key=lambda r: r.facts.settings.get("beam", 0), default=None)
 

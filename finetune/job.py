@@ -8,7 +8,6 @@ from finetune.settings import IDENTITY, ResolvedFinetuneRun
 from januslm.data.token_pairs import Pairs, prepare, summary
 from januslm.interop import native
 from januslm.model.joint_loss import ModelWithLoss
-from januslm.model.transformer import Seq2Seq
 from januslm.training import process
 from januslm.training.checkpoint import on_rank0
 from januslm.training.engine import World
@@ -20,10 +19,7 @@ def build(resolved: ResolvedFinetuneRun, world: World) -> tuple[RunPlan, Job]:
     """The run's plan and its job in this process; rank 0 prints what they are."""
     run, objective = resolved.run, resolved.objective
     torch.manual_seed(run.train.seed)
-    model = Seq2Seq(resolved.model)
-    if resolved.start:
-        weights = native.read(resolved.start.folder).model.state_dict()
-        native.fill(model, weights, resolved.start.folder)
+    model = native.created(resolved.model, resolved.start)
     train, valid = (_pairs(resolved, split, world.first) for split in ("train", "valid"))
     job = Job(
         module=ModelWithLoss(model, objective.loss),
@@ -59,7 +55,7 @@ def _pairs(resolved: ResolvedFinetuneRun, split: str, first: bool) -> Pairs:
 
 
 def _note(resolved: ResolvedFinetuneRun) -> str:
-    """A model that has learnt another task before is told of."""
+    """What the log says of a model that was trained on another task before."""
     task = resolved.run.task
     learnt = resolved.start.about.get("task", task) if resolved.start else task
     return f", from a model of task {learnt!r}" if learnt != task else ""

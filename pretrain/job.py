@@ -6,7 +6,7 @@ import torch
 
 from januslm.interop import native
 from januslm.model.joint_loss import ModelWithLoss
-from januslm.model.transformer import Seq2Seq, parameters
+from januslm.model.transformer import parameters
 from januslm.training import process
 from januslm.training.engine import World
 from januslm.training.job import Job
@@ -18,10 +18,7 @@ def build(resolved: ResolvedPretrainRun, world: World) -> tuple[RunPlan, Job]:
     """The run's plan and its job in this process; rank 0 prints what they are."""
     run, objective = resolved.run, resolved.objective
     torch.manual_seed(run.train.seed)
-    model = Seq2Seq(resolved.model)
-    if resolved.start:
-        weights = native.read(resolved.start.folder).model.state_dict()
-        native.fill(model, weights, resolved.start.folder)
+    model = native.created(resolved.model, resolved.start)
     job = Job(
         module=ModelWithLoss(model, objective.loss),
         objective=objective,

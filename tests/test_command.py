@@ -9,14 +9,14 @@ from januslm.config import Refused
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (Refused("x.toml: no"), "error: x.toml: no\n"),
         (OSError(28, "No space left on device", "a/b"), "error: a/b: No space left on device\n"),
         (OSError("it broke"), "error: it broke\n"),
     ],
 )
-def test_a_command_answers_with_a_line_and_2_or_with_its_own_code(error, told, capsys):
+def test_a_command_answers_with_a_line_and_2_or_with_its_own_code(error, message, capsys):
     def fails():
         raise error
 
@@ -24,7 +24,7 @@ def test_a_command_answers_with_a_line_and_2_or_with_its_own_code(error, told, c
         raise KeyboardInterrupt
 
     assert answered(fails) == 2
-    assert capsys.readouterr().err == told
+    assert capsys.readouterr().err == message
     assert [answered(lambda code=code: code) for code in (None, 0, 1)] == [0, 0, 1]
     assert answered(interrupted) == 130
     assert capsys.readouterr().err == "interrupted\n"

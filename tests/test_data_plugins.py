@@ -154,14 +154,18 @@ def test_a_new_source_filter_or_dedup_is_one_file_and_nothing_else(tmp_path):
         (tmp_path / "data_tools" / f"{place}.py").write_text(text)
     (tmp_path / "corpus.toml").write_text(CORPUS)
     command = [sys.executable, "-m", "data_tools", "build", "corpus.toml"]
-    told = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(command, cwd=tmp_path, env=told, capture_output=True, text=True)
+    variables = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     counters = json.loads((tmp_path / "out/train/manifest.json").read_text())["counters"]
     assert counters["spoken"]["dropped"] == {"duplicate": 1, "empty": 1, "has ?": 1}
     assert open_corpus(tmp_path / "out" / "train").documents == 2
     refused = subprocess.run(
-        [*command, "filters.shout.mark=3"], cwd=tmp_path, env=told, capture_output=True, text=True
+        [*command, "filters.shout.mark=3"],
+        cwd=tmp_path,
+        env=variables,
+        capture_output=True,
+        text=True,
     )
     assert refused.returncode == 2
     assert "corpus.toml: filters.shout: mark must be a text, got 3" in refused.stderr

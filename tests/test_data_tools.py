@@ -341,8 +341,8 @@ def test_a_second_build_of_the_same_recipe_reuses_everything_and_says_so(mixed):
 
 def test_a_changed_recipe_is_refused_until_fresh_names_the_key(mixed):
     changed = read(str(mixed[0] / "corpus.toml"), ["filters.max_tokens.limit=600"])
-    told = r"differs in filters\.max_tokens\.limit \(500 then, 600 now\).*--f"
-    with pytest.raises(Refused, match=told):
+    message = r"differs in filters\.max_tokens\.limit \(500 then, 600 now\).*--f"
+    with pytest.raises(Refused, match=message):
         build(changed, print)
 
 

@@ -143,10 +143,12 @@ def test_killed_in_the_middle_it_goes_on_and_ends_the_same(root, tmp_path):
         list(iwslt14.read(tmp_path / "out", "train"))
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     assert texts(tmp_path / "out") == texts(tmp_path / "whole")
-    told = [json.loads((tmp_path / name / "distill.json").read_text()) for name in ("out", "whole")]
-    for one in told:
+    facts = [
+        json.loads((tmp_path / name / "distill.json").read_text()) for name in ("out", "whole")
+    ]
+    for one in facts:
         del one["counts"]["seconds"]
-    assert told[0]["counts"] == told[1]["counts"]
+    assert facts[0]["counts"] == facts[1]["counts"]
 
 
 def test_empty_lines_are_counted_and_move_no_test_pair(root, tmp_path, capsys):
@@ -246,6 +248,6 @@ def test_who_cannot_teach_is_refused_before_anything_is_written(root, task, obje
 
 def test_the_settings_lie_beside_the_data(root, tmp_path):
     distill(asked(teach(root), tmp_path / "out", limit=5))
-    told = json.loads((tmp_path / "out" / "distill.json").read_text())
-    assert told["about"]["settings"]["beam"] == 3
-    assert told["counts"]["sentences"] == 5
+    facts = json.loads((tmp_path / "out" / "distill.json").read_text())
+    assert facts["about"]["settings"]["beam"] == 3
+    assert facts["counts"]["sentences"] == 5

@@ -272,7 +272,7 @@ def test_other_metrics_and_modes_can_be_asked_for(runs, capsys):
     assert "exact" in text
 
 
-def test_two_runs_with_the_same_name_are_told_apart_by_their_files(runs, capsys):
+def test_two_runs_with_the_same_name_are_reported_apart_by_their_files(runs, capsys):
     for end in ("jsonl", "json"):
         (runs / f"test.beam-b.{end}").write_text((runs / f"test.beam.{end}").read_text())
     text = said(capsys, runs)
@@ -358,8 +358,8 @@ def test_a_test_set_with_empty_lines_is_scored_as_it_is_and_says_so(runs, corpus
     for path in (place, *runs.glob("*.jsonl")):
         text = path.read_text().replace(json.dumps(SOURCES[1]), '""')
         path.write_text(text.replace(json.dumps(TARGETS[3]), '" "'))
-    told = ", 1 empty source kept, 1 empty reference kept\n"
-    assert f"4 sentences, ids as in {corpus}{told}" in said(capsys, runs, "--data", corpus)
+    note = ", 1 empty source kept, 1 empty reference kept\n"
+    assert f"4 sentences, ids as in {corpus}{note}" in said(capsys, runs, "--data", corpus)
 
 
 @pytest.mark.parametrize(

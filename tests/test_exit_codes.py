@@ -114,7 +114,7 @@ def test_what_only_a_rank_finds_is_2_as_well(base):
     assert "do not match their hash" in errors[0]
 
 
-def test_other_hosts_are_told_the_variables_of_the_run_and_the_users_own(base, tmp_path):
+def test_other_hosts_are_reported_the_variables_of_the_run_and_the_users_own(base, tmp_path):
     """Scripts in the place of ssh and pdsh, the programs that reach hosts, note what is asked."""
     (tmp_path / "ssh").write_text("#!/bin/bash\necho 127.0.0.1\n")
     (tmp_path / "ssh").chmod(0o755)

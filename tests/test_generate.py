@@ -81,7 +81,7 @@ def test_the_command_tells_sentences_tokens_passes_and_time(root):  # noqa: F811
     assert sum(row["passes"] for row in rows(out)) == pytest.approx(7 * passes)
 
 
-def test_a_model_of_another_task_is_told(root, said):  # noqa: F811
+def test_a_model_of_another_task_is_reported(root, said):  # noqa: F811
     run = teach(root)
     lay(root, "test", {"de": ENGLISH, "en": GERMAN})
     lines = said(run, "--task", "iwslt14_en_de")
@@ -112,7 +112,7 @@ def test_verify_compares_with_what_greedy_writes_alone(root, said):  # noqa: F81
     assert about[0]["verified"]["identical"] == 7
 
 
-def test_a_difference_is_told_by_id_and_ends_with_1(root, capsys, monkeypatch):  # noqa: F811
+def test_a_difference_is_reported_by_id_and_ends_with_1(root, capsys, monkeypatch):  # noqa: F811
     def other(decoder, sources, special, **given):
         outputs = greedy.decode(decoder, sources, special, max_length=5)
         return outputs
@@ -221,7 +221,7 @@ def test_a_long_source_is_cut_and_counted_or_refused(root, said, refused):  # no
         (("--out", "{root}/test.de/x.jsonl"), "x.jsonl: cannot be written ("),
     ],
 )
-def test_a_mistake_is_told_in_one_line(root, refused, words, message):  # noqa: F811
+def test_a_mistake_is_one_line(root, refused, words, message):  # noqa: F811
     run = teach(root)
     (root / "test.de").touch()
     assert message in refused(run, *(word.format(root=root) for word in words))

@@ -159,8 +159,8 @@ def test_all_tasks_are_trained_decoded_and_scored_as_one_benchmark(
     trained = dict(zip(("cnndm", "squadqg", "personachat"), RUNS, strict=True))
     for task, path in trained.items():
         out = tune(path, task, start, tmp_path / "run")
-        told = json.loads((out / "config.json").read_text())
-        assert (told["task"], told["train"]["epochs"] > 0) == (task, True)
+        config = json.loads((out / "config.json").read_text())
+        assert (config["task"], config["train"]["epochs"] > 0) == (task, True)
     for task in TASKS:
         path = trained.get(task)
         algorithm = "mask_predict" if path and path.stem == "glge_nar" else "beam"

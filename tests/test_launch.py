@@ -165,7 +165,7 @@ def test_a_python_that_is_named_but_not_there_is_refused(tmp_path):
     assert "$JANUSLM_PYTHON = /no/python: not there, or older" in refused(done)
 
 
-def test_a_full_disk_is_told_before_anything_is_installed(tmp_path):
+def test_a_full_disk_is_reported_before_anything_is_installed(tmp_path):
     full = "printf 'Filesystem 1024-blocks Used Available\\nx 9 9 20480 y z\\n'"
     done = alone(tmp_path, "setup", PATH=programs(tmp_path, df=full))
     assert re.search(r"clone: 20 MB are free, the environment needs \d+$", refused(done))
@@ -173,7 +173,7 @@ def test_a_full_disk_is_told_before_anything_is_installed(tmp_path):
 
 
 @pytest.mark.parametrize("words", [("pretend",), ("pretrain", "x", "--gpus", "two"), ("demo", "x")])
-def test_a_mistake_is_told_before_the_environment_is_made(tmp_path, words):
+def test_a_mistake_is_reported_before_the_environment_is_made(tmp_path, words):
     assert refused(alone(tmp_path, *words)).startswith("error: ")
     assert not (tmp_path / "clone" / ".venv").exists()
 

@@ -219,8 +219,8 @@ def test_scores_means_and_the_overall_score_have_their_intervals(widths):
         for name, keys in leaderboard.COLUMNS.items():
             cells = rows(text)[name]
             half = found[mode][name]
-            told = ["-" if key.startswith("distinct") else f"{half[key]:.2f}" for key in keys]
-            assert cells[column + 1] == "\u00b1" + "/".join(told)
+            halves = ["-" if key.startswith("distinct") else f"{half[key]:.2f}" for key in keys]
+            assert cells[column + 1] == "\u00b1" + "/".join(halves)
             assert cells[column + 3] == f"\u00b1{half['mean']:.2f}"
         whole = f"\u00b1{found[mode]['overall']['mean']:.2f}"
         assert re.search(rf"^overall, {mode}: \d+\.\d\d {whole}$", text, re.MULTILINE)

@@ -41,9 +41,9 @@ def test_a_recorded_score_is_that_of_its_recorded_sentences(path):
     ways = json.loads(path.read_text(encoding="utf-8"))["results"]["ways"]
     lines = np.load(path.with_suffix(".npz"))
     assert set(lines) == set(ways)
-    for way, told in ways.items():
+    for way, made in ways.items():
         sums = lines[way].astype(float).sum(0, keepdims=True)
-        assert bleu.total(sums)[0] == pytest.approx(told["bleu"], abs=1e-9)
+        assert bleu.total(sums)[0] == pytest.approx(made["bleu"], abs=1e-9)
 
 
 def test_the_table_has_every_record_and_the_mean_over_seeds():
@@ -51,8 +51,8 @@ def test_the_table_has_every_record_and_the_mean_over_seeds():
     found = defaultdict(dict)
     for path in RECORDS:
         results = json.loads(path.read_text(encoding="utf-8"))["results"]
-        for way, told in results["ways"].items():
-            found[f"{results['row']}, {way}  "][results["seed"]] = told["bleu"]
+        for way, made in results["ways"].items():
+            found[f"{results['row']}, {way}  "][results["seed"]] = made["bleu"]
     assert max(map(len, found.values())) > 1
     for name, scores in found.items():
         (line,) = [line for line in lines if line.startswith(name)]

@@ -207,10 +207,12 @@ def test_dual_spans_hide_the_published_shares():
     size, both, only, total, lengths = 512, 0, 0, 0, 0
     for i in range(120):
         source, mask = dual_spans.hide(None, words(size), SPECIAL, sample_rng(0, i))
-        told = np.isin(words(size), source)
+        shown = np.isin(words(size), source)
         total, lengths = total + mask.sum(), lengths + len(source)
-        only, both = only + (mask & told).sum(), both + (mask & ~told).sum()
-        assert (~told <= mask).all(), "a word that is missing in the source is shown to the decoder"
+        only, both = only + (mask & shown).sum(), both + (mask & ~shown).sum()
+        assert (~shown <= mask).all(), (
+            "a word that is missing in the source is shown to the decoder"
+        )
     share = 1 / (120 * size)
     assert total * share == pytest.approx(0.268, abs=0.006)
     assert only * share == pytest.approx(0.134, abs=0.01)

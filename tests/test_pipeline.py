@@ -192,12 +192,12 @@ def test_the_exported_model_starts_where_the_pretrained_one_ended(trained):
         ("start=nowhere", "nowhere: no model.safetensors"),
     ],
 )
-def test_a_mistake_in_a_run_is_told_in_one_line(trained, change, message):
+def test_a_mistake_in_a_run_is_one_line(trained, change, message):
     base, _ = trained
-    with pytest.raises(Refused) as told:
+    with pytest.raises(Refused) as refused:
         resolve(config.load(PretrainRun, base / "run.toml", [change]), "run.toml")
-    assert message in str(told.value)
-    assert "\n" not in str(told.value)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.slow
@@ -225,8 +225,8 @@ def test_a_mistake_ends_all_processes_with_code_2_and_one_line(trained):
     finally:
         shard.write_bytes(whole)
     assert f"error: {shard}: has {len(whole) - 2} bytes" in text
-    told = [line for line in text.strip().splitlines() if not line.startswith("starting, ")]
-    assert len(told) == 1, text
+    lines = [line for line in text.strip().splitlines() if not line.startswith("starting, ")]
+    assert len(lines) == 1, text
     assert not (base / "bad").exists()
 
 

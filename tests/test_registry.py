@@ -1,4 +1,4 @@
-"""Plug-ins have the signature that their folder asks for; typos are told the choices."""
+"""Plug-ins have the signature that their folder asks for; a typo gets the choices."""
 
 import inspect
 from typing import Annotated
@@ -29,7 +29,7 @@ def test_the_folder_is_the_registry(tmp_path, monkeypatch):
     assert str(error.value) == wanted
 
 
-def test_an_unknown_objective_is_told_which_there_are():
+def test_an_unknown_objective_is_reported_which_there_are():
     with pytest.raises(Refused) as error:
         resolved("jannus")
     known = ", ".join(OBJECTIVES)

@@ -142,7 +142,7 @@ def test_sigterm_to_one_rank_saves_on_all_of_them(uninterrupted, tmp_path):
     folder = tmp_path / "run"
     group = start("tiny_worker.py", asked(folder, config, {"pause": 0.1}, workers=1))
     wait_until(lambda: len(lines(folder)) >= 4)
-    # As a scheduler does it: the processes that pack are told as well, and must not mind.
+    # As a scheduler does it: the processes that pack get it as well, and must not mind.
     packing = children(group[1].pid)
     assert len(packing) == 1
     for process in (*packing, group[1].pid):

@@ -93,7 +93,7 @@ def test_items_made_ahead_keep_their_order_and_their_errors(workers):
 
 
 @pytest.mark.slow
-def test_a_packing_process_that_dies_is_told():
+def test_a_packing_process_that_dies_is_reported():
     def dies(key: int) -> int:
         if key == 3:
             os._exit(7)

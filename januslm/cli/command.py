@@ -64,7 +64,7 @@ def parser(verb: str, description: str, usage: str | None = None) -> Parser:
 
 
 def run_parser(verb: str, description: str) -> Parser:
-    """For a verb that trains: what its processes are told by the user and by the launcher."""
+    """For a verb that trains: what the user and the launcher hand to its processes."""
     known = parser(verb, description)
     known.add_argument("run", metavar="RUN", help="a run file: what is learnt")
     known.add_argument("changes", nargs="*", metavar="key=value", help="e.g. train.steps=100")

@@ -89,7 +89,7 @@ def write(
     """Have each way write the texts of int64 [N] sources, in batches of like length, longest first.
 
     ways: name -> way(decoder, sources, special); all of them write a batch before the next one, so
-    that a busy machine slows all alike.  tick: is told how many texts are done.
+    that a busy machine slows all alike.  tick: gets how many texts are done.
     """
     order = np.argsort([-len(a) for a in arrays], kind="stable")
     outputs: dict[str, list] = {name: [None] * len(arrays) for name in ways}

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from januslm.config import Refused
 from januslm.data.tokenizer import Tokenizer
-from januslm.interop.export_folder import FILES, FORMAT, read_facts
+from januslm.interop.export_folder import FILES, FORMAT, ExportFacts, read_facts
+from januslm.model.config import ModelConfig
 from januslm.model.transformer import Seq2Seq
 
 
@@ -50,11 +51,20 @@ def write(
 def read(folder: str | Path) -> Saved:
     """Read a folder that `write` made; raises Refused naming the file that does not fit."""
     facts = read_facts(folder)
-    model = Seq2Seq(facts.config)
-    fill(model, load(facts.folder / FILES[0]), facts.folder / FILES[0])
-    return Saved(
-        model.eval(), facts.tokenizer, facts.objective, facts.options, facts.about, facts.folder
-    )
+    model = created(facts.config, facts).eval()
+    return Saved(model, facts.tokenizer, facts.objective, facts.options, facts.about, facts.folder)
+
+
+def created(config: ModelConfig, start: ExportFacts | None) -> Seq2Seq:
+    """A model of `config` with the weights of an export, or with random ones where there is none.
+
+    Raises Refused for weights that are damaged or do not fit.
+    """
+    model = Seq2Seq(config)
+    if start:
+        path = start.folder / FILES[0]
+        fill(model, load(path), path)
+    return model
 
 
 def load(path: Path) -> dict:

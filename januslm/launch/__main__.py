@@ -1,6 +1,6 @@
 """PROGRAM VERB [ARGUMENTS]: everything januslm does, from any folder.
 
-  setup                      the environment (from a clone: launch.sh makes it), told by versions
+  setup                      the environment (from a clone: launch.sh makes it); prints versions
   demo                       from installed documentation to a model that writes: 10 minutes
   test [--quick]             lint, types and all tests; --quick: what starts no process
   data COMMAND ...           build, tokenizer, verify, inspect, summaries, glge
@@ -23,7 +23,7 @@ A path is meant from where you stand, for reading and for writing.  Run files, c
 ds_configs/ that come with januslm are also found by name: pretrain tiny --ds zero2_bf16.
 VERB --help tells more.
 
-Exit codes: 0 done; 2 a mistake, told in one line; 85 stopped and saved, the same command goes on.
+Exit codes: 0 done; 2 a mistake, named in one line; 85 stopped and saved, the same command goes on.
 
   $JANUSLM_PYTHON            launch.sh: use this interpreter as it is and set nothing up
   $JANUSLM_TORCH_INDEX       launch.sh: a package index that has torch's CPU build

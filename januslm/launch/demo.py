@@ -8,7 +8,7 @@ from pathlib import Path
 from januslm.cli.command import program
 from januslm.launch.commands import Options, code_of, module
 from januslm.launch.environment import environment, has_gpu
-from januslm.launch.train import say, train
+from januslm.launch.train import log_line, train
 
 RUN = Path("runs/tiny/docsum")
 WAYS = (
@@ -36,14 +36,14 @@ def demo(options: Options) -> int:
         if options.dry:
             print(f"# {title}")
         else:
-            say(f"{number}/{len(steps)}  {title}")
+            log_line(f"{number}/{len(steps)}  {title}")
         if code := step(options):
             return code
     if options.dry:
         return 0
     minutes, seconds = divmod(int(time.monotonic() - began), 60)
-    say(f"The demo took {minutes} m {seconds} s; all of it lies in runs/tiny and corpora/.")
-    say(f"Curves and decoded samples: {program()} tensorboard runs/tiny")
+    log_line(f"The demo took {minutes} m {seconds} s; all of it lies in runs/tiny and corpora/.")
+    log_line(f"Curves and decoded samples: {program()} tensorboard runs/tiny")
     return 0
 
 

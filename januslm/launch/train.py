@@ -77,7 +77,7 @@ def _command(verb: str, arguments: list[str], options: Options, local: int | Non
 def _supervised(command: list[str], variables: Mapping[str, str], report: Path) -> int:
     """Run the launcher in a process group of its own until the last process of it has ended.
 
-    DeepSpeed's runner hands no signal on and would leave orphans: all of the group are told.
+    DeepSpeed's runner hands no signal on and would leave orphans: the whole group gets them.
     """
     early: list[int] = []
     process: subprocess.Popen | None = None
@@ -158,16 +158,16 @@ def _verdict(report: Path, code: int) -> int:
         return 0
     if "resume" in ended:
         where = (report / "resume").read_text().strip()
-        say(f"stopped on request; the same command goes on from {where}")
+        log_line(f"stopped on request; the same command goes on from {where}")
         return RESUME
     if "started" in ended:
         hint = "without finishing", "the same command goes on from its last checkpoint"
     else:
         hint = "before its first update", "the lines above say why, unless it was stopped"
-    say(f"the run ended {hint[0]} (launcher's code {code}); {hint[1]}")
+    log_line(f"the run ended {hint[0]} (launcher's code {code}); {hint[1]}")
     return code if code not in (0, REFUSED, RESUME) else 1
 
 
-def say(text: str) -> None:
+def log_line(text: str) -> None:
     """A line for people on stderr, bold on a terminal."""
     print(f"\033[1m{text}\033[0m" if sys.stderr.isatty() else text, file=sys.stderr, flush=True)

@@ -11,7 +11,7 @@ from januslm.training.engine import World, connect, leave
 from januslm.training.job import Job
 from januslm.training.trainer import RESUME, RunPlan, train
 
-REFUSED = 2  # exit code: the user's mistake, told in one line
+REFUSED = 2  # exit code: the user's mistake, named in one line
 
 
 def spread(asked: str, world: World) -> Path:

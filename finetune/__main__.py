@@ -9,7 +9,7 @@ import argparse
 import sys
 
 from finetune.settings import ResolvedFinetuneRun, check_start, load, resolve
-from januslm.cli.command import answered, run_parser
+from januslm.cli.command import answered, print_json, run_parser
 from januslm.cli.paths import RUNS, shipped
 from januslm.launch.environment import data_root
 
@@ -21,8 +21,8 @@ def main() -> int:
         file = shipped(options.run, RUNS["finetune"])
         return resolve(load(file, options.changes), file, options.data, options.ds)
 
-    if options.check:  # the launcher asks, before it starts anything; torch is not imported
-        return answered(lambda: check_start(resolved(), options.check))
+    if options.check:  # the launcher asks, before it starts anything, without torch
+        return answered(lambda: print_json(check_start(resolved(), options.check)))
     from finetune.job import build
     from januslm.training.process import run_process
 

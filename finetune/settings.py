@@ -18,6 +18,7 @@ from januslm.model.config import ModelConfig, configure
 from januslm.objective import LossSettings, Objective, resolve_objective
 from januslm.training import run_dir
 from januslm.training.ds_config import OptimizerSettings, check_batch, check_spread
+from januslm.training.fingerprint import fingerprint
 from januslm.training.lr_schedule import ScheduleSettings, check
 from januslm.training.settings import PackingSettings, TrainSettings
 
@@ -89,6 +90,11 @@ class ResolvedFinetuneRun:
     objective: Objective
     start: ExportFacts | None
     about: dict  # what config.json and the export say of the run
+
+    @property
+    def fingerprint(self) -> dict:
+        """See januslm.training.fingerprint."""
+        return fingerprint(self.about, self.tokenizer.sha256, self.about["ds"])
 
 
 def load(path: str | Path, changes: Sequence[str] = ()) -> FinetuneRun:
@@ -183,10 +189,14 @@ def _fits(data: FinetuneData, model: ModelConfig, where: str) -> None:
             )
 
 
-def check_start(resolved: ResolvedFinetuneRun, processes: int) -> None:
-    """Refuse what only a start would find: no data, a folder of another run, too many processes."""
+def check_start(resolved: ResolvedFinetuneRun, processes: int) -> dict:
+    """Refuse what only a start would find: no data, a folder of another run, too many processes.
+
+    Returns, for the launcher, the run's folder and its fingerprint on this host.
+    """
     train = resolved.run.train
     check_batch(train.batch, train.accumulate, processes)
     run_dir.check_folder(Path(resolved.run.out), resolved.about, IDENTITY)
     for split in ("train", "valid"):
         next(iter(resolved.task.read(resolved.root, split, skipped=Counter())), None)
+    return {"folder": resolved.run.out, "fingerprint": resolved.fingerprint}

@@ -9,7 +9,7 @@ import argparse
 import sys
 
 from januslm import config
-from januslm.cli.command import answered, run_parser
+from januslm.cli.command import answered, print_json, run_parser
 from januslm.cli.paths import RUNS, shipped
 from pretrain.settings import PretrainRun, ResolvedPretrainRun, check_start, resolve
 
@@ -21,8 +21,8 @@ def main() -> int:
         file = shipped(options.run, RUNS["pretrain"])
         return resolve(config.load(PretrainRun, file, options.changes), file, options.ds, quick)
 
-    if options.check:  # the launcher asks, before it starts anything; torch is not imported
-        return answered(lambda: check_start(resolved(quick=True), options.check))
+    if options.check:  # the launcher asks, before it starts anything, without torch
+        return answered(lambda: print_json(check_start(resolved(quick=True), options.check)))
     from januslm.training.process import run_process
     from pretrain.job import build
 

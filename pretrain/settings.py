@@ -10,6 +10,7 @@ from januslm.interop.export_folder import ExportFacts, read_facts
 from januslm.model.config import ModelConfig, configure, unlike
 from januslm.objective import LossSettings, Objective, resolve_objective
 from januslm.training.ds_config import OptimizerSettings, check_batch, check_spread
+from januslm.training.fingerprint import fingerprint
 from januslm.training.lr_schedule import ScheduleSettings, check
 from januslm.training.run_dir import IDENTITY, check_folder
 from januslm.training.settings import PackingSettings, TrainSettings
@@ -46,6 +47,11 @@ class ResolvedPretrainRun:
     valid: Texts
     start: ExportFacts | None
     about: dict  # what config.json and the export say of the run
+
+    @property
+    def fingerprint(self) -> dict:
+        """See januslm.training.fingerprint."""
+        return fingerprint(self.about, self.tokenizer.sha256, self.about["ds"])
 
 
 def resolve(run: PretrainRun, where: str, ds: str = "", quick: bool = False) -> ResolvedPretrainRun:
@@ -87,8 +93,12 @@ def resolve(run: PretrainRun, where: str, ds: str = "", quick: bool = False) -> 
     return ResolvedPretrainRun(run, tokenizer, model, objective, texts, valid, start, about)
 
 
-def check_start(resolved: ResolvedPretrainRun, processes: int) -> None:
-    """Refuse what only a start would find: a folder of another run, too many processes."""
+def check_start(resolved: ResolvedPretrainRun, processes: int) -> dict:
+    """Refuse what only a start would find: a folder of another run, too many processes.
+
+    Returns, for the launcher, the run's folder and its fingerprint on this host.
+    """
     train = resolved.run.train
     check_batch(train.batch, train.accumulate, processes)
     check_folder(Path(resolved.run.out), resolved.about, IDENTITY)
+    return {"folder": resolved.run.out, "fingerprint": resolved.fingerprint}

@@ -256,6 +256,8 @@ def test_a_run_without_mistakes_passes_the_check_without_torch(base):
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
         )
-        assert done.stdout == "0 False\n", done.stderr
+        checked, ended = done.stdout.splitlines()
+        assert ended == "0 False", done.stderr
+        assert json.loads(checked)["fingerprint"]["run"]["train"]["seed"] == 1
     assert not (base / "pre").exists()
     assert not (base / "tuned").exists()

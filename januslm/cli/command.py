@@ -1,6 +1,7 @@
 """What all commands share: how they are called, and how a mistake ends them."""
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -29,6 +30,11 @@ def answered(command: Callable[[], int | None]) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return 2
+
+
+def print_json(value) -> None:
+    """One line for another program to read."""
+    print(json.dumps(value), flush=True)
 
 
 def check_counts(options, *names: str) -> None:

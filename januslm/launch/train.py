@@ -17,7 +17,7 @@ from januslm.cli.command import program
 from januslm.cli.paths import ROOT, RUNS
 from januslm.config import Refused
 from januslm.launch import hosts
-from januslm.launch.commands import Options, code_of, module, need, shell_code, show
+from januslm.launch.commands import Options, module, need, shell_code, show
 from januslm.launch.environment import data_root, environment, gpus, handed_over, has_gpu
 
 RESUME, REFUSED = 85, 2  # exit codes: stopped by a signal and saved; a mistake of the user's
@@ -45,8 +45,11 @@ def train(verb: str, words: Sequence[str], options: Options) -> int:
         return 0
     need("torch", "deepspeed")
     world = str(_world(slots, options.gpus) if slots else local or max(gpus(), 1))
-    if code := code_of(module(verb, *arguments, "--check", world), variables):
-        return code
+    check = module(verb, *arguments, "--check", world)
+    sys.stdout.flush()
+    checked = subprocess.run(check, env=variables, stdout=subprocess.PIPE, check=False)
+    if checked.returncode:
+        return shell_code(checked.returncode)
     with tempfile.TemporaryDirectory(prefix="januslm-") as folder:
         report = Path(folder, "report")
         report.mkdir()

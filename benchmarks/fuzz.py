@@ -1,7 +1,7 @@
 """Spoils run files, DeepSpeed JSON, state files and arguments, and hands them to every command.
 
 A command may succeed (code 0, and 1 where it says so) or end with code 2 and one line on stderr
-that begins with "error: ".  Anything else is a failure: a traceback, a hang, another line, a signal.
+that begins with "error: ".  Anything else is a failure: a traceback, a hang, another line.
 
   python -m benchmarks.fuzz --cases 20000
   python -m benchmarks.fuzz --only generate --cases 500
@@ -55,22 +55,31 @@ class Command:
     share: int = 1  # how often it has its turn
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 BUILT = ("corpus/*.jsonl", "corpus/*/*")
 MODEL = ("model/export/*", "data/*")
 WAYS = ("greedy", "beam", "sample", "mask_predict", "semi", "speculative")
-DECODE = "beam=100000 beam=3 n_best=2 n_best=9 max_length=9 min_length=99 length_penalty=nan".split()
-DECODE += "iterations=0 iterations=5 length_beam=3 length_beam=99999 rescore=true lengths=around".split()
-DECODE += "top_k=0 top_p=2 temperature=0 seed=1099511627776 samples=3 samples=1000000 block=3".split()
-DECODE += "no_repeat_ngram=2 max_ratio=0.5 early_stop=false mode=x a=1".split()
-GENERATE = tuple(f"--algorithm={way}" for way in WAYS) + (
-    *DECODE,
-    *"--limit --batch --threads --precision=bf16 --precision --verify --graphs --split".split(),
-    *"--longer=refuse --task --data --task=xsum --out --limit=3 --split=train --batch=1".split(),
+DECODE = _words(
+    "beam=100000 beam=3 n_best=2 n_best=9 max_length=9 min_length=99 length_penalty=nan top_k=0 "
+    "iterations=0 iterations=5 length_beam=3 length_beam=99999 rescore=true lengths=around top_p=2 "
+    "temperature=0 seed=1099511627776 samples=3 samples=1000000 block=3 no_repeat_ngram=2 "
+    "max_ratio=0.5 early_stop=false mode=x a=1"
 )
-EVALUATE = "--intervals --compare --metric=bleu --metric --metric=rouge:level=word --task".split()
-EVALUATE += "--data=data --data --examples --metric=bleu:mode=sacre --metric=distinct".split()
-START = ("--check", "--ds", "--ds=zero1_bf16", "--data", "train.batch=1", "--local_rank")
-MADE = ("--fresh", "processes=2", "--mpi")
+GENERATE = (
+    *(f"--algorithm={way}" for way in WAYS),
+    *DECODE,
+    *_words("--limit --batch --threads --precision=bf16 --precision --verify --graphs --split"),
+    *_words("--longer=refuse --task --data --task=xsum --out --limit=3 --split=train --batch=1"),
+)
+EVALUATE = _words(
+    "--intervals --compare --metric=bleu --metric --metric=rouge:level=word --task --data=data "
+    "--data --examples --metric=bleu:mode=sacre --metric=distinct"
+)
+START = _words("--check --ds --ds=zero1_bf16 --data train.batch=1 --local_rank")
+MADE = _words("--fresh processes=2 --mpi")
 COMMANDS = {
     "pretrain": Command(
         "pretrain",
@@ -152,7 +161,7 @@ COMMANDS = {
     ),
     "data summaries": Command(
         "data_tools",
-        "summaries out --train tqdm --valid markdown --test packaging --processes 1".split(),
+        _words("summaries out --train tqdm --valid markdown --test packaging --processes 1"),
         (),
         ("--most", "--processes", "--train", "--test=packaging,tqdm"),
     ),

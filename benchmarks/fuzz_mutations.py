@@ -138,8 +138,9 @@ def spoil_file(path: Path, others: list[Path], rng: Random) -> str:
             path.mkdir()
             return f"{path.name} is a folder"
         case 2:
-            shutil.copyfile(other := rng.choice(others), path)
-            return f"{path.name} is {other.name}" if other != path else "nothing"
+            if (other := rng.choice(others)) != path:
+                shutil.copyfile(other, path)
+            return f"{path.name} is {other.name}"
         case 3:
             path.write_bytes(b"")
             return f"emptied {path.name}"
@@ -220,9 +221,9 @@ def words(given: list[str], extra: list[str], rng: Random) -> list[str]:
         case 2 if given:
             given.insert(at, given[at])
         case 3 if given:
-            at = rng.randrange(len(given[at]) + 1), at
-            word = given[at[1]]
-            given[at[1]] = word[: at[0]] + rng.choice(["x", "=", "/", "", "-", "9"]) + word[at[0] :]
+            word = given[at]
+            cut = rng.randrange(len(word) + 1)
+            given[at] = word[:cut] + rng.choice(["x", "=", "/", "", "-", "9"]) + word[cut:]
         case _:
             option = rng.choice(extra or WORDS)
             given += [option] if rng.random() < 0.4 else [option, rng.choice(WORDS)]

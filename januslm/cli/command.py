@@ -22,14 +22,20 @@ def answered(command: Callable[[], int | None]) -> int:
     try:
         return command() or 0
     except Refused as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(error_line(str(error)), file=sys.stderr)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
+        print(error_line(f"{place}{error.strerror or error}"), file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     return 2
+
+
+def error_line(message: str) -> str:
+    """The one line of a mistake: what a text from outside could do to a terminal is spelled out."""
+    shown = (c if c.isprintable() else ascii(c)[1:-1] for c in message)
+    return f"error: {''.join(shown)}"
 
 
 def print_json(value) -> None:
@@ -59,7 +65,7 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, like every other mistake."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}; {self.prog} --help tells more\n")
+        self.exit(2, error_line(f"{message}; {self.prog} --help tells more") + "\n")
 
 
 def parser(verb: str, description: str, usage: str | None = None) -> Parser:

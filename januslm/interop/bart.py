@@ -95,7 +95,7 @@ def tokenizer(tree: dict, size: int, where: Path) -> dict:
         for added in tree["added_tokens"]:
             added["id"] = new[added["id"]]
         tree["added_tokens"].sort(key=lambda added: added["id"])
-    except KeyError as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise Refused(f"{where / 'tokenizer.json'}: does not fit {size} ids ({error})") from None
     tree["post_processor"] = None  # BOS and EOS are added by who reads the text
     return tree

@@ -36,8 +36,8 @@ from benchmarks import fuzz_inputs, fuzz_mutations
 from januslm.cli.table import drawn
 
 ROOT = fuzz_inputs.ROOT
-SECONDS, CPU_SECONDS = 300, 60  # that a case may take: by the clock of a busy machine, of its own
-MEMORY = 4 << 30  # bytes of its own
+SECONDS, CPU_SECONDS = 300, 30  # that a case may take: by the clock of a busy machine, of its own
+MEMORY = 2 << 30  # bytes of its own
 PROGRESS = re.compile(r"^[^:]+: [\d,]+/[\d,]+ ")  # januslm/cli/progress.py, in a log
 OK, REFUSED = "ok", "refused"
 

@@ -148,7 +148,8 @@ def _difference(changed: list[str], old: dict, new: dict) -> str:
 def _clear(out: Path) -> None:
     """Delete what a build writes, and nothing else; the manifests and the journal first."""
     for pattern in (
-        "*/manifest.json*",
+        "train/manifest.json*",
+        "valid/manifest.json*",
         "journal.*",
         "parts/part-*",
         "train/shard-*",

@@ -4,6 +4,7 @@ BART is our BART-style backbone with AR read from past slots, where an EOS comes
 query_position "target").  Its ids differ from ours in one place: <mask> is last there and 4 here.
 """
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -120,7 +121,9 @@ def _weights(folder: Path) -> dict[str, Tensor]:
 def _unpickled(path: Path) -> dict[str, Tensor]:
     """Tensors of a pickle that may hold nothing else: no code of it runs."""
     try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about how others pickle
+            state = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # a damaged file raises a dozen types
         reason = " ".join(str(error).split())
         raise Refused(f"{path}: not tensors alone, or damaged ({reason[:200]})") from None

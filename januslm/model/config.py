@@ -87,7 +87,7 @@ def configure(table: dict, vocabulary: int, where: str, extra_vectors: int = 0) 
     """
     table = dict(table)
     name = table.pop("preset", "tiny")
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise Refused(f"{where}: no model preset {name!r}{suggest(str(name), PRESETS)}")
     given = {"vocabulary": vocabulary, "extra_vectors": extra_vectors}
     for key, owner in (("vocabulary", "the tokenizer"), ("extra_vectors", "the objective")):

@@ -53,6 +53,7 @@ class Command:
     changes: str = ""  # the TOML whose keys key=value may change
     codes: tuple[int, ...] = (0,)  # of success
     share: int = 1  # how often it has its turn
+    always: tuple[str, ...] = ()  # words that nothing takes away: else it would train for real
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -174,11 +175,22 @@ COMMANDS = {
     ),
     "launch": Command(
         "januslm.launch",
-        ("pretrain", "pre.toml", "--dry-run"),
+        ("pretrain", "pre.toml"),
         ("pre.toml", "hosts"),
         ("--gpus", "--gpus=100000", "--hostfile", "--hostfile=hosts", "--ds", "--dry-run", "help"),
         "pre.toml",
         share=2,
+        always=("--dry-run",),
+    ),
+    # Seconds a case: only where it is asked for, by --only train.
+    "train": Command(
+        "pretrain",
+        ("pre.toml", "--ds", "ds.json"),
+        ("pre.toml", "pre.toml", "ds.json", "ds.json", *BUILT),
+        ("--ds", "--ds=zero1_bf16"),
+        "pre.toml",
+        share=0,
+        always=("train.steps=2", "packing.samples=0"),
     ),
     "objectives": Command(
         "januslm.objectives", ("janus", "read=past"), (), ("query_position=target", "ends=true")
@@ -203,6 +215,8 @@ class Case:
 def main() -> int:
     given = _arguments()
     chosen = [name for name in COMMANDS if name.startswith(given.only)]
+    if chosen == ["train"]:
+        COMMANDS["train"] = replace(COMMANDS["train"], share=1)
     if not chosen:
         print(f"no command {given.only!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
@@ -295,7 +309,7 @@ def prepared(command: Command, folder: Path, rng: Random) -> tuple[list[str], li
             words.append(fuzz_mutations.change(table, rng))
         else:
             words = fuzz_mutations.words(words, list(command.options), rng)
-    return words, spoiled
+    return [*words, *command.always], spoiled
 
 
 def ended(module: str, words: list[str], folder: Path, alone: bool) -> tuple[int, str]:

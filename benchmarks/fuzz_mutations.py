@@ -126,7 +126,7 @@ def text(whole: str, rng: Random) -> str:
 
 def spoil_file(path: Path, others: list[Path], rng: Random) -> str:
     """Damage one file, structure or bytes; what was done, in words."""
-    if path.suffix in (".toml", ".json", ".jsonl") and rng.random() < 0.7 and _structure(path, rng):
+    if rng.random() < 0.7 and _structure(path, rng):
         return f"changed {path.name}"
     raw = bytearray(path.read_bytes())
     match rng.randrange(8):
@@ -160,9 +160,11 @@ def spoil_file(path: Path, others: list[Path], rng: Random) -> str:
 
 def _structure(path: Path, rng: Random) -> bool:
     """Change what a file of text says, its own hash made to fit; False where it is no such file."""
+    if path.suffix == ".safetensors":
+        return _header(path, rng)
     try:
         whole = path.read_text(encoding="utf-8")
-        if rng.random() < 0.2:
+        if rng.random() < 0.2 or path.suffix not in (".toml", ".json", ".jsonl"):
             changed = text(whole, rng)
         elif path.suffix == ".toml":
             changed = toml(spoiled(tomllib.loads(whole), rng))
@@ -177,6 +179,15 @@ def _structure(path: Path, rng: Random) -> bool:
     except (ValueError, OSError):
         return False
     path.write_text(changed, encoding="utf-8", errors="surrogateescape")
+    return True
+
+
+def _header(path: Path, rng: Random) -> bool:
+    """Change what a safetensors file says of its tensors, and leave their bytes."""
+    raw = path.read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    header = json.dumps(spoiled(json.loads(raw[8 : 8 + size]), rng), default=str).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + raw[8 + size :])
     return True
 
 

@@ -153,7 +153,12 @@ def table(
 def anchor(runs: list[Predictions]) -> Predictions | None:
     """The AR beam run that speed is compared with: the one with the widest beam."""
     timed = [r for r in runs if r.facts.algorithm == "beam" and r.facts.ms_per_sentence]
-    return max(timed, key=lambda r: r.facts.settings.get("beam", 0), default=None)
+    return max(timed, key=_width, default=None)
+
+
+def _width(run: Predictions) -> int:
+    beam = run.facts.settings.get("beam")
+    return beam if isinstance(beam, int) else 0  # of another program it may be anything
 
 
 def beats(label: str, score: float, lead: str, base: float, key: str) -> str:

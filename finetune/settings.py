@@ -43,7 +43,8 @@ class FinetuneSettings(TrainSettings):
     """[train] of a fine-tuning run: that of any run, and a length in passes over the pairs."""
 
     steps: int = setting(0, low=0)  # 0: as many as `epochs` make
-    epochs: float = setting(0.0, low=0)  # 0: no limit but `steps`; the first that is reached counts
+    # 0: no limit but `steps`; the first that is reached counts
+    epochs: float = setting(0.0, low=0, high=1e6)
 
     def __post_init__(self):
         if not self.steps and not self.epochs:

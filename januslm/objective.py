@@ -165,7 +165,7 @@ def resolve_objective(
     plugin = registry.find("januslm.objectives", name)
     extra = getattr(plugin, "EXTRA_VECTORS", 0)
     special = replace(special, extra=tuple(special.vocabulary + i for i in range(extra)))
-    if preset not in plugin.NOISE:
+    if preset not in list(plugin.NOISE):  # a list compares with anything, a dict may not
         raise Refused(f"{where}: objective.preset must be one of {', '.join(plugin.NOISE)}")
     options = registry.options(plugin.layout, table, f"{where}: objective")
     usual, usual_options = plugin.NOISE[preset]

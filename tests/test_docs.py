@@ -11,7 +11,8 @@ import pytest
 
 from tests.conftest import ROOT
 
-DOCS = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md")
+DOCS = sorted([*ROOT.glob("docs/*.md"), *(ROOT / name for name in PAGES)])
 TOUR = ROOT / "docs" / "tour.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 QUOTE = re.compile(r"^# (\S+\.py)(?:: ([\w.]+))?$")  # of a function, or of a whole file

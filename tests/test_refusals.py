@@ -178,7 +178,7 @@ REFUSED = [
     ("generate iwslt14-janus beam", "'beam' is not a change"),
     ("generate iwslt14-janus --batch 0", "--batch must be at least 1"),
     ("generate iwslt14-janus --batch many", "argument --batch: invalid int value"),
-    ("generate iwslt14-janus --threads 5000", "--threads must be at most 1,024"),
+    ("generate iwslt14-janus --threads 5000", "--threads must be at most"),
     ("generate iwslt14-janus --precision fp8", "--precision must be fp32 or bf16"),
     ("generate iwslt14-janus --split dev", "no split 'dev'"),
     ("generate iwslt14-janus --task iwslt15", "no 'iwslt15' in tasks/"),

@@ -24,6 +24,7 @@ from januslm.data.tokenizer import Special, Tokenizer
 
 CHUNK = 4096  # texts that are tokenized at once
 SIDES = ("source", "target")
+COUNTED = ("pairs", "source tokens", "target tokens")  # what `summary` divides
 ENDS = 2  # tokens of a text that are no words: BOS and EOS
 
 
@@ -83,9 +84,20 @@ def prepare(
 def _prepared(folder: Path) -> dict:
     """The manifest of a split; {} if there is none or it is damaged: it is prepared again."""
     try:
-        return read_manifest(folder)
+        found = read_manifest(folder)
     except Refused:
         return {}
+    return found if _counted(found, "counts", *COUNTED) and _counted(found, "skipped") else {}
+
+
+def _counted(manifest: dict, key: str, *needed: str) -> bool:
+    """Whether a table of the manifest has numbers alone, and these among them."""
+    table = manifest.get(key)
+    return (
+        isinstance(table, dict)
+        and all(type(number) is int for number in table.values())
+        and all(table.get(name, 0) > 0 for name in needed)
+    )
 
 
 def summary(about: dict) -> str:

@@ -1,14 +1,14 @@
 """What a trained model is asked for: its run, task and algorithm, checked before torch is there."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import ModuleType
 
 from januslm import registry
-from januslm.config import Refused
+from januslm.config import Refused, build, setting
 from januslm.data.token_pairs import Limits
-from januslm.interop.export_folder import ExportFacts, read_facts
+from januslm.interop.export_folder import FILES, ExportFacts, read_facts
 from januslm.objective import LossSettings, Objective, resolve_objective
 
 ALGORITHMS = "januslm.decoding"
@@ -29,21 +29,44 @@ class TrainedRun:
         return self.task.__name__.rpartition(".")[2]
 
 
+@dataclass(frozen=True)
+class _Data:
+    root: str = ""
+    max_source: int = setting(0, low=0)
+    max_target: int = setting(0, low=0)
+
+
+@dataclass(frozen=True)
+class _TrainedOn:
+    """What an export says of the task it was trained on, as far as writing needs it."""
+
+    task: str = ""
+    data: _Data = field(default_factory=_Data)
+
+
+def _trained_on(facts: ExportFacts) -> _TrainedOn:
+    where = f"{facts.folder / FILES[1]}: about"
+    about = {key: value for key, value in facts.about.items() if key in ("task", "data")}
+    if isinstance(about.get("data"), dict):
+        keys = {one.name for one in fields(_Data)}
+        about["data"] = {key: value for key, value in about["data"].items() if key in keys}
+    return build(_TrainedOn, about, where)
+
+
 def find(run: str | Path, task: str | None = None, data: str | None = None) -> TrainedRun:
     """What lies in a run's folder.  task, data: others than the run was trained with.
 
     Refused for what is not an exported model, and where the task or its data is not known.
     """
     facts = read_facts(run)
-    name = task or facts.about.get("task")
+    learnt = _trained_on(facts)
+    name, root = task or learnt.task, data or learnt.data.root
     if not name:
         raise Refused(f"{facts.folder}: was not trained on a task; name one with --task")
-    about = facts.about.get("data", {})
-    root = data or about.get("root")
     if not root:
         raise Refused(f"{facts.folder}: does not say where the data lies; name it with --data")
     most = facts.config.max_positions
-    limits = Limits(about.get("max_source", most), about.get("max_target", most), "cut")
+    limits = Limits(learnt.data.max_source or most, learnt.data.max_target or most, "cut")
     return TrainedRun(facts, registry.find("finetune.tasks", name), Path(root), limits)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from januslm.cli.command import Parser, program
 from januslm.config import Refused
 
+PROCESSES = 1024  # on one machine: more than any has GPUs or cores
 SHOWN = ("DS_ACCELERATOR", "OMP_NUM_THREADS", "DS_ENV_FILE")  # variables that a dry run prints
 
 
@@ -40,6 +41,8 @@ def split(verb: str, words: Sequence[str]) -> tuple[Options, list[str]]:
     if given.gpus and not (given.gpus.isdecimal() and int(given.gpus)):
         raise Refused(f"--gpus must be a whole number from 1, got {given.gpus!r}")
     count = int(given.gpus) if given.gpus else None
+    if count and count > PROCESSES:
+        raise Refused(f"--gpus must be at most {PROCESSES:,}, got {given.gpus}")
     return Options(given.dry_run, count, given.hostfile, given.ds), rest
 
 

@@ -22,7 +22,7 @@ class TrainSettings:
     export: Literal["end", "save"] = "end"  # when to write export/model.safetensors
     exports: int = setting(0, low=0)  # more than 0: at each save, and so many stay, for averaging
     # processes that pack, per rank; 0: a thread; GPUs: 1
-    workers: int | None = setting(None, low=0)
+    workers: int | None = setting(None, low=0, high=1024)
     bad_steps: int = setting(10, low=1)  # updates in a row that may be skipped as not finite
     # per process, for the utilisation; else measured
     peak_flops: float | None = setting(None, above=0)

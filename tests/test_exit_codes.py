@@ -1,9 +1,13 @@
 """How a training run may end, and the exit code it then has: real processes, real signals."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -55,32 +59,103 @@ def _ended(place: Path, run: subprocess.Popen, out: Path) -> tuple[int, str]:
     return run.returncode, said
 
 
-def _processes(out: Path) -> dict[int, str]:
-    """Process ids and command lines that name a run's folder."""
-    found = subprocess.run(["pgrep", "-af", str(out)], capture_output=True, text=True).stdout
-    return {int(pid): line for pid, _, line in (row.partition(" ") for row in found.splitlines())}
+def _processes(out: Path) -> dict[int, int]:
+    """Ranks by process id: processes whose command line names a run's folder."""
+    pattern = f"-m (pretrain|finetune) .*{out}"
+    found = subprocess.run(["pgrep", "-f", "--", pattern], capture_output=True, text=True)
+    ranks = {}
+    for pid in map(int, found.stdout.split()):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            own = Path(f"/proc/{pid}/environ").read_text().split("\0")
+            ranks[pid] = next(int(value[5:]) for value in own if value.startswith("RANK="))
+    return ranks
 
 
-def test_stopped_by_a_signal_it_is_85_and_killed_it_is_none_of_the_codes(base):
-    out = base / "long"
-    words = ("pretrain", "run.toml", "--gpus", 2, f"out={out}", *ENDLESS, "train.log_every=1")
+def _lines(out: Path) -> int:
+    """How many updates a run has written down."""
     log = out / "train.jsonl"
-    run = _start(base, *words)
-    wait_until(lambda: log.is_file() or run.poll() is not None)
-    run.send_signal(signal.SIGUSR1)
+    return len(log.read_text().splitlines()) if log.is_file() else 0
+
+
+def _training(base: Path, out: Path, *words, **variables: str) -> subprocess.Popen:
+    """Two ranks without an end, once they have made an update more than before."""
+    before = _lines(out)
+    words = ("pretrain", "run.toml", "--gpus", 2, f"out={out}", *ENDLESS, *words)
+    run = _start(base, *words, "train.log_every=1", **variables)
+    wait_until(lambda: _lines(out) > before or run.poll() is not None)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(signal.SIGUSR1, "SIGUSR1"), (signal.SIGINT, "Ctrl-C")]
+)
+def test_stopped_by_a_signal_it_is_85(base, number, name):
+    out = base / "long"
+    run = _training(base, out)
+    run.send_signal(number)
     code, said = _ended(base, run, out)
     assert code == 85, said
-    assert f"stopped on request; {GOES_ON} from {out}" in said
-    before = log.stat().st_size
+    assert f"stopped on request ({name}); {GOES_ON} from {out}" in said
+    assert list((out / "checkpoints").glob("step-*"))
 
-    run = _start(base, *words)
-    wait_until(lambda: log.stat().st_size > before or run.poll() is not None)
-    [rank] = [pid for pid, line in _processes(out).items() if " --local_rank=1 " in line]
-    os.kill(rank, signal.SIGKILL)
+
+def test_killed_it_is_1_and_the_rank_is_named(base):
+    out = base / "killed"
+    run = _training(base, out)
+    [victim] = [pid for pid, rank in _processes(out).items() if rank == 1]
+    os.kill(victim, signal.SIGKILL)
     code, said = _ended(base, run, out)
-    assert code not in (0, 2, 85), said
-    assert f"the run ended without finishing (launcher's code {code}); {GOES_ON}" in said
+    assert code == 1, said
+    assert re.search(rf"rank 1 was killed by SIGKILL .*; {GOES_ON}", said), said
     assert not (out / "done").exists()
+
+
+def test_a_second_ctrl_c_ends_at_once_and_says_so(base):
+    """The ranks are stopped, so that none of them can save."""
+    out = base / "twice"
+    run = _training(base, out)
+    for pid in _processes(out):
+        os.kill(pid, signal.SIGSTOP)
+    run.send_signal(signal.SIGINT)
+    time.sleep(1.5)  # sooner, it would be taken for the same Ctrl-C
+    run.send_signal(signal.SIGINT)
+    code, said = _ended(base, run, out)
+    assert code == 1, said
+    assert "Ctrl-C once more: ended without saving" in said
+
+
+def test_who_does_not_stop_in_time_is_killed(base):
+    out = base / "late"
+    run = _training(base, out, JANUSLM_GRACE="2")
+    for pid in _processes(out):
+        os.kill(pid, signal.SIGSTOP)
+    run.send_signal(signal.SIGTERM)
+    code, said = _ended(base, run, out)
+    assert code == 1, said
+    assert "was killed by SIGKILL" in said
+
+
+def test_a_killed_launcher_takes_its_ranks_with_it_once_they_have_saved(base):
+    out = base / "orphans"
+    run = _training(base, out)
+    assert len(_processes(out)) == 2
+    run.kill()
+    wait_until(lambda: not _processes(out), 60)
+    assert list((out / "checkpoints").glob("step-*"))
+    run.communicate()
+
+
+def test_each_rank_has_a_log_and_the_console_is_rank_0s(base):
+    out = base / "short"
+    run = _start(base, "pretrain", "run.toml", "--gpus", 2, f"out={out}", "packing.samples=0")
+    code, said = _ended(base, run, out)
+    assert code == 0, said
+    first, second = ((out / "logs" / f"rank-{n:05d}.log").read_text() for n in (0, 1))
+    lines = [line for line in said.splitlines() if not line.startswith("starting, ")]
+    assert [line for line in lines if line not in first.splitlines()] == []
+    assert "done: step 4" in said
+    assert "rank 1 of 2" in second
+    assert second.endswith("--- ended with code 0\n")
 
 
 def test_finished_it_is_0_and_a_mistake_is_2_without_a_word_of_going_on(base):
@@ -114,33 +189,39 @@ def test_what_only_a_rank_finds_is_2_as_well(base):
     assert "do not match their hash" in errors[0]
 
 
-def test_other_hosts_are_reported_the_variables_of_the_run_and_the_users_own(base, tmp_path):
-    """Scripts in the place of ssh and pdsh, the programs that reach hosts, note what is asked."""
-    (tmp_path / "ssh").write_text("#!/bin/bash\necho 127.0.0.1\n")
-    (tmp_path / "ssh").chmod(0o755)
-    pdsh = tmp_path / "pdsh"
-    pdsh.write_text(f'#!/bin/bash\nprintf "%s\\n" "$@" >>{tmp_path}/asked\nexit 3\n')
-    pdsh.chmod(0o755)
-    (base / "hosts").write_text("one slots=1\ntwo slots=2\n")
-    own = base / ".deepspeed_env"
-    own.write_text("MINE=1\n")
-    words = (
-        "pretrain",
-        "run.toml",
-        "--hostfile",
-        "hosts",
-        f"out={base / 'hosted'}",
-        "train.batch=3",
+def test_a_host_that_cannot_be_reached_is_named_with_what_ssh_says(base, tmp_path):
+    """A script in the place of ssh notes what it is asked, and what it is told on stdin."""
+    ssh = tmp_path / "ssh"
+    ssh.write_text(
+        f'#!/bin/bash\nprintf "%s\\n" "$@" >>{tmp_path}/asked\nhead -n 1 >>{tmp_path}/told\n'
+        "echo no way there >&2\nexit 255\n"
     )
-    run = _start(base, *words, PATH=f"{tmp_path}:{os.environ['PATH']}")
-    code, said = _ended(base, run, base / "hosted")
-    assert code == 3, said
-    assert "ended before its first update (launcher's code 3); the lines above say why" in said
-    assert GOES_ON not in said
+    ssh.chmod(0o755)
+    (base / "hosts").write_text("localhost slots=1\nelsewhere slots=2\n")
+    own = base / ".deepspeed_env"
+    own.write_text("MINE=a 'b' $(c)\n")
+    words = ("pretrain", "run.toml", "--hostfile", "hosts", f"out={base / 'ho$(id)sted'}")
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    run = _start(base, *words, PATH=path, NCCL_DEBUG="INFO", OTHER="1")
+    code, said = _ended(base, run, base / "ho")
+    assert code == 2, said
+    assert "error: " in said
+    assert "elsewhere: cannot be reached: no way there" in said
     asked = (tmp_path / "asked").read_text()
-    for variable in ("MINE=1", "OMP_NUM_THREADS=1", "TOKENIZERS_PARALLELISM=false"):
-        assert f"export {variable};" in asked, asked
-    assert "one,two" in asked
-    assert own.read_text() == "MINE=1\n"
-    run = _start(base, *words[:-1], "train.batch=2")
-    assert _ended(base, run, base / "hosted")[0] == 2
+    assert "BatchMode=yes" in asked
+    assert "--\nelsewhere\nexec env PYTHONPATH=" in asked
+    assert "$(id)" not in asked
+    told = json.loads((tmp_path / "told").read_text())
+    assert told["folder"] == str(base)
+    assert told["variables"]["MINE"] == "a 'b' $(c)"
+    assert told["variables"]["NCCL_DEBUG"] == "INFO"
+    assert "OTHER" not in told["variables"]
+    assert own.read_text() == "MINE=a 'b' $(c)\n"
+    own.unlink()
+
+
+def test_too_many_processes_are_refused_in_a_line(base):
+    run = _start(base, "pretrain", "run.toml", f"out={base / 'many'}", "--gpus", 100_000)
+    code, said = _ended(base, run, base / "many")
+    assert code == 2, said
+    assert re.fullmatch(r"error: 100000 processes on \d+ cores, at most \d+\n", said)

@@ -5,84 +5,37 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.launching import wait_until
-from tests.test_refusals import CORPUS, PRETRAIN
+from tests.tiny_run import ENDLESS, built, ranks, started, updates
 
 pytestmark = pytest.mark.slow
-ENDLESS = ("train.steps=100000", "train.validate_every=100000", "train.save_every=100000")
 GOES_ON = "the same command goes on"
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    """A corpus of this project's documentation and a run file of a tiny model."""
-    place = tmp_path_factory.mktemp("codes")
-    text = " ".join(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))
-    words = text.split()
-    lines = (" ".join(words[i : i + 9]) for i in range(0, 4500, 9))
-    (place / "plain.txt").write_text("\n".join(lines))
-    for name, content in (("corpus.toml", CORPUS), ("run.toml", PRETRAIN)):
-        (place / name).write_text(content.format(base=place))
-    for verb in ("tokenizer", "build"):
-        done = _start(place, "data", verb, "corpus.toml")
-        said, _ = done.communicate(timeout=120)
-        assert done.returncode == 0, said
-    return place
-
-
-def _start(place: Path, *words, **variables: str) -> subprocess.Popen:
-    """launch.sh, as a user starts it in that folder."""
-    usual = {"JANUSLM_PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
-    environment = os.environ | usual | variables
-    return subprocess.Popen(
-        ["bash", str(ROOT / "launch.sh"), *map(str, words)],
-        cwd=place,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    """A corpus and a run file of a tiny model."""
+    return built(tmp_path_factory.mktemp("codes"))
 
 
 def _ended(place: Path, run: subprocess.Popen, out: Path) -> tuple[int, str]:
     """Exit code and what was said; no process of the run is left."""
     said, _ = run.communicate(timeout=120)
-    assert _processes(out) == {}, said
+    assert ranks(out) == {}, said
     return run.returncode, said
-
-
-def _processes(out: Path) -> dict[int, int]:
-    """Ranks by process id: processes whose command line names a run's folder."""
-    pattern = f"-m (pretrain|finetune) .*{out}"
-    found = subprocess.run(["pgrep", "-f", "--", pattern], capture_output=True, text=True)
-    ranks = {}
-    for pid in map(int, found.stdout.split()):
-        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
-            own = Path(f"/proc/{pid}/environ").read_text().split("\0")
-            ranks[pid] = next(int(value[5:]) for value in own if value.startswith("RANK="))
-    return ranks
-
-
-def _lines(out: Path) -> int:
-    """How many updates a run has written down."""
-    log = out / "train.jsonl"
-    return len(log.read_text().splitlines()) if log.is_file() else 0
 
 
 def _training(base: Path, out: Path, *words, **variables: str) -> subprocess.Popen:
     """Two ranks without an end, once they have made an update more than before."""
-    before = _lines(out)
+    before = updates(out)
     words = ("pretrain", "run.toml", "--gpus", 2, f"out={out}", *ENDLESS, *words)
-    run = _start(base, *words, "train.log_every=1", **variables)
-    wait_until(lambda: _lines(out) > before or run.poll() is not None)
+    run = started(base, *words, "train.log_every=1", **variables)
+    wait_until(lambda: updates(out) > before or run.poll() is not None)
     return run
 
 
@@ -102,7 +55,7 @@ def test_stopped_by_a_signal_it_is_85(base, number, name):
 def test_killed_it_is_1_and_the_rank_is_named(base):
     out = base / "killed"
     run = _training(base, out)
-    [victim] = [pid for pid, rank in _processes(out).items() if rank == 1]
+    [victim] = [pid for pid, rank in ranks(out).items() if rank == 1]
     os.kill(victim, signal.SIGKILL)
     code, said = _ended(base, run, out)
     assert code == 1, said
@@ -114,7 +67,7 @@ def test_a_second_ctrl_c_ends_at_once_and_says_so(base):
     """The ranks are stopped, so that none of them can save."""
     out = base / "twice"
     run = _training(base, out)
-    for pid in _processes(out):
+    for pid in ranks(out):
         os.kill(pid, signal.SIGSTOP)
     run.send_signal(signal.SIGINT)
     time.sleep(1.5)  # sooner, it would be taken for the same Ctrl-C
@@ -127,7 +80,7 @@ def test_a_second_ctrl_c_ends_at_once_and_says_so(base):
 def test_who_does_not_stop_in_time_is_killed(base):
     out = base / "late"
     run = _training(base, out, JANUSLM_GRACE="2")
-    for pid in _processes(out):
+    for pid in ranks(out):
         os.kill(pid, signal.SIGSTOP)
     run.send_signal(signal.SIGTERM)
     code, said = _ended(base, run, out)
@@ -138,16 +91,16 @@ def test_who_does_not_stop_in_time_is_killed(base):
 def test_a_killed_launcher_takes_its_ranks_with_it_once_they_have_saved(base):
     out = base / "orphans"
     run = _training(base, out)
-    assert len(_processes(out)) == 2
+    assert len(ranks(out)) == 2
     run.kill()
-    wait_until(lambda: not _processes(out), 60)
+    wait_until(lambda: not ranks(out), 60)
     assert list((out / "checkpoints").glob("step-*"))
     run.communicate()
 
 
 def test_each_rank_has_a_log_and_the_console_is_rank_0s(base):
     out = base / "short"
-    run = _start(base, "pretrain", "run.toml", "--gpus", 2, f"out={out}", "packing.samples=0")
+    run = started(base, "pretrain", "run.toml", "--gpus", 2, f"out={out}", "packing.samples=0")
     code, said = _ended(base, run, out)
     assert code == 0, said
     first, second = ((out / "logs" / f"rank-{n:05d}.log").read_text() for n in (0, 1))
@@ -160,12 +113,12 @@ def test_each_rank_has_a_log_and_the_console_is_rank_0s(base):
 
 def test_finished_it_is_0_and_a_mistake_is_2_without_a_word_of_going_on(base):
     out = base / "short"
-    run = _start(base, "pretrain", "run.toml", f"out={out}", "packing.samples=0")
+    run = started(base, "pretrain", "run.toml", f"out={out}", "packing.samples=0")
     code, said = _ended(base, run, out)
     assert code == 0, said
     assert "done: step 4" in said
     for words in (("--bogus",), ("train.stepz=3",), ("data.length=20",), ("--gpus", 5)):
-        run = _start(base, "pretrain", "run.toml", f"out={out}", *words)
+        run = started(base, "pretrain", "run.toml", f"out={out}", *words)
         code, said = _ended(base, run, out)
         assert code == 2, said
         assert said.startswith("error: ")
@@ -179,7 +132,7 @@ def test_what_only_a_rank_finds_is_2_as_well(base):
     place = len(whole) // 2
     try:
         shard.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        run = _start(base, "pretrain", "run.toml", "--gpus", 2, f"out={base / 'flipped'}")
+        run = started(base, "pretrain", "run.toml", "--gpus", 2, f"out={base / 'flipped'}")
         code, said = _ended(base, run, base / "flipped")
     finally:
         shard.write_bytes(whole)
@@ -202,7 +155,7 @@ def test_a_host_that_cannot_be_reached_is_named_with_what_ssh_says(base, tmp_pat
     own.write_text("MINE=a 'b' $(c)\n")
     words = ("pretrain", "run.toml", "--hostfile", "hosts", f"out={base / 'ho$(id)sted'}")
     path = f"{tmp_path}:{os.environ['PATH']}"
-    run = _start(base, *words, PATH=path, NCCL_DEBUG="INFO", OTHER="1")
+    run = started(base, *words, PATH=path, NCCL_DEBUG="INFO", OTHER="1")
     code, said = _ended(base, run, base / "ho")
     assert code == 2, said
     assert "error: " in said
@@ -221,7 +174,7 @@ def test_a_host_that_cannot_be_reached_is_named_with_what_ssh_says(base, tmp_pat
 
 
 def test_too_many_processes_are_refused_in_a_line(base):
-    run = _start(base, "pretrain", "run.toml", f"out={base / 'many'}", "--gpus", 100_000)
+    run = started(base, "pretrain", "run.toml", f"out={base / 'many'}", "--gpus", 100_000)
     code, said = _ended(base, run, base / "many")
     assert code == 2, said
     assert re.fullmatch(r"error: 100000 processes on \d+ cores, at most \d+\n", said)

@@ -19,7 +19,19 @@ CHECKED_WITHIN = 180.0  # seconds: a file system may be slow, and a check reads 
 SKEW = 60.0  # seconds between two clocks that are worth a word
 LITTLE = 2.0  # GB free that are worth a word
 PROCESSES_PER_CORE, FEW = 8, 64  # on a CPU; fewer than that are never refused
+CODE = {"code", "versions"}  # of a fingerprint, what is not the run's own
 SILENCE = 60.0  # seconds without a word from us after which another host's ranks save and end
+HEADINGS: tuple[str, ...] = (
+    "host",
+    "reachable",
+    "Python",
+    "torch",
+    "DeepSpeed",
+    "GPUs",
+    "free GB",
+    "clock",
+)
+HEADINGS += ("same code", "same run", "sees folder", "port", "interface")
 
 
 @dataclass
@@ -27,13 +39,16 @@ class Found:
     """What one host is and lacks; nothing starts while a host has a problem."""
 
     host: str
+    able: bool = True  # to answer; what else is wrong with it is found nevertheless
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     facts: dict = field(default_factory=dict)
     checked: dict = field(default_factory=dict)  # folder and fingerprint
     code: int = 0  # of the check
-    same: str = "-"  # code and data as on the first host
+    code_as: str = "-"  # whether code and versions are those of the first host
+    run_as: str = "-"  # the same for corpus, settings and whatever else the run is made of
     sees: str = "-"  # the folder of the first host
+    port: str = "-"  # free on the first host, reached by the others
     interface: str = "-"
 
 
@@ -47,7 +62,7 @@ class Meeting:
 
 
 class Preflight:
-    """Asks all hosts at the same time, step by step; a host with a problem is asked no more.
+    """Asks all hosts at the same time, step by step; one that refuses to answer is asked no more.
 
     job: what will be started; with no verb, hosts are looked at without a run.
     """
@@ -69,7 +84,7 @@ class Preflight:
             self._connect()
 
     def _good(self) -> list[str]:
-        return [name for name, one in self.found.items() if not one.problems]
+        return [name for name, one in self.found.items() if one.able]
 
     def _ask(self, order: str, names: Iterable[str], seconds: float, **told) -> dict[str, dict]:
         """The answers to one order by host; what is refused becomes a problem."""
@@ -80,6 +95,7 @@ class Preflight:
         for (name, _), answer in answers.items():
             if "refused" in answer and answer["refused"] not in self.found[name].problems:
                 self.found[name].problems.append(answer["refused"])
+                self.found[name].able = False
         return {name: a for (name, _), a in answers.items() if "refused" not in a}
 
     def _enter(self) -> None:
@@ -109,6 +125,7 @@ class Preflight:
             self._judge_check(self.found[name], told)
         for told in self._kept(_of(answers, "open")).values():
             self.meeting.port, self.addresses = told["port"], told["addresses"]
+            self.found[self.first].port = f"{self.meeting.port} free"
 
     def _judge(self, found: Found, ranks: int) -> None:
         """Whether the ranks have what they need."""
@@ -134,7 +151,7 @@ class Preflight:
 
     def _compare(self) -> None:
         """Every host as the first: its fingerprint, or, without a run, the code."""
-        good = self._good()
+        good = [n for n in self._good() if self.found[n].checked or not self.job.verb]
         if self.first not in good:
             return
         from januslm.training.fingerprint import differences  # needs packages, as no dry run does
@@ -142,7 +159,9 @@ class Preflight:
         wanted = self._fingerprint(self.first)
         for name in good:
             differs = list(differences(wanted, self._fingerprint(name)))
-            self.found[name].same = "no" if differs else "yes"
+            parts = {key.partition(".")[0] for key, _, _ in differs}
+            self.found[name].code_as = "no" if parts & CODE else "yes"
+            self.found[name].run_as = "no" if parts - CODE else "yes" if self.job.verb else "-"
             for key, there, here in differs[:1]:
                 more = f" (and {len(differs) - 1} more)" if len(differs) > 1 else ""
                 self.found[name].problems.append(
@@ -151,7 +170,8 @@ class Preflight:
 
     def _fingerprint(self, name: str) -> dict:
         facts = self.found[name].facts
-        alone = {key: facts.get(key) for key in ("code", "python", "torch", "deepspeed")}
+        versions = {key: facts.get(key) for key in ("python", "torch", "deepspeed")}
+        alone = {"code": facts.get("code"), "versions": versions}
         return self.found[name].checked.get("fingerprint", alone)
 
     def _folder(self) -> None:
@@ -179,7 +199,7 @@ class Preflight:
     def _connect(self) -> None:
         """An address of the first host that all others reach, and the interfaces on the way."""
         others = [name for name in self._good() if name != self.first]
-        if not self.meeting.port or not others or self.found[self.first].problems:
+        if not self.meeting.port or not others or self.first not in self._good():
             return
         given = os.environ.get("MASTER_ADDR", "")
         host = self.first.rpartition("@")[2]
@@ -188,6 +208,7 @@ class Preflight:
         ways = {n: a["reached"] for n, a in self._ask("reach", others, 30, **told).items()}
         best = max(candidates, key=lambda name: sum(name in way for way in ways.values()))
         for name, way in ways.items():
+            self.found[name].port = "reached" if best in way else "no way"
             if best in way:
                 self.found[name].interface = way[best][1] or "?"
             else:
@@ -220,20 +241,16 @@ def table(hosts: Hosts, job: Job) -> tuple[str, bool]:
     """For people: all hosts, and below, line by line, what is wrong; whether all is well."""
     preflight = Preflight(hosts, job)
     preflight.look()
-    names = ("host", "reachable", "Python", "torch", "DeepSpeed", "GPUs", "free GB", "clock")
-    rows: list[tuple[str, ...]] = [
-        (*names, "same code" + " and data" * bool(job.verb), "sees folder", "interface")
-    ]
+    rows: list[tuple[str, ...]] = [HEADINGS]
     for one in preflight.found.values():
         facts = one.facts
         told = [str(facts.get(key) or "-") for key in ("python", "torch", "deepspeed")]
         clock = next((w for w in one.warnings if "clock" in w), "ok") if facts else "-"
         rest = [str(facts.get(key, "-")) for key in ("gpus", "free_gb")]
         reached = "yes" if facts or hosts.all[one.host].entered else "no"
-        rows.append((one.host, reached, *told, *rest, clock, one.same, one.sees, one.interface))
+        seen = one.code_as, one.run_as, one.sees, one.port, one.interface
+        rows.append((one.host, reached, *told, *rest, clock, *seen))
     lines = [drawn(rows)]
-    if preflight.meeting.port:
-        lines.append(f"ranks meet at {preflight.meeting.address}, port {preflight.meeting.port}")
     for one in preflight.found.values():
         lines += [f"{one.host}: {what}" for what in (*one.problems, *one.warnings)]
     return "\n".join(lines), not any(one.problems for one in preflight.found.values())

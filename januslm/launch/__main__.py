@@ -13,6 +13,7 @@
   interop bart FROM TO       weights from Hugging Face's BART, and back (bart-out)
   tensorboard [FOLDER]       curves and samples of all runs below FOLDER (runs/)
   launch check [VERB RUN]    a table of the hosts of --hostfile FILE, and what is wrong with them
+  slurm RUN --nodes N ...    a batch script for Slurm, which queues itself again until it is done
 
 Options, anywhere after the verb:
   --dry-run                  print the commands, run nothing
@@ -44,6 +45,7 @@ from januslm.launch.checks import check
 from januslm.launch.commands import Options, asks_for_help, become, module, need, show, split
 from januslm.launch.demo import demo
 from januslm.launch.environment import environment
+from januslm.launch.slurm import slurm
 from januslm.launch.train import check_hosts, train
 
 MODULES = {
@@ -56,7 +58,7 @@ MODULES = {
 WEIGHTS = ("generate", "distill", "average", "interop")  # verbs that need torch
 TRAINING = ("pretrain", "finetune")
 OURS = ("setup", "demo", "test")  # verbs that this page is the help of
-VERBS = (*OURS, "data", *TRAINING, *MODULES, "tensorboard", "launch")
+VERBS = (*OURS, "data", *TRAINING, *MODULES, "tensorboard", "launch", "slurm")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -76,6 +78,8 @@ def _run(verb: str, words: list[str]) -> int:
         if rest[:1] != ["check"]:
             raise Refused(f"launch check --hostfile FILE [pretrain RUN | finetune RUN], got {rest}")
         return check_hosts(rest[1:], options)
+    if verb == "slurm" and not (options.hostfile or options.restarts):
+        return slurm(rest, options)
     if options.spread and verb not in (*TRAINING, "demo"):
         raise Refused(f"{options.spread} is for {', '.join(TRAINING)} and demo, not for {verb}")
     if verb == "setup":

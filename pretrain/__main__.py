@@ -26,7 +26,7 @@ def main() -> int:
     from januslm.training.process import run_process
     from pretrain.job import build
 
-    return run_process(resolved, build, options.report)
+    return run_process(resolved, build)
 
 
 def _arguments() -> argparse.Namespace:

@@ -5,7 +5,6 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import NoReturn
 
 from januslm.config import Refused
@@ -96,6 +95,5 @@ def run_parser(verb: str, description: str) -> Parser:
     known.add_argument("changes", nargs="*", metavar="key=value", help="e.g. train.steps=100")
     known.add_argument("--ds", default="", help="a file of ds_configs/: how the run is spread")
     known.add_argument("--check", type=int, metavar="PROCESSES", help=argparse.SUPPRESS)
-    known.add_argument("--report", type=Path, help=argparse.SUPPRESS)
     known.add_argument("--local_rank", help=argparse.SUPPRESS)  # DeepSpeed's launcher adds it
     return known

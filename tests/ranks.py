@@ -75,10 +75,15 @@ def started(
     *words: str,
     processes: int = 2,
     verb: str = "pretrain",
+    given: Sequence[str] | None = None,
     each: Sequence[dict[str, str]] = ({}, {}, {}, {}),
     other: Sequence[tuple[str, ...]] = ((), (), (), ()),
 ) -> list[subprocess.Popen]:
-    """One process a rank; each: more variables, and other: more words, by rank."""
+    """One process a rank; each: more variables, and other: more words, by rank.
+
+    given: in place of the run file.
+    """
+    first = [str(base / "run.toml")] if given is None else given
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -86,7 +91,7 @@ def started(
     for rank in range(processes):
         place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        command = [sys.executable, "-P", "-m", verb, str(base / "run.toml"), *words, *other[rank]]
+        command = [sys.executable, "-P", "-m", verb, *first, *words, *other[rank]]
         ranks.append(
             subprocess.Popen(
                 command,

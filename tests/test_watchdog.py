@@ -14,7 +14,7 @@ from tests.ranks import ENDLESS, laid, started
 from tests.test_resume import asked, lines
 
 pytestmark = pytest.mark.slow
-LIMIT = 6.0  # seconds
+LIMIT = 15.0  # seconds; each step of a start takes less, on a busy machine as well
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,9 @@ def stopped_rank_is_named(base: Path, rank: int) -> tuple[str, Path]:
         said, _ = ranks[other].communicate(timeout=10 * LIMIT)
         took = time.monotonic() - began
     finally:
-        finish(ranks, 0)
+        for one in ranks:
+            one.kill()
+            one.wait()
     assert ranks[other].returncode == 1, said
     assert took < LIMIT + 10, said
     return said, out
@@ -57,8 +59,8 @@ def test_a_rank_that_is_stopped_is_named_by_the_other_with_all_stacks(base):
     said, out = stopped_rank_is_named(base, 1)
     host = os.uname().nodename
     [line] = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert line.startswith(f"error: rank 1 on {host} is silent for 6 s, last updating, step ")
-    assert f"train.timeout = 6 s, stacks in {out / 'logs' / 'rank-00000.log'}" in line
+    assert line.startswith(f"error: rank 1 on {host} is silent for 15 s, last updating, step ")
+    assert f"train.timeout = 15 s, stacks in {out / 'logs' / 'rank-00000.log'}" in line
     stacks = (out / "logs" / "rank-00000.log").read_text()
     assert "Current thread" in stacks
     assert "in all_reduce" in stacks or "in update" in stacks
@@ -73,7 +75,7 @@ def test_a_rank_0_whose_store_does_not_answer_is_named(base):
     said, out = stopped_rank_is_named(base, 0)
     [line] = [line for line in said.splitlines() if line.startswith("error: ")]
     assert line.startswith(
-        f"error: rank 0 on {os.uname().nodename} is silent for 6 s, while rank 1"
+        f"error: rank 0 on {os.uname().nodename} is silent for 15 s, while rank 1"
     )
     assert "step " in line
     assert "Current thread" in (out / "logs" / "rank-00001.log").read_text()
@@ -83,7 +85,7 @@ def test_a_rank_that_hangs_in_its_data_is_named_as_the_one_behind(tmp_path):
     """Both ranks show signs of life; the other waits for it in a collective."""
     order = asked(tmp_path / "run", work={"hangs": 30}, timeout=LIMIT, workers=0)
     began = time.monotonic()
-    codes, said = finish(start("tiny_worker.py", order), 90)
+    codes, said = finish(start("tiny_worker.py", order), 120)
     assert codes == [1, 1], said
     [line] = [line for line in said.splitlines() if line.startswith("error: ")]
     assert "no rank got on for " in line
@@ -92,18 +94,19 @@ def test_a_rank_that_hangs_in_its_data_is_named_as_the_one_behind(tmp_path):
     for rank in (0, 1):
         stacks = (tmp_path / "run" / "logs" / f"rank-{rank:05d}.log").read_text()
         assert "tiny_worker.py" in stacks
-    assert time.monotonic() - began < 90
+    assert time.monotonic() - began < 120
 
 
 def test_a_validation_that_takes_longer_than_the_limit_but_gets_on_is_left_alone(tmp_path):
-    work = {"slow_validation": 0.4 * LIMIT, "validations": 6}
-    order = asked(tmp_path / "run", work=work, timeout=LIMIT, steps=3)
+    work = {"slow_validation": 0.4 * LIMIT, "validations": 3}
+    order = asked(tmp_path / "run", work=work, timeout=LIMIT, steps=1, validate_every=9)
     codes, said = finish(start("tiny_worker.py", order), 120)
     assert codes == [0, 0], said
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
 def test_a_hangup_and_an_interrupt_save_as_any_stop_does(base, number):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job of a shell may ignore it
     ranks, out = running(base, f"signal{number}")
     ranks[1].send_signal(number)
     codes, said = finish(ranks)

@@ -53,7 +53,8 @@ def process(
 
     folder: of the run, by its file alone.  resolve: may take long.  train: imports torch.
     """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to save
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to save
     try:
         begun = _begun(folder(), resolve, start_of(options))
     except Refused as error:

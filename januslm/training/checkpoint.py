@@ -223,14 +223,18 @@ def _same_size(path: Path, facts: dict) -> None:
         )
 
 
-def newest(root: Path, good: bool = False) -> tuple[Found | None, list[str]]:
+def newest(
+    root: Path, good: bool = False, before: int | None = None
+) -> tuple[Found | None, list[str]]:
     """The newest complete checkpoint, the same on all ranks, and why newer ones were skipped.
 
-    good: not one that was written while updates were skipped.
+    good: not one that was written while updates were skipped.  before: of an earlier update.
     """
     skipped: list[str] = []
     for candidate in on_rank0(lambda: _candidates(Path(root))):
         folder = Path(root) / candidate
+        if before is not None and int(candidate.rpartition("-")[2]) >= before:
+            continue
         problems = [problem for problem in gathered(_problem(folder)) if problem]
         if not problems:
             found = Found(folder, json.loads((folder / MANIFEST).read_text()))

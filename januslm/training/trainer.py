@@ -122,12 +122,15 @@ def train(plan: RunPlan, job: Trainable[M], world: World, guards: Guards | None 
     if finished := there.done:
         log.line(f"{plan.folder} is done: step {finished['step']:,}, loss {finished['loss']:.4f}")
         return Outcome(0, "", finished["step"], finished["loss"], finished["validation"])
+    guards.watchdog.enter("looking for a checkpoint", 0)
     found = _found(plan.folder, log)
     step = found.step if found else 0
     # Dropout differs by rank; after a checkpoint of as many ranks, Engine restores the states.
     torch.manual_seed(((settings.seed << 20) + step) * 4096 + world.rank)
     values = Values(settings.batch, settings.accumulate, settings.clip, plan.optimizer)
+    guards.watchdog.enter("starting DeepSpeed", step)
     engine = Engine(job.module, values, read(plan.ds), world, str(plan.ds), found)
+    guards.watchdog.enter("opening its logs", step)
     for file in ("train", "valid"):
         on_rank0(lambda file=file: _rewound(log, file, step))
     if world.first:

@@ -37,9 +37,7 @@ def _replay(folder: Path, step: int) -> None:
 def _arguments():
     known = parser("replay", "Which examples of update STEP have a loss that is not finite.")
     known.add_argument("run", metavar="RUN", help="a run's folder")
-    known.add_argument(
-        "step", metavar="STEP", type=int, help="an update, e.g. one that was skipped"
-    )
+    known.add_argument("step", metavar="STEP", type=int, help="an update, e.g. a skipped one")
     return known.parse_args()
 
 

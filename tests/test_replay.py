@@ -33,7 +33,7 @@ def poisoned(tmp_path_factory):
 
 
 def test_a_skipped_update_is_recorded_with_the_samples_of_each_rank(poisoned):
-    base, codes, said = poisoned
+    base, _, said = poisoned
     events = [event for event in history.read(base / "run") if event["event"] == "skipped"]
     log = [table for _, table in sealed.lines(base / "run" / "train.jsonl")]
     assert len(events) == log[-1]["skipped"] >= 1, said

@@ -17,7 +17,7 @@ from januslm.training.engine import World, connect, leave
 from januslm.training.job import Job
 from januslm.training.machine import StopRequest
 from januslm.training.trainer import RESUME, Guards, RunPlan, train
-from januslm.training.watchdog import Watchdog
+from januslm.training.watchdog import START, Watchdog
 
 FAILED = 1  # exit code: anything that is neither the user's mistake nor a stop
 MARGIN = 60.0  # seconds that a collective waits longer than the watchdog, which knows more
@@ -63,7 +63,7 @@ class _Process:
     def run(self, build: Callable) -> int:
         resolved, stop = self.begun.resolved, StopRequest()
         limit = resolved.run.train.timeout
-        world = connect(minutes=(limit + MARGIN) / 60)
+        world = connect(minutes=(max(limit, START) + MARGIN) / 60)
         with stop.listening():
             self.watchdog = Watchdog(
                 self.folder, world.rank, world.size, limit, stop.look, self._hung

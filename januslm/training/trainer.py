@@ -288,6 +288,7 @@ class Trainer(Generic[M]):
         self.tokens += self.result["tokens"]
         self.skipped += self.result["skipped"]
         self.bad = self.bad + 1 if self.result["skipped"] else 0
+        self.watchdog.updated()
         self.pulse.beat(self.step)
         if self.lock:
             self.lock.note(self.step)

@@ -22,11 +22,14 @@ from torch.distributed import DistStoreError, TCPStore
 
 SILENCE = 60.0  # seconds without a sign of life of a rank, where the limit is not shorter
 BEAT = 5.0  # seconds between two signs of life, at most
+START = 600.0  # seconds that each step of a start may take at least: imports, compilers
 HUNG = 1  # exit code
 
 
 class Watchdog:
     """enter() and touch() say that this rank got on; whoever does not for `limit` s is ended.
+
+    Until the first update has ended, a step may take START s.
 
     address, port: where the ranks meet.  look: called at each beat.  ended: called with the line
     that says why, before this process ends, in one rank.
@@ -43,6 +46,7 @@ class Watchdog:
     ):
         self.folder, self.rank, self.size, self.limit = Path(folder), rank, size, limit
         self.look, self.ended = look, ended
+        self.allowed = max(limit, START)  # seconds, for what is under way
         self.silence = min(SILENCE, limit)
         self.beat = min(BEAT, self.silence / 5)
         self.serial, self.phase, self.step = 0, "starting", 0
@@ -76,6 +80,11 @@ class Watchdog:
         self.phase, self.step, self.serial = phase, step, self.serial + 1
         self.moved = time.monotonic()
 
+    def updated(self) -> None:
+        """An update has ended."""
+        self.allowed = self.limit
+        self.touch()
+
     def touch(self) -> None:
         """What is under way has got on."""
         self.moved = time.monotonic()
@@ -95,7 +104,7 @@ class Watchdog:
             self.look()
             # Where even this thread cannot run, since a call holds the interpreter: C's thread.
             faulthandler.dump_traceback_later(
-                self.limit + SILENCE, exit=True, file=self._stacks_file()
+                self.allowed + SILENCE, exit=True, file=self._stacks_file()
             )
             if self.store is None:
                 self._judge_alone()
@@ -166,17 +175,17 @@ class Watchdog:
         if silent:
             return self._silent(silent)
         idle = min(one["idle"] for one in self.last.values())
-        if idle <= self.limit or len(self.last) < self.size:
+        if idle <= self.allowed or len(self.last) < self.size:
             return ""
         return self._behind(idle)
 
     def _silent(self, ranks: list[int]) -> str:
         rank = ranks[0]
-        one = self.last.get(rank, {"host": "an unknown host", "doing": "not yet heard"})
+        one = self.last.get(rank, {"host": "an unknown host", "doing": "never"})
         more = f"; so are {len(ranks) - 1} others" if len(ranks) > 1 else ""
         return (
-            f"rank {rank} on {one['host']} is silent for {self.silence:.0f} s, last {one['doing']}"
-            f"{more}"
+            f"rank {rank} on {one['host']} is silent for {self.silence:.0f} s, when last heard: "
+            f"{one['doing']}{more}"
         )
 
     def _behind(self, idle: float) -> str:
@@ -192,7 +201,7 @@ class Watchdog:
 
     def _judge_alone(self) -> None:
         idle = time.monotonic() - self.moved
-        if idle > self.limit:
+        if idle > self.allowed:
             self._end(f"rank 0 on {_host()} did not get on for {idle:.0f} s, {self._doing()}")
 
     def _end(self, line: str, speak: bool = True) -> None:

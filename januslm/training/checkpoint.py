@@ -104,8 +104,11 @@ class Saving:
         except OSError as error:
             self.failure = f"rank {_rank()}, {Path(path).name}: {error.strerror or error}"
 
-    def publish(self, manifest: dict, keep: int) -> Path:
-        """Make it the newest checkpoint and prune to `keep`, or raise NotSaved on all ranks."""
+    def publish(self, manifest: dict, keep: int | None) -> Path:
+        """Make it the newest checkpoint and prune to `keep`, or raise NotSaved on all ranks.
+
+        keep: None prunes nothing.
+        """
         files: dict[str, dict] = {}
         failures: list[str] = []
         for one_files, failure in gathered((self.files, self.failure)):
@@ -120,7 +123,7 @@ class Saving:
             on_rank0(lambda: shutil.rmtree(self.path, ignore_errors=True))
             raise NotSaved(self._apology(str(error))) from None
 
-    def _rename(self, manifest: dict, keep: int) -> Path:
+    def _rename(self, manifest: dict, keep: int | None) -> Path:
         for file, facts in manifest["files"].items():
             _same_size(self.path / file, facts)
         atomic.sync_folder(self.path / STATE)
@@ -134,13 +137,17 @@ class Saving:
         with atomic.durable(self.root / NEWEST) as file:
             file.write(final.name + "\n")
         shutil.rmtree(old, ignore_errors=True)
-        self._prune(keep)
+        if keep is not None:
+            self._prune(keep)
         return final
 
     def _prune(self, keep: int) -> None:
         there = sorted(self.root.glob("step-*"))
         # A higher number than ours is a damaged one that was skipped when the run resumed.
-        valid = [folder for folder in there if folder.name <= name(self.step)]
+        # One that was written while updates were skipped does not count.
+        valid = [
+            folder for folder in there if folder.name <= name(self.step) and not _skipping(folder)
+        ]
         for folder in there:
             if folder not in valid[-keep:]:
                 shutil.rmtree(folder)
@@ -154,6 +161,13 @@ class Saving:
             f"{self.root / name(self.step)} could not be saved ({why}); {kept}. "
             "Make room and start the same command again: the run goes on from there"
         )
+
+
+def _skipping(folder: Path) -> bool:
+    try:
+        return bool(json.loads((folder / MANIFEST).read_text()).get("skipping"))
+    except (OSError, ValueError):
+        return False
 
 
 class _Sink:
@@ -209,14 +223,24 @@ def _same_size(path: Path, facts: dict) -> None:
         )
 
 
-def newest(root: Path) -> tuple[Found | None, list[str]]:
-    """The newest complete checkpoint, the same on all ranks, and why newer ones were skipped."""
+def newest(
+    root: Path, good: bool = False, before: int | None = None
+) -> tuple[Found | None, list[str]]:
+    """The newest complete checkpoint, the same on all ranks, and why newer ones were skipped.
+
+    good: not one that was written while updates were skipped.  before: of an earlier update.
+    """
     skipped: list[str] = []
     for candidate in on_rank0(lambda: _candidates(Path(root))):
         folder = Path(root) / candidate
+        if before is not None and int(candidate.rpartition("-")[2]) >= before:
+            continue
         problems = [problem for problem in gathered(_problem(folder)) if problem]
         if not problems:
-            return Found(folder, json.loads((folder / MANIFEST).read_text())), skipped
+            found = Found(folder, json.loads((folder / MANIFEST).read_text()))
+            if good and found.manifest.get("skipping"):
+                continue
+            return found, skipped
         skipped.append(f"{candidate} is not complete: {problems[0]}")
     return None, skipped
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -19,14 +18,17 @@ from januslm.cli.progress import duration
 from januslm.config import Refused
 from januslm.data.prefetch import ahead
 from januslm.data.sampler import portions
-from januslm.training.checkpoint import newest, on_rank0, rng_state, set_rng_state
+from januslm.training import history, run_dir
+from januslm.training.checkpoint import Found, newest, on_rank0, rng_state, set_rng_state
 from januslm.training.engine import RESUME, Engine, OptimizerSettings, Values, World, read
 from januslm.training.log import Log
 from januslm.training.lr_schedule import ScheduleSettings, check, rate
-from januslm.training.machine import asked_to_stop, memory, peak_flops
-from januslm.training.run_dir import IDENTITY, exported, mark, opened
+from januslm.training.machine import StopRequest, memory, peak_flops
+from januslm.training.pulse import Pulse
+from januslm.training.run_lock import RunLock
 from januslm.training.settings import TrainSettings
 from januslm.training.tensorboard import TensorBoard
+from januslm.training.watchdog import Watchdog
 
 REPORT_EVERY = 5.0  # seconds between two lines for people
 
@@ -74,7 +76,7 @@ class Trainable(Protocol[M]):
 
 @dataclass(frozen=True)
 class RunPlan:
-    """A run: its folder, its settings, and the tables of `config` that may never change in it."""
+    """A run: its folder, its settings, and all that it is known by when it goes on."""
 
     folder: Path
     train: TrainSettings
@@ -82,63 +84,135 @@ class RunPlan:
     schedule: ScheduleSettings
     ds: Path
     config: dict
-    identity: tuple[str, ...] = IDENTITY
+
+
+@dataclass
+class Guards:
+    """What watches over a process that trains.  facts: of its start, for the run's history."""
+
+    stop: StopRequest
+    watchdog: Watchdog
+    lock: RunLock | None = None
+    start: run_dir.Start = field(default_factory=run_dir.Start)
+    facts: dict = field(default_factory=dict)
 
 
 @dataclass
 class Outcome:
-    """How it ended: `code` is the process' exit code, 0 or RESUME."""
+    """How it ended: `code` is the process' exit code, 0 or RESUME; reason "": it was done."""
 
     code: int = 0
+    reason: str = ""
     step: int = 0
     loss: float = math.nan
     validation: dict[str, float] = field(default_factory=dict)
 
 
-def train(plan: RunPlan, job: Trainable[M], world: World) -> Outcome:
+def train(plan: RunPlan, job: Trainable[M], world: World, guards: Guards | None = None) -> Outcome:
     """Train until plan.train.steps, from the newest complete checkpoint if there is one."""
     log, settings = Log(plan.folder, world.first), plan.train
+    if guards is None:
+        watchdog = Watchdog(plan.folder, world.rank, world.size, settings.timeout)
+        guards = Guards(StopRequest(), watchdog)
     check(plan.schedule, settings.steps, str(plan.folder))
-    identity = plan.identity
-    if finished := on_rank0(lambda: opened(plan.folder, plan.config, identity, settings.steps)):
+    start = guards.start
+    there = on_rank0(lambda: run_dir.opened(plan.folder, plan.config, settings.steps, start))
+    for note in there.notes:
+        log.line(note)
+    if finished := there.done:
         log.line(f"{plan.folder} is done: step {finished['step']:,}, loss {finished['loss']:.4f}")
-        return Outcome(0, finished["step"], finished["loss"], finished["validation"])
-    found, skipped = newest(plan.folder / "checkpoints")
-    for line in skipped:
-        log.line(f"skipped: {line}")
+        return Outcome(0, "", finished["step"], finished["loss"], finished["validation"])
+    guards.watchdog.enter("looking for a checkpoint", 0)
+    found = _found(plan.folder, log)
     step = found.step if found else 0
     # Dropout differs by rank; after a checkpoint of as many ranks, Engine restores the states.
     torch.manual_seed(((settings.seed << 20) + step) * 4096 + world.rank)
     values = Values(settings.batch, settings.accumulate, settings.clip, plan.optimizer)
+    guards.watchdog.enter("starting DeepSpeed", step)
     engine = Engine(job.module, values, read(plan.ds), world, str(plan.ds), found)
+    guards.watchdog.enter("opening its logs", step)
     for file in ("train", "valid"):
-        on_rank0(lambda file=file: log.rewind(file, step))
-    board = TensorBoard(plan.folder / "board", world.first, step)
+        on_rank0(lambda file=file: _rewound(log, file, step))
+    if world.first:
+        facts = {"step": step, "world": world.size, "saved": bool(found)} | guards.facts
+        facts["changes"] = there.changes
+        log.borne(history.HISTORY, lambda: history.add(plan.folder, "start", **facts))
+    board = TensorBoard(plan.folder / "board", world.first, step, log.borne)
     board.text(step, "config", f"```json\n{json.dumps(plan.config, indent=1)}\n```")
     if found:
         log.line(f"going on from {found.folder.name}, after {found.manifest['samples']:,} samples")
         if found.manifest["world"] != world.size:
             log.line(f"it was written by {found.manifest['world']} processes, now: {world.size}")
+    manifest = found.manifest if found else {}
     try:
-        return Trainer(plan, job, engine, log, board, found.manifest if found else {}).go()
+        with guards.stop.listening():
+            return Trainer(plan, job, engine, log, board, manifest, guards).go()
     finally:
         board.close()
+
+
+def _found(folder: Path, log: Log) -> Found | None:
+    """The newest whole checkpoint, once what a kill left half done is out of the way."""
+    found, skipped = newest(folder / "checkpoints")
+    for line in skipped:
+        log.line(f"skipped: {line}")
+    if not found:
+        on_rank0(lambda: run_dir.check_checkpoints(folder, skipped))
+    if removed := on_rank0(lambda: run_dir.cleared(folder)):
+        log.line(f"removed what was left half done: {', '.join(removed)}")
+    return found
+
+
+def _rewound(log: Log, file: str, step: int) -> None:
+    later, damaged = log.rewind(file, step)
+    if damaged:
+        log.line(f"{file}.jsonl: {damaged:,} damaged lines dropped")
+    if later and not step:
+        log.line(f"{file}.jsonl: {later:,} lines of updates that no checkpoint has, dropped")
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """A batch of a long validation, each of which is progress."""
+
+    batch: TrainBatch
+    touch: Callable[[], None]
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        return self.batch.counts
+
+    def to(self, device: torch.device) -> TrainBatch:
+        self.touch()
+        return self.batch.to(device)
 
 
 class Trainer(Generic[M]):
     """The state of a run between two updates."""
 
     def __init__(
-        self, plan: RunPlan, job: Trainable[M], engine: Engine[M], log: Log, board, manifest: dict
+        self,
+        plan: RunPlan,
+        job: Trainable[M],
+        engine: Engine[M],
+        log: Log,
+        board: TensorBoard,
+        manifest: dict,
+        guards: Guards,
     ):
         self.plan, self.job, self.engine, self.log, self.board = plan, job, engine, log, board
+        self.stop, self.watchdog, self.lock = guards.stop, guards.watchdog, guards.lock
+        self.pulse = Pulse()
         self.settings, self.world = plan.train, engine.world
         self.step = manifest.get("step", 0)
         self.samples = manifest.get("samples", 0)
-        self.skipped, self.bad = manifest.get("skipped", 0), 0  # in all, in a row
-        self.result: dict[str, Any] = {"loss": math.nan, "terms": {}}
+        # in all, and in a row until now
+        self.skipped, self.bad = manifest.get("skipped", 0), manifest.get("skipping", 0)
+        loss = manifest.get("loss")
+        self.result: dict[str, Any] = {"loss": math.nan if loss is None else loss, "terms": {}}
         self.validation: dict[str, float] = manifest.get("validation", {})
         self.saved = self.step if manifest else None
+        self.told_saved = False  # of this start, in the history
         self.peak = plan.train.peak_flops or peak_flops(engine.device, engine.precision)
         self.since: list[dict] = []  # results since the last record
         self.recorded = self.began = time.monotonic()
@@ -149,29 +223,43 @@ class Trainer(Generic[M]):
         steps = self.settings.steps
         if not self.step:
             self.validate()
-        with asked_to_stop() as asked, self.batches() as batches:
+        self._make_up()
+        with self.batches() as batches:
             while self.step < steps:
                 self.update(batches)
-                stop = self.engine.reduce({"stop": len(asked)}, largest=True)["stop"] > 0
+                stop = self.engine.reduce({"stop": bool(self.stop)}, largest=True)["stop"] > 0
                 last = self.step == steps
                 if last or self.step % self.settings.validate_every == 0:
                     self.validate()
                 if last or stop or self.step % self.settings.save_every == 0:
                     self.save()
                 if stop and not last:
-                    why = signal.Signals(asked[0]).name if asked else "a signal to another rank"
+                    why = self.stop.reason or "a signal to another rank"
                     self.log.line(f"stopped by {why} and saved; start the same command to go on")
-                    return self.outcome(RESUME)
+                    return self.outcome(RESUME, why)
         if self.saved != steps:  # the last checkpoint was there, the mark that it is done was not
             self.save()
-        self.export()
-        outcome = self.outcome(0)
-        on_rank0(lambda: mark(self.plan.folder, asdict(outcome)))
+        if self.bad:
+            raise Refused(f"{self._not_finite()}; a run does not end as done with them")
+        self.export(must=True)
+        outcome = self.outcome(0, "done")
+        done = {k: v for k, v in asdict(outcome).items() if k != "reason"}
+        on_rank0(lambda: run_dir.mark(self.plan.folder, done))
         self.log.line(f"done: step {steps:,}, loss {outcome.loss:.4f}")
         return outcome
 
-    def outcome(self, code: int) -> Outcome:
-        return Outcome(code, self.step, self.result["loss"], self.validation)
+    def outcome(self, code: int, reason: str) -> Outcome:
+        return Outcome(code, reason, self.step, self.result["loss"], self.validation)
+
+    def _make_up(self) -> None:
+        """Write the export that a kill between a checkpoint and its export has left out."""
+        wanted = self.settings.export == "save" or self.settings.exports
+        if self.saved is None or not wanted:
+            return
+        folder = self.plan.folder
+        if on_rank0(lambda: run_dir.exported_step(folder)) != self.step:
+            self.log.line(f"the export of step {self.step:,} is missing, it is made up for")
+            self.export()
 
     def batches(self) -> AbstractContextManager[Iterator[list[TrainBatch]]]:
         """The micro batches of this rank for each update to come, packed while others train."""
@@ -185,17 +273,25 @@ class Trainer(Generic[M]):
 
     def update(self, batches: Iterator[list[TrainBatch]]) -> None:
         began = time.monotonic()
+        self.watchdog.enter("waiting for its data", self.step + 1)
         batch = next(batches)
         waited = time.monotonic() - began
         self.step += 1
+        self.watchdog.enter("updating", self.step)
         lr = rate(self.plan.schedule, self.plan.optimizer.lr, self.step, self.settings.steps)
         result = self.engine.step(batch, self.job.weights_at(self.step), self.job.normalize, lr)
         self.result = result | {"lr": lr, "wait": waited}
         self.since.append(self.result)
+        if result["skipped"]:
+            self._note_skipped()
         self.samples += self.settings.batch
         self.tokens += self.result["tokens"]
         self.skipped += self.result["skipped"]
         self.bad = self.bad + 1 if self.result["skipped"] else 0
+        self.watchdog.updated()
+        self.pulse.beat(self.step)
+        if self.lock:
+            self.lock.note(self.step)
         last = self.step == self.settings.steps
         if self.step % self.settings.log_every == 0 or last or self.bad == self.settings.bad_steps:
             self.record()
@@ -205,12 +301,40 @@ class Trainer(Generic[M]):
             or time.monotonic() - self.reported > REPORT_EVERY
         ):
             self.report()
-        if self.bad == self.settings.bad_steps:
-            raise Refused(
-                f"{self.plan.folder}: the loss or its gradient was not finite {self.bad} times in "
-                f"a row, up to step {self.step}: lower optimizer.lr, lengthen schedule.warmup or "
-                "lower train.clip; the checkpoints before it are untouched"
-            )
+        if self.bad >= self.settings.bad_steps:
+            raise Refused(self._not_finite())
+
+    def _note_skipped(self) -> None:
+        """Which samples, by rank, were in an update that changed nothing: `januslm replay`."""
+        s, world = self.settings, self.world
+        ranks = []
+        for rank in range(world.size):
+            parts = next(portions(self.samples, 1, s.batch, s.accumulate, rank, world.size))
+            ranks.append([[int(part[0]), int(part[-1])] for part in parts if len(part)])
+        # A term without a slot in the batch is not among them.
+        terms = [name for name, value in self.result["terms"].items() if not math.isfinite(value)]
+        facts = {
+            "step": self.step,
+            "samples": [self.samples, self.samples + s.batch - 1],
+            "ranks": ranks,
+            "terms": terms or ["the gradient"],
+        }
+        if self.world.first:
+            folder = self.plan.folder
+            self.log.borne(history.HISTORY, lambda: history.add(folder, "skipped", **facts))
+
+    def _not_finite(self) -> str:
+        """The line for a run that diverges; all ranks look for a checkpoint from before that."""
+        good, _ = newest(self.plan.folder / "checkpoints", good=True)
+        kept = "no whole checkpoint was written before that"
+        if good:
+            kept = f"the newest checkpoint from before that is {good.folder}, checked now and whole"
+        return (
+            f"{self.plan.folder}: the loss or its gradient was not finite {self.bad} times in "
+            f"a row, up to step {self.step:,}: lower optimizer.lr, lengthen schedule.warmup or "
+            f"lower train.clip; {kept}; januslm replay {self.plan.folder} {self.step} shows which "
+            "examples are not finite"
+        )
 
     def record(self) -> None:
         """One line in train.jsonl and one point on each curve: means since the last record."""
@@ -249,13 +373,15 @@ class Trainer(Generic[M]):
 
     def validate(self) -> None:
         """Every term on the same batches each time; training's random state is left alone."""
+        self.watchdog.enter("validating", self.step)
         before, paused, job = rng_state(), time.monotonic(), self.job
         torch.manual_seed(self.settings.seed)
         items, size, rank = list(job.validation), self.world.size, self.world.rank
         if items:
             mine = items[rank::size]
             company = [items[0]] * (-(-len(items) // size) - len(mine))
-            made = [item() if callable(item) else item for item in mine + company]
+            made: list = [item() if callable(item) else item for item in mine + company]
+            made = [_Watched(batch, self.watchdog.touch) for batch in made]
             self.validation = self.engine.evaluate(made, job.weights, job.normalize, len(mine))
             self.log.record("valid", step=self.step, **self.validation)
             self.board.numbers(self.step, **{f"valid/{k}": v for k, v in self.validation.items()})
@@ -273,26 +399,40 @@ class Trainer(Generic[M]):
             self.board.flush()
 
     def save(self) -> None:
-        began = time.monotonic()
+        self.watchdog.enter("saving", self.step)
+        began, loss = time.monotonic(), self.result["loss"]
         facts = {
             "samples": self.samples,
             "skipped": self.skipped,
+            "skipping": self.bad,  # updates in a row, until now, that were skipped
+            "loss": loss if math.isfinite(loss) else None,
             "validation": self.validation,
             "config": self.plan.config,
             "torch": torch.__version__,
         }
         root = self.plan.folder / "checkpoints"
-        folder = self.engine.save(root, self.step, facts, self.settings.keep)
-        self.saved = self.step
+        # While updates are skipped the weights may be spoilt: nothing makes room for them.
+        keep = None if self.bad else self.settings.keep
+        folder = self.engine.save(root, self.step, facts, keep)
+        if self.world.first and not self.told_saved:
+            told = {"step": self.step}
+            self.log.borne(history.HISTORY, lambda: history.add(self.plan.folder, "saved", **told))
+        self.saved, self.told_saved = self.step, True
         self.log.line(f"saved {folder}")
         if self.settings.export == "save" or self.settings.exports:
             self.export()
         self._pause(time.monotonic() - began)
 
-    def export(self) -> None:
+    def export(self, must: bool = False) -> None:
+        """Write export/.  must: refuse where the disk does not take it, else say and go on."""
+        self.watchdog.enter("exporting", self.step)
         folder, keep = self.plan.folder, self.settings.exports
         with self.engine.gathered_copy() as module:
-            on_rank0(lambda: exported(folder, self.step, keep, module, self.job.export))
+
+            def write() -> None:
+                run_dir.exported(folder, self.step, keep, module, self.job.export)
+
+            on_rank0(write if must else lambda: self.log.borne("export", write))
 
     def _pause(self, seconds: float) -> None:
         """Keep time that was not training out of the speeds."""

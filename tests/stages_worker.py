@@ -37,7 +37,12 @@ def run(world, stage=0, bf16=False, accumulate=1, spoil=(), offload=False, norm=
     for step in range(STEPS):
         for spoilt in [True, False] if step in spoil else [False]:
             micro = portion(step, world.rank, world.size, accumulate, spoilt)
-            results.append(it.step(micro, WEIGHTS, norm, 0.01))
+            agreed = it.agree(micro, WEIGHTS, {"stop": spoilt and world.first})
+            results += [agreed.finished] if agreed.finished else []
+            assert agreed.asked == {"stop": int(spoilt)}
+            it.step(micro, agreed.counts, WEIGHTS, norm, 0.01)
+    results.append(it.finish())
+    assert it.finish() is None
     valid = it.evaluate([make(np.arange(9))], WEIGHTS, "term", 1)
     with it.gathered_copy() as module:
         mark = fingerprint(module) if module else ""

@@ -95,6 +95,7 @@ class TinyWork:
     broken: float = np.inf  # at this sample, rank 1 fails
     weights = WEIGHTS
     normalize = "term"
+    shows_samples = True
     validation = (lambda: make(np.arange(10**6, 10**6 + 9)), make(np.arange(77, 80)))
 
     def weights_at(self, step: int) -> dict[str, float]:

@@ -19,11 +19,19 @@ from januslm.cli.progress import duration
 from januslm.config import Refused
 from januslm.data.prefetch import ahead
 from januslm.data.sampler import portions
-from januslm.training.checkpoint import newest, on_rank0, rng_state, set_rng_state
+from januslm.training.checkpoint import (
+    Saving,
+    Shelf,
+    newest,
+    on_rank0,
+    rng_state,
+    set_rng_state,
+)
 from januslm.training.engine import RESUME, Engine, OptimizerSettings, Values, World, read
 from januslm.training.log import Log
 from januslm.training.lr_schedule import ScheduleSettings, check, rate
 from januslm.training.machine import asked_to_stop, memory, peak_flops
+from januslm.training.manifest import Found, Keep
 from januslm.training.run_dir import IDENTITY, exported, mark, opened
 from januslm.training.settings import TrainSettings
 from januslm.training.tensorboard import TensorBoard
@@ -65,8 +73,11 @@ class Trainable(Protocol[M]):
     def batches(self, ids: ndarray) -> TrainBatch:
         """One micro batch of samples (int64), in a thread or a process: no global generator."""
 
-    def samples(self, module: M) -> str | None:
-        """Decoded validation text as markdown; rank 0 only."""
+    @property
+    def shows_samples(self) -> bool: ...  # else samples() is not asked
+
+    def samples(self, module: M) -> str:
+        """Decoded validation text as markdown; rank 0 only, from a copy on the CPU."""
 
     def export(self, module: M, folder: Path) -> None:
         """Write model.safetensors and what is needed to use it; rank 0 only."""
@@ -120,7 +131,7 @@ def train(plan: RunPlan, job: Trainable[M], world: World) -> Outcome:
         if found.manifest["world"] != world.size:
             log.line(f"it was written by {found.manifest['world']} processes, now: {world.size}")
     try:
-        return Trainer(plan, job, engine, log, board, found.manifest if found else {}).go()
+        return Trainer(plan, job, engine, log, board, found).go()
     finally:
         board.close()
 
@@ -129,16 +140,27 @@ class Trainer(Generic[M]):
     """The state of a run between two updates."""
 
     def __init__(
-        self, plan: RunPlan, job: Trainable[M], engine: Engine[M], log: Log, board, manifest: dict
+        self,
+        plan: RunPlan,
+        job: Trainable[M],
+        engine: Engine[M],
+        log: Log,
+        board,
+        found: Found | None,
     ):
+        manifest = found.manifest if found else {}
         self.plan, self.job, self.engine, self.log, self.board = plan, job, engine, log, board
         self.settings, self.world = plan.train, engine.world
         self.step = manifest.get("step", 0)
         self.samples = manifest.get("samples", 0)
         self.skipped, self.bad = manifest.get("skipped", 0), 0  # in all, in a row
         self.result: dict[str, Any] = {"loss": math.nan, "terms": {}}
+        self.running: dict[str, float] = {}  # of the update whose result is still to come
         self.validation: dict[str, float] = manifest.get("validation", {})
-        self.saved = self.step if manifest else None
+        self.saved = self.step if found else None
+        keep = Keep(plan.train.keep, plan.train.keep_every)
+        self.shelf = Shelf(plan.folder / "checkpoints", keep, found)
+        self.saving: Saving | None = None  # is being written while training goes on
         self.peak = plan.train.peak_flops or peak_flops(engine.device, engine.precision)
         self.since: list[dict] = []  # results since the last record
         self.recorded = self.began = time.monotonic()
@@ -151,19 +173,25 @@ class Trainer(Generic[M]):
             self.validate()
         with asked_to_stop() as asked, self.batches() as batches:
             while self.step < steps:
-                self.update(batches)
-                stop = self.engine.reduce({"stop": len(asked)}, largest=True)["stop"] > 0
-                last = self.step == steps
-                if last or self.step % self.settings.validate_every == 0:
-                    self.validate()
-                if last or stop or self.step % self.settings.save_every == 0:
-                    self.save()
-                if stop and not last:
+                if not self.update(batches, bool(asked)):
+                    if self.saved != self.step:
+                        self.save()
+                    self.publish()
                     why = signal.Signals(asked[0]).name if asked else "a signal to another rank"
                     self.log.line(f"stopped by {why} and saved; start the same command to go on")
                     return self.outcome(RESUME)
+                last = self.step == steps
+                validate = last or self.step % self.settings.validate_every == 0
+                save = last or self.step % self.settings.save_every == 0
+                if validate or save:
+                    self.take(self.engine.finish())
+                if validate:
+                    self.validate()
+                if save:
+                    self.save()
         if self.saved != steps:  # the last checkpoint was there, the mark that it is done was not
             self.save()
+        self.publish()
         self.export()
         outcome = self.outcome(0)
         on_rank0(lambda: mark(self.plan.folder, asdict(outcome)))
@@ -183,14 +211,30 @@ class Trainer(Generic[M]):
         mine = portions(self.samples, left, s.batch, s.accumulate, world.rank, world.size)
         return ahead(lambda ids: [self.job.batches(part) for part in ids], mine, workers)
 
-    def update(self, batches: Iterator[list[TrainBatch]]) -> None:
+    def update(self, batches: Iterator[list[TrainBatch]], stop: bool) -> bool:
+        """One update; False, and nothing done, where a rank was asked to stop."""
         began = time.monotonic()
         batch = next(batches)
         waited = time.monotonic() - began
+        weights = self.job.weights_at(self.step + 1)
+        written = bool(self.saving and self.saving.written)
+        agreed = self.engine.agree(batch, weights, {"stop": stop, "written": written})
+        self.take(agreed.finished)
+        if agreed.asked["written"] == self.world.size:
+            self.publish()
+        if agreed.asked["stop"] and self.step:
+            return False
         self.step += 1
         lr = rate(self.plan.schedule, self.plan.optimizer.lr, self.step, self.settings.steps)
-        result = self.engine.step(batch, self.job.weights_at(self.step), self.job.normalize, lr)
-        self.result = result | {"lr": lr, "wait": waited}
+        self.engine.step(batch, agreed.counts, weights, self.job.normalize, lr)
+        self.running = {"lr": lr, "wait": waited}
+        return True
+
+    def take(self, result: dict | None) -> None:
+        """What came of update `step`, told by the next one, or before a save; None: was told."""
+        if result is None:
+            return
+        self.result = result | self.running
         self.since.append(self.result)
         self.samples += self.settings.batch
         self.tokens += self.result["tokens"]
@@ -206,6 +250,7 @@ class Trainer(Generic[M]):
         ):
             self.report()
         if self.bad == self.settings.bad_steps:
+            self.publish()
             raise Refused(
                 f"{self.plan.folder}: the loss or its gradient was not finite {self.bad} times in "
                 f"a row, up to step {self.step}: lower optimizer.lr, lengthen schedule.warmup or "
@@ -261,16 +306,16 @@ class Trainer(Generic[M]):
             self.board.numbers(self.step, **{f"valid/{k}": v for k, v in self.validation.items()})
             shown = " | ".join(f"{name} {value:.4f}" for name, value in self.validation.items())
             self.log.line(f"validation at step {self.step:,} | {shown}")
-        with self.engine.gathered_copy() as module:
-            on_rank0(lambda: self._samples(module))
+        if job.shows_samples:
+            with self.engine.gathered_copy() as module:
+                on_rank0(lambda: self._samples(module))
         set_rng_state(before)
         self._pause(time.monotonic() - paused)
 
     def _samples(self, module: M | None) -> None:
         assert module is not None, "rank 0 has the copy"
-        if text := self.job.samples(module):
-            self.board.text(self.step, "samples", text)
-            self.board.flush()
+        self.board.text(self.step, "samples", self.job.samples(module))
+        self.board.flush()
 
     def save(self) -> None:
         began = time.monotonic()
@@ -281,13 +326,23 @@ class Trainer(Generic[M]):
             "config": self.plan.config,
             "torch": torch.__version__,
         }
-        root = self.plan.folder / "checkpoints"
-        folder = self.engine.save(root, self.step, facts, self.settings.keep)
+        self.publish()  # the one before, if it is still being written
+        beside = self.settings.save == "async"
+        self.saving = self.engine.save(self.shelf, self.step, facts, beside)
         self.saved = self.step
-        self.log.line(f"saved {folder}")
+        if not beside:
+            self.publish()
         if self.settings.export == "save" or self.settings.exports:
             self.export()
         self._pause(time.monotonic() - began)
+
+    def publish(self) -> None:
+        """Wait for the checkpoint that is being written, if there is one, and make it count."""
+        if saving := self.saving:
+            self.saving = None
+            folder, notes = saving.publish()
+            for line in [f"saved {folder}", *notes]:
+                self.log.line(line)
 
     def export(self) -> None:
         folder, keep = self.plan.folder, self.settings.exports

@@ -8,25 +8,38 @@ PROGRAM finetune glge_janus task=xsum --gpus 8
 import argparse
 import sys
 
-from finetune.settings import ResolvedFinetuneRun, check_start, load, resolve
+from finetune.settings import FinetuneRun, ResolvedFinetuneRun, check_start, load, resolve
 from januslm.cli.command import answered, print_json, run_parser
 from januslm.cli.paths import RUNS, shipped
 from januslm.launch.environment import data_root
+from januslm.training import begin
+from januslm.training.run_lock import check_free
 
 
 def main() -> int:
     options = _arguments()
 
+    def load_run() -> FinetuneRun:
+        return load(shipped(options.run, RUNS["finetune"]), options.changes)
+
     def resolved() -> ResolvedFinetuneRun:
         file = shipped(options.run, RUNS["finetune"])
-        return resolve(load(file, options.changes), file, options.data, options.ds)
+        return resolve(load_run(), file, options.data, options.ds)
+
+    def check() -> dict:
+        check_free(load_run().out)
+        return check_start(resolved(), options.check, begin.start_of(options))
 
     if options.check:  # the launcher asks, before it starts anything, without torch
-        return answered(lambda: print_json(check_start(resolved(), options.check)))
-    from finetune.job import build
-    from januslm.training.process import run_process
+        return answered(lambda: print_json(check()))
 
-    return run_process(resolved, build, options.report)
+    def train(begun: begin.Begun) -> int:
+        from finetune.job import build
+        from januslm.training.process import run_process
+
+        return run_process(begun, build, options)
+
+    return begin.process(lambda: load_run().out, resolved, train, options)
 
 
 def _arguments() -> argparse.Namespace:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from finetune.settings import IDENTITY, ResolvedFinetuneRun
+from finetune.settings import ResolvedFinetuneRun
 from januslm.data.token_pairs import Pairs, prepare, summary
 from januslm.interop import native
 from januslm.model.joint_loss import ModelWithLoss
@@ -21,6 +21,9 @@ def build(resolved: ResolvedFinetuneRun, world: World) -> tuple[RunPlan, Job]:
     torch.manual_seed(run.train.seed)
     model = native.created(resolved.model, resolved.start)
     train, valid = (_pairs(resolved, split, world.first) for split in ("train", "valid"))
+    # Known only now: the same files under another path are the same run, other pairs are not.
+    pairs = {"pairs": {"train": train.fingerprint}}
+    about = resolved.about | {"data": resolved.about["data"] | pairs}
     job = Job(
         module=ModelWithLoss(model, objective.loss),
         objective=objective,
@@ -32,7 +35,7 @@ def build(resolved: ResolvedFinetuneRun, world: World) -> tuple[RunPlan, Job]:
         seed=run.train.seed,
         packing=run.packing,
         device=world.device,
-        about=resolved.about,
+        about=about,
     )
     ds = process.spread(resolved.about["ds"], world)
     length = run.train.until(len(train))
@@ -40,7 +43,7 @@ def build(resolved: ResolvedFinetuneRun, world: World) -> tuple[RunPlan, Job]:
         passes = f"{length.steps * length.batch / len(train):.1f} epochs"
         note = _note(resolved)
         print(f"{length.steps:,} updates of {length.batch:,} pairs: {passes}{note}", flush=True)
-    plan = RunPlan(Path(run.out), length, run.optimizer, run.schedule, ds, resolved.about, IDENTITY)
+    plan = RunPlan(Path(run.out), length, run.optimizer, run.schedule, ds, about)
     return plan, job
 
 

@@ -22,8 +22,6 @@ from januslm.training.fingerprint import fingerprint
 from januslm.training.lr_schedule import ScheduleSettings, check
 from januslm.training.settings import PackingSettings, TrainSettings
 
-# What may not change while a run goes on: the same ids would mean other words, or other pairs.
-IDENTITY = ("task", "tokenizer_sha256", *run_dir.IDENTITY)
 CHANGEABLE = ("dropout", "attention_dropout", "activation_checkpointing")  # of a finished model
 
 
@@ -95,6 +93,11 @@ class ResolvedFinetuneRun:
     def fingerprint(self) -> dict:
         """See januslm.training.fingerprint."""
         return fingerprint(self.about, self.tokenizer.sha256, self.about["ds"])
+
+    def check_folder(self, start: run_dir.Start) -> dict:
+        """See januslm.training.run_dir; the pairs themselves are not known yet."""
+        run_dir.check_spread_kept(Path(self.run.out), self.about["ds"], start)
+        return run_dir.check_folder(Path(self.run.out), self.about, start)
 
 
 def load(path: str | Path, changes: Sequence[str] = ()) -> FinetuneRun:
@@ -189,14 +192,14 @@ def _fits(data: FinetuneData, model: ModelConfig, where: str) -> None:
             )
 
 
-def check_start(resolved: ResolvedFinetuneRun, processes: int) -> dict:
+def check_start(resolved: ResolvedFinetuneRun, processes: int, start: run_dir.Start) -> dict:
     """Refuse what only a start would find: no data, a folder of another run, too many processes.
 
     Returns, for the launcher, the run's folder and its fingerprint on this host.
     """
     train = resolved.run.train
     check_batch(train.batch, train.accumulate, processes)
-    run_dir.check_folder(Path(resolved.run.out), resolved.about, IDENTITY)
+    resolved.check_folder(start)
     for split in ("train", "valid"):
         next(iter(resolved.task.read(resolved.root, split, skipped=Counter())), None)
     return {"folder": resolved.run.out, "fingerprint": resolved.fingerprint}

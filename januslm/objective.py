@@ -210,3 +210,8 @@ def check_weights(weights: dict[str, float], distributions, where: str) -> None:
             raise Refused(f"{where}: no loss term {name!r}{suggest(name, known)}")
         if weight < 0:
             raise Refused(f"{where}: the weight of {name} must be at least 0, got {weight}")
+    if not any(weights.values()):
+        raise Refused(
+            f"{where}: nothing would be learnt: a weight must be above 0, got {dict(weights)}; "
+            f"there are {', '.join(known)}"
+        )

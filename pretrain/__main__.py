@@ -11,22 +11,35 @@ import sys
 from januslm import config
 from januslm.cli.command import answered, print_json, run_parser
 from januslm.cli.paths import RUNS, shipped
+from januslm.training import begin
+from januslm.training.run_lock import check_free
 from pretrain.settings import PretrainRun, ResolvedPretrainRun, check_start, resolve
 
 
 def main() -> int:
     options = _arguments()
 
+    def load_run() -> PretrainRun:
+        return config.load(PretrainRun, shipped(options.run, RUNS["pretrain"]), options.changes)
+
     def resolved(quick: bool = False) -> ResolvedPretrainRun:
         file = shipped(options.run, RUNS["pretrain"])
-        return resolve(config.load(PretrainRun, file, options.changes), file, options.ds, quick)
+        return resolve(load_run(), file, options.ds, quick)
+
+    def check(**how: bool) -> dict:
+        check_free(load_run().out)
+        return check_start(resolved(**how), options.check, begin.start_of(options))
 
     if options.check:  # the launcher asks, before it starts anything, without torch
-        return answered(lambda: print_json(check_start(resolved(quick=True), options.check)))
-    from januslm.training.process import run_process
-    from pretrain.job import build
+        return answered(lambda: print_json(check(quick=True)))
 
-    return run_process(resolved, build, options.report)
+    def train(begun: begin.Begun) -> int:
+        from januslm.training.process import run_process
+        from pretrain.job import build
+
+        return run_process(begun, build, options)
+
+    return begin.process(lambda: load_run().out, resolved, train, options)
 
 
 def _arguments() -> argparse.Namespace:

@@ -12,7 +12,7 @@ from januslm.objective import LossSettings, Objective, resolve_objective
 from januslm.training.ds_config import OptimizerSettings, check_batch, check_spread
 from januslm.training.fingerprint import fingerprint
 from januslm.training.lr_schedule import ScheduleSettings, check
-from januslm.training.run_dir import IDENTITY, check_folder
+from januslm.training.run_dir import Start, check_folder, check_spread_kept
 from januslm.training.settings import PackingSettings, TrainSettings
 
 
@@ -53,6 +53,11 @@ class ResolvedPretrainRun:
         """See januslm.training.fingerprint."""
         return fingerprint(self.about, self.tokenizer.sha256, self.about["ds"])
 
+    def check_folder(self, start: Start) -> dict:
+        """See januslm.training.run_dir."""
+        check_spread_kept(Path(self.run.out), self.about["ds"], start)
+        return check_folder(Path(self.run.out), self.about, start)
+
 
 def resolve(run: PretrainRun, where: str, ds: str = "", quick: bool = False) -> ResolvedPretrainRun:
     """All that can be refused is looked at here, before the ranks meet.
@@ -88,17 +93,18 @@ def resolve(run: PretrainRun, where: str, ds: str = "", quick: bool = False) -> 
         "loss": asdict(objective.loss),
         "model": asdict(model),
         "data": asdict(run.data) | {"fingerprints": texts.fingerprint},
+        "tokenizer_sha256": tokenizer.sha256,
         "ds": ds or run.ds,
     }
     return ResolvedPretrainRun(run, tokenizer, model, objective, texts, valid, start, about)
 
 
-def check_start(resolved: ResolvedPretrainRun, processes: int) -> dict:
+def check_start(resolved: ResolvedPretrainRun, processes: int, start: Start) -> dict:
     """Refuse what only a start would find: a folder of another run, too many processes.
 
     Returns, for the launcher, the run's folder and its fingerprint on this host.
     """
     train = resolved.run.train
     check_batch(train.batch, train.accumulate, processes)
-    check_folder(Path(resolved.run.out), resolved.about, IDENTITY)
+    resolved.check_folder(start)
     return {"folder": resolved.run.out, "fingerprint": resolved.fingerprint}

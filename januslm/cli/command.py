@@ -75,6 +75,18 @@ def run_parser(verb: str, description: str) -> Parser:
     known.add_argument("run", metavar="RUN", help="a run file: what is learnt")
     known.add_argument("changes", nargs="*", metavar="key=value", help="e.g. train.steps=100")
     known.add_argument("--ds", default="", help="a file of ds_configs/: how the run is spread")
+    known.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="go on with another value of this key, e.g. train.seed",
+    )
+    known.add_argument(
+        "--from-scratch",
+        action="store_true",
+        help="begin anew: what the run has left is moved into before-TIME/",
+    )
     known.add_argument("--check", type=int, metavar="PROCESSES", help=argparse.SUPPRESS)
     known.add_argument("--report", type=Path, help=argparse.SUPPRESS)
     known.add_argument("--local_rank", help=argparse.SUPPRESS)  # DeepSpeed's launcher adds it

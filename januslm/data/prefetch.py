@@ -111,7 +111,7 @@ class _Made(Dataset):
 
 def _deaf(worker: int) -> None:
     """A signal to the whole group is for the run, which saves first."""
-    for name in (signal.SIGTERM, signal.SIGINT):
+    for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(name, signal.SIG_IGN)
 
 

@@ -45,6 +45,11 @@ def lines(path: str | Path) -> Iterator[tuple[int, dict | None]]:
             yield number, _rest(table) if is_whole(table) else None
 
 
+def document(table: Mapping[str, Any]) -> str:
+    """The text of a sealed JSON file, for people as well: an entry of the table a line."""
+    return json.dumps(sealed(table), indent=1) + "\n"
+
+
 def line(table: Mapping[str, Any]) -> str:
     """One line of a sealed JSONL file."""
     return json.dumps(sealed(table)) + "\n"

@@ -18,7 +18,7 @@ from januslm.config import Refused
 from januslm.data import text_pairs
 from januslm.data.sampler import Sampler
 from januslm.data.shard_writer import Writer, dtype_for, write_manifest
-from januslm.data.shards import MANIFEST, open_corpus, read_manifest
+from januslm.data.shards import MANIFEST, digest, open_corpus, read_manifest
 from januslm.data.text_pairs import Pair
 from januslm.data.tokenizer import Special, Tokenizer
 
@@ -175,6 +175,12 @@ class Pairs:
             raise Refused(f"{error}; delete {folder} to have it prepared anew") from None
         self.size = self.corpus.documents // len(SIDES)
         self.sampler = Sampler([self.size], [1], seed)
+
+    @property
+    def fingerprint(self) -> str:
+        """A checksum of the pairs themselves, wherever the files lie that they came from."""
+        shards = self.corpus.manifest["shards"]
+        return digest({"shards": [[shard["bin"], shard["idx"]] for shard in shards]})
 
     def __len__(self) -> int:
         return self.size

@@ -5,7 +5,6 @@ import functools
 import logging
 import os
 import shutil
-import socket
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ import torch.distributed as dist
 from torch import nn
 
 from januslm.config import Refused
+from januslm.training import rank_env
 from januslm.training.checkpoint import (
     Saving,
     Shelf,
@@ -70,23 +70,17 @@ def _deepspeed():
 
 
 def connect(minutes: float = 30) -> World:
-    """Join the other processes: started by the deepspeed launcher, mpirun, or alone.
+    """Join the other processes, started by any launcher that rank_env knows, or alone.
 
     A collective that waits longer than `minutes` for another rank fails.
     """
+    place = rank_env.settle()
     deepspeed = _deepspeed()
-    under_mpi = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"} & set(os.environ)
-    if "RANK" not in os.environ and not under_mpi:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            unused = str(free.getsockname()[1])
-        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
-        os.environ.update(alone, MASTER_ADDR="127.0.0.1", MASTER_PORT=unused)
-    port = int(os.environ.get("MASTER_PORT", 29500))
+    port = int(os.environ["MASTER_PORT"])
     deepspeed.init_distributed(timeout=timedelta(minutes=minutes), distributed_port=port)
     device = torch.device("cpu")
     if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        device = torch.device("cuda", place.local_rank)
         torch.cuda.set_device(device)
     return World(dist.get_rank(), dist.get_world_size(), device)
 

@@ -1,42 +1,60 @@
-"""What a run leaves behind as text: one JSON line per record, one short line for people."""
+"""What a run leaves behind as text: one sealed JSON line per record, one short line for people."""
 
-import json
 import math
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
-from januslm.data import atomic
+from januslm.data import atomic, sealed
 
 
 class Log:
     """Writes only where `first` is true (rank 0); everywhere else it is silent.
 
-    The folder is there already (rundir.opened).
+    The folder is there already (run_dir.opened).  A disk that takes no more is said once a file
+    and counted: a run of days does not end for a line.
     """
 
     def __init__(self, folder: Path, first: bool = True):
         self.folder = Path(folder)
         self.first = first
+        self.lost: Counter[str] = Counter()  # what could not be written, by file
 
     def record(self, file: str, **values) -> None:
         """Append one JSON object to FILE.jsonl; a number that is not finite becomes null."""
-        if not self.first:
-            return
-        line = json.dumps({key: _finite(value) for key, value in values.items()})
-        with open(self.folder / f"{file}.jsonl", "a", encoding="utf-8") as out:
-            out.write(line + "\n")
+        if self.first:
+            line = sealed.line({key: _finite(value) for key, value in values.items()})
+            self.borne(f"{file}.jsonl", lambda: _append(self.folder / f"{file}.jsonl", line))
 
-    def rewind(self, file: str, step: int) -> int:
-        """Drop the records after `step`, which a resumed run writes again; how many they were."""
+    def borne(self, what: str, write: Callable[[], object]) -> bool:
+        """Whether write() got through; a failing disk is said at its first failure and its end."""
+        try:
+            write()
+        except OSError as error:
+            self.lost[what] += 1
+            if self.lost[what] == 1:
+                why = error.strerror or error
+                self.line(f"{what} could not be written ({why}); training goes on, losses counted")
+            return False
+        if lost := self.lost.pop(what, 0):
+            self.line(f"{what} can be written again; {lost:,} entries before are lost")
+        return True
+
+    def rewind(self, file: str, step: int) -> tuple[int, int]:
+        """Drop the records after `step`, which a resumed run writes again, and damaged ones.
+
+        Returns how many there were of each.
+        """
         path = self.folder / f"{file}.jsonl"
         if not self.first or not path.exists():
-            return 0
-        lines = path.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if _step(line) <= step]
-        if len(kept) == len(lines):
-            return 0
-        with atomic.plain(path) as out:
-            out.writelines(line + "\n" for line in kept)
-        return len(lines) - len(kept)
+            return 0, 0
+        found = [table for _, table in sealed.lines(path)]
+        whole = [table for table in found if table is not None and "step" in table]
+        kept = [table for table in whole if table["step"] <= step]
+        if len(kept) < len(found):
+            with atomic.plain(path) as out:
+                out.writelines(map(sealed.line, kept))
+        return len(whole) - len(kept), len(found) - len(whole)
 
     def line(self, text: str) -> None:
         """One line for people."""
@@ -44,12 +62,10 @@ class Log:
             print(text, flush=True)
 
 
+def _append(path: Path, line: str) -> None:
+    with open(path, "ab") as out:
+        out.write(line.encode())
+
+
 def _finite(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _step(line: str) -> float:
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):
-        return math.inf  # the half line of a killed process

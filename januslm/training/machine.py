@@ -1,5 +1,6 @@
 """What the machine can do and what it asks of us: its peak speed, its memory, its signals."""
 
+import os
 import resource
 import signal
 import threading
@@ -34,17 +35,40 @@ def memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-@contextmanager
-def asked_to_stop() -> Iterator[list[int]]:
-    """The signals that asked us to stop; the step that is under way is finished first."""
-    asked: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    kinds = (signal.SIGTERM, signal.SIGUSR1)
-    before = [signal.signal(kind, lambda number, frame: asked.append(number)) for kind in kinds]
-    try:
-        yield asked
-    finally:
-        for kind, handler in zip(kinds, before, strict=True):
-            signal.signal(kind, handler)
+class StopRequest:
+    """What asked this process to stop: a signal, or the end of the process that started it.
+
+    The update that is under way is finished first.
+    """
+
+    KINDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+
+    def __init__(self) -> None:
+        self.reason = ""  # in words; "" until then
+        # A process that was started alone outlives the shell that started it, as nohup has it.
+        self.parent = os.getppid() if "RANK" in os.environ else None
+
+    def __bool__(self) -> bool:
+        return bool(self.reason)
+
+    def look(self) -> None:
+        """Notice that our launcher is gone; called now and then from any thread."""
+        if self.parent not in (None, os.getppid()) and not self.reason:
+            self.reason = "the end of its launcher"
+
+    @contextmanager
+    def listening(self) -> Iterator["StopRequest"]:
+        """Take the signals in place of their usual effect; one that is ignored (nohup) stays so."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        kinds = [kind for kind in self.KINDS if signal.getsignal(kind) != signal.SIG_IGN]
+        before = [signal.signal(kind, self._heard) for kind in kinds]
+        try:
+            yield self
+        finally:
+            for kind, handler in zip(kinds, before, strict=True):
+                signal.signal(kind, handler)
+
+    def _heard(self, number: int, _frame: object) -> None:
+        self.reason = self.reason or signal.Signals(number).name

@@ -1,17 +1,26 @@
-"""One process of a training run, from its first import to its exit code."""
+"""One process of a training run, from its first collective to its exit code."""
 
-import sys
+import argparse
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from januslm.cli.paths import SPREADS, shipped
 from januslm.config import Refused
+from januslm.training import begin, history
+from januslm.training.agreement import agree
+from januslm.training.begin import REFUSED, Begun
+from januslm.training.ds_config import precision, read
 from januslm.training.engine import World, connect, leave
 from januslm.training.job import Job
-from januslm.training.trainer import RESUME, RunPlan, train
+from januslm.training.machine import StopRequest
+from januslm.training.trainer import RESUME, Guards, RunPlan, train
+from januslm.training.watchdog import Watchdog
 
-REFUSED = 2  # exit code: the user's mistake, named in one line
+FAILED = 1  # exit code: anything that is neither the user's mistake nor a stop
+MARGIN = 60.0  # seconds that a collective waits longer than the watchdog, which knows more
 
 
 def spread(asked: str, world: World) -> Path:
@@ -21,40 +30,85 @@ def spread(asked: str, world: World) -> Path:
 
 
 def run_process(
-    resolve: Callable[[], Any],
+    begun: Begun,
     build: Callable[[Any, World], tuple[RunPlan, Job]],
-    report: Path | None,
+    options: argparse.Namespace,
 ) -> int:
-    """Join the ranks, train, and return the exit code: 0 done, 85 resume me, 2 refused.
+    """Join the ranks, train, and return the exit code.
 
-    resolve() reads and checks the run file before the ranks meet; build makes the rest of it.
-    report: a folder for januslm/launch, where a file started says that the ranks have met, and a
-    file done, resume or refused how it ended.
+    0 done, 85 stopped and saved, 2 refused, 1 anything else.  build makes what resolving does not.
     """
-    world, code = None, REFUSED
+    process = _Process(begun, options)
     try:
-        resolved = resolve()
-        world = connect()
-        plan, job = build(resolved, world)
-        if report and world.first:
-            (report / "started").touch()
-        code = train(plan, job, world).code
-        if report and world.first:
-            (report / ("resume" if code == RESUME else "done")).write_text(f"{plan.folder}\n")
+        code = process.run(build)
     except Refused as error:
-        if _first_to_say(report, "refused"):
-            print(f"error: {error}", file=sys.stderr)
-    if world:
-        leave(code)
-    return code
+        code = process.refuse(str(error))
+    except BaseException as error:  # shown as Python would, but ended as `leave` does
+        traceback.print_exc()
+        code = FAILED
+        process.note_stop(code, "".join(traceback.format_exception_only(error)).strip())
+    if process.watchdog:
+        process.watchdog.stop()
+    leave(code)
 
 
-def _first_to_say(report: Path | None, what: str) -> bool:
-    """True in one process: all ranks meet the same mistake, but it may also be one rank's alone."""
-    if not report:
-        return True
-    try:
-        (report / what).open("x").close()
-    except FileExistsError:
-        return False
-    return True
+class _Process:
+    """What there is to clear up, and to tell, however far this process came."""
+
+    def __init__(self, begun: Begun, options: argparse.Namespace):
+        self.begun, self.options = begun, options
+        self.folder = Path(begun.resolved.run.out)
+        self.watchdog: Watchdog | None = None
+
+    def run(self, build: Callable) -> int:
+        resolved, stop = self.begun.resolved, StopRequest()
+        limit = resolved.run.train.timeout
+        world = connect(minutes=(limit + MARGIN) / 60)
+        with stop.listening():
+            self.watchdog = Watchdog(
+                self.folder, world.rank, world.size, limit, stop.look, self._hung
+            ).start()
+            self._report("started", world)
+            ds = spread(resolved.about["ds"], world)
+            shared = resolved.fingerprint
+            hosts = agree(world, _facts(shared, ds, world))
+            plan, job = build(resolved, world)
+            facts = {"hosts": hosts, "code": shared["code"], "versions": shared["versions"]}
+            guards = Guards(stop, self.watchdog, self.begun.lock, self.begun.start, facts)
+            outcome = train(plan, job, world, guards)
+        if outcome.reason:
+            self.note_stop(outcome.code, outcome.reason, outcome.step)
+        self._report("resume" if outcome.code == RESUME else "done", world, f"{plan.folder}\n")
+        return outcome.code
+
+    def refuse(self, text: str) -> int:
+        """One line, in one rank of those that met with the same mistake."""
+        self.note_stop(REFUSED, text)
+        say = not self.watchdog or self.watchdog.first_to_say(text)
+        return begin.refused(text, self.options, say)
+
+    def note_stop(self, code: int, reason: str, step: int | None = None) -> None:
+        """Into the run's history, by rank 0; a full disk is borne."""
+        if self.begun.lock:
+            self._note(code, reason, step)
+
+    def _note(self, code: int, reason: str, step: int | None = None) -> None:
+        at = self.watchdog.step if step is None and self.watchdog else step
+        with suppress(OSError):
+            history.add(self.folder, "stop", step=at, code=code, reason=reason[:2000])
+
+    def _hung(self, line: str) -> None:
+        self._note(FAILED, line)
+
+    def _report(self, what: str, world: World, text: str = "") -> None:
+        """A file for a launcher that asks for it with --report."""
+        report = getattr(self.options, "report", None)
+        if report and world.first:
+            (report / what).write_text(text)
+
+
+def _facts(fingerprint: dict, ds: Path, world: World) -> dict:
+    """All that every rank must share, with what only a started process knows."""
+    table = read(ds)
+    device = {"type": world.device.type, "precision": precision(table)}
+    return fingerprint | {"ds_config": table, "device": device}

@@ -27,6 +27,7 @@ class TrainSettings:
     # processes that pack, per rank; 0: a thread; GPUs: 1
     workers: int | None = setting(None, low=0)
     bad_steps: int = setting(10, low=1)  # updates in a row that may be skipped as not finite
+    timeout: float = setting(1800.0, above=0)  # seconds without progress until a run ends itself
     # per process, for the utilisation; else measured
     peak_flops: float | None = setting(None, above=0)
 

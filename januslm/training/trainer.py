@@ -2,7 +2,6 @@
 
 import json
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -19,6 +18,7 @@ from januslm.cli.progress import duration
 from januslm.config import Refused
 from januslm.data.prefetch import ahead
 from januslm.data.sampler import portions
+from januslm.training import history, run_dir
 from januslm.training.checkpoint import (
     Saving,
     Shelf,
@@ -30,11 +30,13 @@ from januslm.training.checkpoint import (
 from januslm.training.engine import RESUME, Engine, OptimizerSettings, Values, World, read
 from januslm.training.log import Log
 from januslm.training.lr_schedule import ScheduleSettings, check, rate
-from januslm.training.machine import asked_to_stop, memory, peak_flops
+from januslm.training.machine import StopRequest, memory, peak_flops
 from januslm.training.manifest import Found, Keep
-from januslm.training.run_dir import IDENTITY, exported, mark, opened
+from januslm.training.pulse import Pulse
+from januslm.training.run_lock import RunLock
 from januslm.training.settings import TrainSettings
 from januslm.training.tensorboard import TensorBoard
+from januslm.training.watchdog import Watchdog
 
 REPORT_EVERY = 5.0  # seconds between two lines for people
 
@@ -85,7 +87,7 @@ class Trainable(Protocol[M]):
 
 @dataclass(frozen=True)
 class RunPlan:
-    """A run: its folder, its settings, and the tables of `config` that may never change in it."""
+    """A run: its folder, its settings, and all that it is known by when it goes on."""
 
     folder: Path
     train: TrainSettings
@@ -93,47 +95,103 @@ class RunPlan:
     schedule: ScheduleSettings
     ds: Path
     config: dict
-    identity: tuple[str, ...] = IDENTITY
+
+
+@dataclass
+class Guards:
+    """What watches over a process that trains.  facts: of its start, for the run's history."""
+
+    stop: StopRequest
+    watchdog: Watchdog
+    lock: RunLock | None = None
+    start: run_dir.Start = field(default_factory=run_dir.Start)
+    facts: dict = field(default_factory=dict)
 
 
 @dataclass
 class Outcome:
-    """How it ended: `code` is the process' exit code, 0 or RESUME."""
+    """How it ended: `code` is the process' exit code, 0 or RESUME; reason "": it was done."""
 
     code: int = 0
+    reason: str = ""
     step: int = 0
     loss: float = math.nan
     validation: dict[str, float] = field(default_factory=dict)
 
 
-def train(plan: RunPlan, job: Trainable[M], world: World) -> Outcome:
+def train(plan: RunPlan, job: Trainable[M], world: World, guards: Guards | None = None) -> Outcome:
     """Train until plan.train.steps, from the newest complete checkpoint if there is one."""
     log, settings = Log(plan.folder, world.first), plan.train
+    if guards is None:
+        watchdog = Watchdog(plan.folder, world.rank, world.size, settings.timeout)
+        guards = Guards(StopRequest(), watchdog)
     check(plan.schedule, settings.steps, str(plan.folder))
-    identity = plan.identity
-    if finished := on_rank0(lambda: opened(plan.folder, plan.config, identity, settings.steps)):
+    start = guards.start
+    there = on_rank0(lambda: run_dir.opened(plan.folder, plan.config, settings.steps, start))
+    for note in there.notes:
+        log.line(note)
+    if finished := there.done:
         log.line(f"{plan.folder} is done: step {finished['step']:,}, loss {finished['loss']:.4f}")
-        return Outcome(0, finished["step"], finished["loss"], finished["validation"])
-    found, skipped = newest(plan.folder / "checkpoints")
-    for line in skipped:
-        log.line(f"skipped: {line}")
+        return Outcome(0, "", finished["step"], finished["loss"], finished["validation"])
+    found = _found(plan.folder, log)
     step = found.step if found else 0
     # Dropout differs by rank; after a checkpoint of as many ranks, Engine restores the states.
     torch.manual_seed(((settings.seed << 20) + step) * 4096 + world.rank)
     values = Values(settings.batch, settings.accumulate, settings.clip, plan.optimizer)
     engine = Engine(job.module, values, read(plan.ds), world, str(plan.ds), found)
     for file in ("train", "valid"):
-        on_rank0(lambda file=file: log.rewind(file, step))
-    board = TensorBoard(plan.folder / "board", world.first, step)
+        on_rank0(lambda file=file: _rewound(log, file, step))
+    if world.first:
+        facts = {"step": step, "world": world.size, "saved": bool(found)} | guards.facts
+        facts["changes"] = there.changes
+        log.borne(history.HISTORY, lambda: history.add(plan.folder, "start", **facts))
+    board = TensorBoard(plan.folder / "board", world.first, step, log.borne)
     board.text(step, "config", f"```json\n{json.dumps(plan.config, indent=1)}\n```")
     if found:
         log.line(f"going on from {found.folder.name}, after {found.manifest['samples']:,} samples")
         if found.manifest["world"] != world.size:
             log.line(f"it was written by {found.manifest['world']} processes, now: {world.size}")
     try:
-        return Trainer(plan, job, engine, log, board, found).go()
+        with guards.stop.listening():
+            return Trainer(plan, job, engine, log, board, found, guards).go()
     finally:
         board.close()
+
+
+def _found(folder: Path, log: Log) -> Found | None:
+    """The newest whole checkpoint, once what a kill left half done is out of the way."""
+    found, skipped = newest(folder / "checkpoints")
+    for line in skipped:
+        log.line(f"skipped: {line}")
+    if not found:
+        on_rank0(lambda: run_dir.check_checkpoints(folder, skipped))
+    if removed := on_rank0(lambda: run_dir.cleared(folder)):
+        log.line(f"removed what was left half done: {', '.join(removed)}")
+    return found
+
+
+def _rewound(log: Log, file: str, step: int) -> None:
+    later, damaged = log.rewind(file, step)
+    if damaged:
+        log.line(f"{file}.jsonl: {damaged:,} damaged lines dropped")
+    if later and not step:
+        log.line(f"{file}.jsonl: {later:,} lines of updates that no checkpoint has, dropped")
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """A batch of a long validation, each of which is progress."""
+
+    batch: TrainBatch
+    touch: Callable[[], None]
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        return self.batch.counts
+
+    def to(self, device: torch.device) -> TrainBatch:
+        self.touch()
+        return self.batch.to(device)
 
 
 class Trainer(Generic[M]):
@@ -145,19 +203,25 @@ class Trainer(Generic[M]):
         job: Trainable[M],
         engine: Engine[M],
         log: Log,
-        board,
+        board: TensorBoard,
         found: Found | None,
+        guards: Guards,
     ):
         manifest = found.manifest if found else {}
         self.plan, self.job, self.engine, self.log, self.board = plan, job, engine, log, board
+        self.stop, self.watchdog, self.lock = guards.stop, guards.watchdog, guards.lock
+        self.pulse = Pulse()
         self.settings, self.world = plan.train, engine.world
         self.step = manifest.get("step", 0)
         self.samples = manifest.get("samples", 0)
-        self.skipped, self.bad = manifest.get("skipped", 0), 0  # in all, in a row
-        self.result: dict[str, Any] = {"loss": math.nan, "terms": {}}
+        # in all, and in a row until now
+        self.skipped, self.bad = manifest.get("skipped", 0), manifest.get("skipping", 0)
+        loss = manifest.get("loss")
+        self.result: dict[str, Any] = {"loss": math.nan if loss is None else loss, "terms": {}}
         self.running: dict[str, float] = {}  # of the update whose result is still to come
         self.validation: dict[str, float] = manifest.get("validation", {})
         self.saved = self.step if found else None
+        self.told_saved = False  # of this start, in the history
         keep = Keep(plan.train.keep, plan.train.keep_every)
         self.shelf = Shelf(plan.folder / "checkpoints", keep, found)
         self.saving: Saving | None = None  # is being written while training goes on
@@ -171,15 +235,16 @@ class Trainer(Generic[M]):
         steps = self.settings.steps
         if not self.step:
             self.validate()
-        with asked_to_stop() as asked, self.batches() as batches:
+        self._make_up()
+        with self.batches() as batches:
             while self.step < steps:
-                if not self.update(batches, bool(asked)):
+                if not self.update(batches, bool(self.stop)):
                     if self.saved != self.step:
                         self.save()
                     self.publish()
-                    why = signal.Signals(asked[0]).name if asked else "a signal to another rank"
+                    why = self.stop.reason or "a signal to another rank"
                     self.log.line(f"stopped by {why} and saved; start the same command to go on")
-                    return self.outcome(RESUME)
+                    return self.outcome(RESUME, why)
                 last = self.step == steps
                 validate = last or self.step % self.settings.validate_every == 0
                 save = last or self.step % self.settings.save_every == 0
@@ -192,14 +257,27 @@ class Trainer(Generic[M]):
         if self.saved != steps:  # the last checkpoint was there, the mark that it is done was not
             self.save()
         self.publish()
-        self.export()
-        outcome = self.outcome(0)
-        on_rank0(lambda: mark(self.plan.folder, asdict(outcome)))
+        if self.bad:
+            raise Refused(f"{self._not_finite()}; a run does not end as done with them")
+        self.export(must=True)
+        outcome = self.outcome(0, "done")
+        done = {k: v for k, v in asdict(outcome).items() if k != "reason"}
+        on_rank0(lambda: run_dir.mark(self.plan.folder, done))
         self.log.line(f"done: step {steps:,}, loss {outcome.loss:.4f}")
         return outcome
 
-    def outcome(self, code: int) -> Outcome:
-        return Outcome(code, self.step, self.result["loss"], self.validation)
+    def outcome(self, code: int, reason: str) -> Outcome:
+        return Outcome(code, reason, self.step, self.result["loss"], self.validation)
+
+    def _make_up(self) -> None:
+        """Write the export that a kill between a checkpoint and its export has left out."""
+        wanted = self.settings.export == "save" or self.settings.exports
+        if self.saved is None or not wanted:
+            return
+        folder = self.plan.folder
+        if on_rank0(lambda: run_dir.exported_step(folder)) != self.step:
+            self.log.line(f"the export of step {self.step:,} is missing, it is made up for")
+            self.export()
 
     def batches(self) -> AbstractContextManager[Iterator[list[TrainBatch]]]:
         """The micro batches of this rank for each update to come, packed while others train."""
@@ -214,6 +292,7 @@ class Trainer(Generic[M]):
     def update(self, batches: Iterator[list[TrainBatch]], stop: bool) -> bool:
         """One update; False, and nothing done, where a rank was asked to stop."""
         began = time.monotonic()
+        self.watchdog.enter("waiting for its data", self.step + 1)
         batch = next(batches)
         waited = time.monotonic() - began
         weights = self.job.weights_at(self.step + 1)
@@ -225,6 +304,7 @@ class Trainer(Generic[M]):
         if agreed.asked["stop"] and self.step:
             return False
         self.step += 1
+        self.watchdog.enter("updating", self.step)
         lr = rate(self.plan.schedule, self.plan.optimizer.lr, self.step, self.settings.steps)
         self.engine.step(batch, agreed.counts, weights, self.job.normalize, lr)
         self.running = {"lr": lr, "wait": waited}
@@ -236,10 +316,15 @@ class Trainer(Generic[M]):
             return
         self.result = result | self.running
         self.since.append(self.result)
+        if result["skipped"]:
+            self._note_skipped()
         self.samples += self.settings.batch
         self.tokens += self.result["tokens"]
         self.skipped += self.result["skipped"]
         self.bad = self.bad + 1 if self.result["skipped"] else 0
+        self.pulse.beat(self.step)
+        if self.lock:
+            self.lock.note(self.step)
         last = self.step == self.settings.steps
         if self.step % self.settings.log_every == 0 or last or self.bad == self.settings.bad_steps:
             self.record()
@@ -249,13 +334,41 @@ class Trainer(Generic[M]):
             or time.monotonic() - self.reported > REPORT_EVERY
         ):
             self.report()
-        if self.bad == self.settings.bad_steps:
+        if self.bad >= self.settings.bad_steps:
             self.publish()
-            raise Refused(
-                f"{self.plan.folder}: the loss or its gradient was not finite {self.bad} times in "
-                f"a row, up to step {self.step}: lower optimizer.lr, lengthen schedule.warmup or "
-                "lower train.clip; the checkpoints before it are untouched"
-            )
+            raise Refused(self._not_finite())
+
+    def _note_skipped(self) -> None:
+        """Which samples, by rank, were in an update that changed nothing: `januslm replay`."""
+        s, world = self.settings, self.world
+        ranks = []
+        for rank in range(world.size):
+            parts = next(portions(self.samples, 1, s.batch, s.accumulate, rank, world.size))
+            ranks.append([[int(part[0]), int(part[-1])] for part in parts if len(part)])
+        # A term without a slot in the batch is not among them.
+        terms = [name for name, value in self.result["terms"].items() if not math.isfinite(value)]
+        facts = {
+            "step": self.step,
+            "samples": [self.samples, self.samples + s.batch - 1],
+            "ranks": ranks,
+            "terms": terms or ["the gradient"],
+        }
+        if self.world.first:
+            folder = self.plan.folder
+            self.log.borne(history.HISTORY, lambda: history.add(folder, "skipped", **facts))
+
+    def _not_finite(self) -> str:
+        """The line for a run that diverges; all ranks look for a checkpoint from before that."""
+        good, _ = newest(self.plan.folder / "checkpoints", good=True)
+        kept = "no whole checkpoint was written before that"
+        if good:
+            kept = f"the newest checkpoint from before that is {good.folder}, checked now and whole"
+        return (
+            f"{self.plan.folder}: the loss or its gradient was not finite {self.bad} times in "
+            f"a row, up to step {self.step:,}: lower optimizer.lr, lengthen schedule.warmup or "
+            f"lower train.clip; {kept}; januslm replay {self.plan.folder} {self.step} shows which "
+            "examples are not finite"
+        )
 
     def record(self) -> None:
         """One line in train.jsonl and one point on each curve: means since the last record."""
@@ -294,13 +407,15 @@ class Trainer(Generic[M]):
 
     def validate(self) -> None:
         """Every term on the same batches each time; training's random state is left alone."""
+        self.watchdog.enter("validating", self.step)
         before, paused, job = rng_state(), time.monotonic(), self.job
         torch.manual_seed(self.settings.seed)
         items, size, rank = list(job.validation), self.world.size, self.world.rank
         if items:
             mine = items[rank::size]
             company = [items[0]] * (-(-len(items) // size) - len(mine))
-            made = [item() if callable(item) else item for item in mine + company]
+            made: list = [item() if callable(item) else item for item in mine + company]
+            made = [_Watched(batch, self.watchdog.touch) for batch in made]
             self.validation = self.engine.evaluate(made, job.weights, job.normalize, len(mine))
             self.log.record("valid", step=self.step, **self.validation)
             self.board.numbers(self.step, **{f"valid/{k}": v for k, v in self.validation.items()})
@@ -318,17 +433,22 @@ class Trainer(Generic[M]):
         self.board.flush()
 
     def save(self) -> None:
-        began = time.monotonic()
+        self.watchdog.enter("saving", self.step)
+        began, loss = time.monotonic(), self.result["loss"]
         facts = {
             "samples": self.samples,
             "skipped": self.skipped,
+            "skipping": self.bad,  # updates in a row, until now, that were skipped
+            "loss": loss if math.isfinite(loss) else None,
             "validation": self.validation,
             "config": self.plan.config,
             "torch": torch.__version__,
         }
         self.publish()  # the one before, if it is still being written
         beside = self.settings.save == "async"
-        self.saving = self.engine.save(self.shelf, self.step, facts, beside)
+        # While updates are skipped the weights may be spoilt: nothing makes room for them.
+        prune = not self.bad
+        self.saving = self.engine.save(self.shelf, self.step, facts, beside, prune)
         self.saved = self.step
         if not beside:
             self.publish()
@@ -338,16 +458,27 @@ class Trainer(Generic[M]):
 
     def publish(self) -> None:
         """Wait for the checkpoint that is being written, if there is one, and make it count."""
-        if saving := self.saving:
-            self.saving = None
-            folder, notes = saving.publish()
-            for line in [f"saved {folder}", *notes]:
-                self.log.line(line)
+        if not (saving := self.saving):
+            return
+        self.saving = None
+        folder, notes = saving.publish()
+        if self.world.first and not self.told_saved:
+            told = {"step": saving.step}
+            self.log.borne(history.HISTORY, lambda: history.add(self.plan.folder, "saved", **told))
+        self.told_saved = True
+        for line in [f"saved {folder}", *notes]:
+            self.log.line(line)
 
-    def export(self) -> None:
+    def export(self, must: bool = False) -> None:
+        """Write export/.  must: refuse where the disk does not take it, else say and go on."""
+        self.watchdog.enter("exporting", self.step)
         folder, keep = self.plan.folder, self.settings.exports
         with self.engine.gathered_copy() as module:
-            on_rank0(lambda: exported(folder, self.step, keep, module, self.job.export))
+
+            def write() -> None:
+                run_dir.exported(folder, self.step, keep, module, self.job.export)
+
+            on_rank0(write if must else lambda: self.log.borne("export", write))
 
     def _pause(self, seconds: float) -> None:
         """Keep time that was not training out of the speeds."""

@@ -28,10 +28,17 @@ TRAIN = {
 }
 
 
-def asked(folder: Path, config: str = "cpu_fp32.json", work: dict | None = None, **changes) -> str:
-    train = TRAIN | changes
-    ds = str(CONFIGS / config)
-    return json.dumps({"folder": str(folder), "ds": ds, "train": train, "work": work or {}})
+def asked(
+    folder: Path,
+    config: str = "cpu_fp32.json",
+    work: dict | None = None,
+    die: tuple = (None,),
+    dropout: float = 0.1,
+    **changes,
+) -> str:
+    """What tiny_worker does; changes: of [train]."""
+    what = {"folder": str(folder), "ds": str(CONFIGS / config), "train": TRAIN | changes}
+    return json.dumps(what | {"work": work or {}, "die": die, "dropout": dropout})
 
 
 def train(*arguments, processes: int = 2, **changes) -> tuple[list[int], str]:
@@ -77,7 +84,10 @@ def same_state(a: Path, b: Path) -> bool:
     return True
 
 
-@pytest.fixture(scope="module", params=["cpu_fp32.json", "zero3_bf16.json"])
+STAGES = ["cpu_fp32.json", "zero3_bf16.json", "zero0_fp32.json", "zero1_bf16.json"]  # 2, 3, 0, 1
+
+
+@pytest.fixture(scope="module", params=STAGES)
 def uninterrupted(request, tmp_path_factory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("whole") / "run"
     codes, said = train(folder, request.param)
@@ -119,6 +129,49 @@ def test_a_run_killed_in_the_middle_ends_bit_for_bit_like_an_uninterrupted_one(
         assert same_state(saved / name, whole / "checkpoints" / name)
     mine, theirs = (load_file(f / "export" / "model.safetensors") for f in (folder, whole))
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("uninterrupted", ["cpu_fp32.json"], indirect=True)
+def test_kills_while_a_checkpoint_is_written_beside_training_cost_nothing_but_time(
+    uninterrupted, tmp_path
+):
+    whole, config = uninterrupted
+    folder = tmp_path / "run"
+    saved = folder / "checkpoints"
+    for die, kept in (
+        ((1, ".saving-step-00000003/rank-00001.pt"), None),  # its thread, at the first save
+        ((0, ".saving-step-00000003/manifest.json"), None),  # all is written, nothing published
+        ((0, "checkpoints/newest"), 3),  # renamed, the pointer not yet
+        ((1, ".saving-step-00000006/state"), 3),  # its thread, with a checkpoint before it
+    ):
+        codes, said = train(folder, config, die=die)
+        assert codes[die[0]] == -signal.SIGKILL, (die, said)
+        assert codes[1 - die[0]] != 0
+        there = sorted(path.name for path in saved.glob("step-*"))
+        assert there == ([f"step-0000000{kept}"] if kept else []), die
+    codes, said = train(folder, config)
+    assert codes == [0, 0], said
+    assert "going on from step-00000003, after 24 samples" in said
+    assert learnt(folder) == learnt(whole)
+    assert same_state(saved / "step-00000010", whole / "checkpoints" / "step-00000010")
+
+
+@pytest.mark.parametrize("config", ["cpu_fp32.json", "cpu_zero3_fp32.json"])
+def test_other_numbers_of_processes_learn_the_same_from_the_same_samples(tmp_path, config):
+    order = {"dropout": 0.0, "save_every": 100}
+    codes, said = train(tmp_path / "one", config, processes=1, steps=12, **order)
+    assert codes == [0], said
+    folder = tmp_path / "many"
+    for steps, processes in ((3, 1), (6, 2), (9, 4), (12, 2)):
+        codes, said = train(folder, config, processes=processes, steps=steps, **order)
+        assert codes == [0] * processes, said
+    one, many = lines(tmp_path / "one"), lines(folder)
+    assert [line["samples"] for line in many] == [8 * step for step in range(1, 13)]
+    for key in ("loss", "ce/ar", "ce/nar"):
+        expected = [line[key] for line in one]
+        assert [line[key] for line in many] == pytest.approx(expected, rel=1e-6, abs=0), key
+    valid = [lines(f, "valid")[-1]["loss"] for f in (tmp_path / "one", folder)]
+    assert valid[1] == pytest.approx(valid[0], rel=1e-6, abs=0)
 
 
 def test_what_a_run_leaves_behind_is_complete(uninterrupted):

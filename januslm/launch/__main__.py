@@ -11,6 +11,8 @@
   distill RUN OUT [k=v]      a teacher's beam output as training data for a student
   average RUN OUT --last N   the mean of a run's last exports (train.exports)
   interop bart FROM TO       weights from Hugging Face's BART, and back (bart-out)
+  runs [FOLDER]              all runs below a folder (runs/), a line each; runs show RUN: its story
+  checkpoint COMMAND RUN     ls, verify, export, prune: the checkpoints of a run
   tensorboard [FOLDER]       curves and samples of all runs below FOLDER (runs/)
 
 Options, anywhere after the verb:
@@ -48,6 +50,8 @@ MODULES = {
     "distill": "finetune.distill",
     "average": "finetune.average",
     "interop": "januslm.interop",
+    "runs": "januslm.runs",
+    "checkpoint": "januslm.runs.checkpoint",
 }
 WEIGHTS = ("generate", "distill", "average", "interop")  # verbs that need torch
 TRAINING = ("pretrain", "finetune")

@@ -8,7 +8,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -376,6 +376,22 @@ class Engine(Generic[M]):
         gathered(None)  # nobody may still be reading
         if moved and self.world.first:
             shutil.rmtree(moved)
+
+
+def full_weights(found: Found) -> dict[str, torch.Tensor]:
+    """All weights of a checkpoint in fp32 on the CPU, by name, from any stage and world.
+
+    Without a process group.  Raises Refused for a file that holds what we do not unpickle.
+    """
+    _deepspeed()
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    for file in found.manifest["files"]:
+        load(found.folder / file, mmap=True)  # DeepSpeed's function unpickles without asking
+    if found.manifest.get("stage") == 0:
+        return load(found.folder / STATE / "mp_rank_00_model_states.pt", "cpu")["module"]
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        return get_fp32_state_dict_from_zero_checkpoint(str(found.folder), tag=STATE)
 
 
 def _like(parameter: nn.Parameter, data: torch.Tensor) -> nn.Parameter:

@@ -2,7 +2,6 @@
 
 import errno
 import functools
-import json
 import os
 import pickle
 import re
@@ -230,7 +229,7 @@ class Saving:
             same_size(self.path / file, facts)
         atomic.sync_folder(self.path / STATE)
         with atomic.durable(self.path / MANIFEST) as file:
-            file.write(json.dumps(sealed.sealed(manifest), indent=1))
+            file.write(sealed.document(manifest))
         final = self.root / name(self.step)
         if final.exists():  # a damaged one that was skipped when this run resumed
             remove(final)

@@ -142,3 +142,16 @@ def test_other_normalisations_weigh_the_terms_differently(stages):
     assert stages["by tokens"]["loss"][0] < stages["z2 fp32"]["loss"][0]
     assert stages["by microbatch"]["loss"][0] == pytest.approx(stages["z2 fp32"]["loss"][0], 0.2)
     assert stages["by microbatch"]["loss"][0] != stages["z2 fp32"]["loss"][0]
+
+
+@pytest.mark.slow
+def test_an_update_has_one_collective_of_ours_and_one_wait_for_the_device(stages):
+    for name, case in stages.items():
+        if name == "torch":
+            continue
+        ours = [what for who, what in case["calls"] if who == "ours"]
+        assert ours == ["all_reduce", "tolist"], name
+    # What DeepSpeed adds, once gradients are reduced: the norm at every stage but 0.
+    others = {f"z{s} fp32": [w for who, w in stages[f"z{s} fp32"]["calls"]] for s in range(4)}
+    assert others["z0 fp32"].count("all_reduce") == 2, others
+    assert others["z1 fp32"].count("all_reduce") > 1, others

@@ -16,7 +16,7 @@ FLOORS = (
     {"objective", "objectives", "interop"},
     {"inference"},
     {"training"},
-    {"launch"},
+    {"launch", "runs"},
 )
 MODULES = 5  # files that lie in januslm/ itself, at most
 DATA_TOOLS_MAY = {"config", "registry", "cli", "data"}
@@ -24,6 +24,7 @@ FUNCTION = 60
 TALKS = {
     "cli",
     "launch",
+    "runs",
     "log.py",
     "process.py",
     "begin.py",

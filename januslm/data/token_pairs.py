@@ -4,6 +4,7 @@ A split is a folder with two shards, source and target, and their manifest: docu
 and document i of the other are pair i.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,13 +13,14 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+from xxhash import xxh3_128
 
 from januslm.cli.progress import Progress
 from januslm.config import Refused
 from januslm.data import text_pairs
 from januslm.data.sampler import Sampler
 from januslm.data.shard_writer import Writer, dtype_for, write_manifest
-from januslm.data.shards import MANIFEST, digest, open_corpus, read_manifest
+from januslm.data.shards import MANIFEST, open_corpus, read_manifest
 from januslm.data.text_pairs import Pair
 from januslm.data.tokenizer import Special, Tokenizer
 
@@ -191,8 +193,8 @@ class Pairs:
     @property
     def fingerprint(self) -> str:
         """A checksum of the pairs themselves, wherever the files lie that they came from."""
-        shards = self.corpus.manifest["shards"]
-        return digest({"shards": [[shard["bin"], shard["idx"]] for shard in shards]})
+        hashes = [[shard["bin"], shard["idx"]] for shard in self.corpus.manifest["shards"]]
+        return xxh3_128(json.dumps(hashes).encode()).hexdigest()
 
     def __len__(self) -> int:
         return self.size

@@ -12,6 +12,8 @@
   average RUN OUT --last N   the mean of a run's last exports (train.exports)
   replay RUN STEP            which examples of an update have a loss that is not finite
   interop bart FROM TO       weights from Hugging Face's BART, and back (bart-out)
+  runs [FOLDER]              all runs below a folder (runs/), a line each; runs show RUN: its story
+  checkpoint COMMAND RUN     ls, verify, export, prune: the checkpoints of a run
   tensorboard [FOLDER]       curves and samples of all runs below FOLDER (runs/)
   launch check [VERB RUN]    a table of the hosts of --hostfile FILE, and what is wrong with them
   slurm RUN --nodes N ...    a batch script for Slurm, which queues itself again until it is done
@@ -55,6 +57,8 @@ MODULES = {
     "distill": "finetune.distill",
     "average": "finetune.average",
     "interop": "januslm.interop",
+    "runs": "januslm.runs",
+    "checkpoint": "januslm.runs.checkpoint",
 }
 WEIGHTS = ("generate", "distill", "average", "interop", "replay")  # verbs that need torch
 TRAINING = ("pretrain", "finetune")

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from januslm.config import Refused, build
-from januslm.training.ds_config import ALLOWED, OWNED, OptimizerSettings, Values, merge, read
+from januslm.training.ds_config import OptimizerSettings, Values, merge, read
+from januslm.training.ds_keys import ALLOWED, OWNED
 from tests.launching import finish, start
 
 CONFIGS = Path(__file__).parents[1] / "ds_configs"
@@ -49,7 +50,9 @@ def test_the_refusals_read_like_this():
         "ds_configs/x.json: 'optimizer' belongs to the run file as [optimizer]"
     )
     unknown = refusal({"zero_optimisation": {"stage": 1}})
-    assert unknown.startswith("ds_configs/x.json: unknown key 'zero_optimisation'; there are aio, ")
+    assert unknown.startswith(
+        "ds_configs/x.json: unknown key 'zero_optimisation'; there are bf16, "
+    )
     assert unknown.endswith("Did you mean 'zero_optimization'?")
     assert refusal({"bf16": {"enabled": True}}) == (
         "ds_configs/x.json: bf16 needs zero_optimization.stage of at least 1: with stage 0 "

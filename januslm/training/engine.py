@@ -1,8 +1,7 @@
-"""DeepSpeed, and everything that must be known about it: the only file that imports it."""
+"""DeepSpeed, and what must be known about it; its private side is in deepspeed_hooks.py."""
 
 import copy
 import functools
-import logging
 import os
 import shutil
 import socket
@@ -20,6 +19,7 @@ import torch.distributed as dist
 from torch import nn
 
 from januslm.config import Refused
+from januslm.training import deepspeed_hooks
 from januslm.training.checkpoint import (
     STATE,
     Found,
@@ -58,12 +58,9 @@ def _deepspeed():
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch|deepspeed")
     import deepspeed
-    import deepspeed.ops
 
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    # With no op called compatible, none is probed for (a second) and none compiled: else the
-    # process group would start with a minute of g++ on a CPU.
-    deepspeed.ops.__compatible_ops__ = {}
+    deepspeed_hooks.quiet()
+    deepspeed_hooks.without_ops()
     return deepspeed
 
 
@@ -122,9 +119,11 @@ class Engine(Generic[M]):
         deepspeed = _deepspeed()
         self.world, self.values = world, values
         self.stage, self.precision = stage(ds), precision(ds)
+        self.counts_collectives = ds.get("comms_logger", {}).get("enabled", False)
         moved = self._moved(resume, where) if resume else None
         config = merge(values, ds, world.size, where, universal=bool(moved))
         _understood(config, where)
+        _prepare(values.optimizer, where)
         # The same module without storage: gathered_copy() fills it.
         empty = {id(p): _like(p, p.to("meta")) for p in module.parameters()}
         self.skeleton = copy.deepcopy(module, empty)
@@ -132,6 +131,8 @@ class Engine(Generic[M]):
             model=module, model_parameters=module.parameters(), config=config
         )
         self.module = module
+        if values.optimizer.name == "cpu_adam":
+            deepspeed_hooks.resumes_exactly(self.engine.basic_optimizer)
         if resume:
             self._load(resume, moved)
 
@@ -158,8 +159,7 @@ class Engine(Generic[M]):
             "flops": sum(b.flops for b in batches),
         }
         counts = self.reduce(counts | size)
-        for group in self.engine.optimizer.param_groups:
-            group["lr"] = lr
+        self._set_lr(lr)
         self.engine.train()
         losses, sums = [], []
         for batch in batches:
@@ -181,8 +181,14 @@ class Engine(Generic[M]):
             "grad_norm": norm,
             "tokens": counts["all tokens"],
             "flops": counts["flops"],
-            "skipped": not self.engine.was_step_applied() or norm == float("inf"),
+            "skipped": not deepspeed_hooks.applied(self.engine) or norm == float("inf"),
         }
+
+    def _set_lr(self, lr: float) -> None:
+        """The rate of every group; Muon's follows the same schedule below a peak of its own."""
+        o = self.values.optimizer
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = lr * o.muon_lr / o.lr if group.get("use_muon") else lr
 
     def _coefficients(self, batch, counts: dict, weights: Mapping, normalize: str) -> dict:
         # DeepSpeed takes the mean over ranks and micro batches, where we want the sum.
@@ -252,17 +258,20 @@ class Engine(Generic[M]):
     def save(self, root: Path, step: int, manifest: dict, keep: int) -> Path:
         """Write and publish a checkpoint, or raise NotSaved on all ranks."""
         saving = Saving(root, step)
-        writer = self.engine.checkpoint_engine
-        writer.save = lambda state_dict, path: saving.write(
-            path, functools.partial(torch.save, state_dict)
+        deepspeed_hooks.saved_by(
+            self.engine,
+            lambda state, path: saving.write(path, functools.partial(torch.save, state)),
         )
-        # DeepSpeed would also put scripts there, which fail on tied weights.
-        self.engine._copy_recovery_script = lambda path: None
         self.engine.save_checkpoint(str(saving.path), tag=STATE, save_latest=False)
         mine = saving.path / f"rank-{self.world.rank:05d}.pt"
         saving.write(mine, functools.partial(torch.save, rng_state()))
         facts = {"world": self.world.size, "stage": self.stage, "precision": self.precision}
         return saving.publish(manifest | facts, keep)
+
+    def close(self) -> None:
+        """Print what DeepSpeed has to say at the end of a run.  All ranks call it, once."""
+        if self.counts_collectives:
+            deepspeed_hooks.summarize_collectives()
 
     def _moved(self, found: Found, where: str) -> Path | None:
         """The universal form of a checkpoint that another number of processes wrote."""
@@ -302,6 +311,20 @@ def _total(tables: Sequence[Mapping], names) -> dict[str, float]:
 
 def _means(sums: Mapping[str, float], counts: Mapping[str, float]) -> dict[str, float]:
     return {name: value / counts[name] for name, value in sums.items() if counts[name]}
+
+
+def _prepare(optimizer: OptimizerSettings, where: str) -> None:
+    """What an optimizer needs before DeepSpeed makes it; Refused where it cannot be had."""
+    if optimizer.name == "muon":
+        deepspeed_hooks.muon_takes(_in_layers)
+    if optimizer.name == "cpu_adam" and (why := deepspeed_hooks.unbuilt_adam()):
+        raise Refused(f"{where}: optimizer.name = 'cpu_adam' could not be compiled here: {why}")
+
+
+def _in_layers(name: str, parameter: nn.Parameter) -> bool:
+    """The matrices of a module list named layers: no embedding, no head, no vector."""
+    shape = getattr(parameter, "ds_shape", parameter.shape)
+    return ".layers." in f".{name}" and len(shape) == 2
 
 
 def _understood(config: dict, where: str) -> None:

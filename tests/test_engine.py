@@ -145,3 +145,14 @@ def test_other_normalisations_weigh_the_terms_differently(stages):
     assert stages["by tokens"]["loss"][0] < stages["z2 fp32"]["loss"][0]
     assert stages["by microbatch"]["loss"][0] == pytest.approx(stages["z2 fp32"]["loss"][0], 0.2)
     assert stages["by microbatch"]["loss"][0] != stages["z2 fp32"]["loss"][0]
+
+
+@pytest.mark.slow
+def test_a_model_sharded_while_it_is_made_trains_as_one_that_was_whole(tmp_path):
+    out = tmp_path / "results.json"
+    codes, said = finish(start("shards_worker.py", str(out)))
+    assert codes == [0, 0], said
+    for name, (whole, sharded) in json.loads(out.read_text()).items():
+        assert whole.pop("here") > 1000, name
+        assert sharded.pop("here") == 0, f"{name}: weights that ZeRO-3 keeps elsewhere are here"
+        assert sharded == whole, name

@@ -7,7 +7,7 @@ import shutil
 import socket
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -32,7 +32,17 @@ from januslm.training.checkpoint import (
 )
 from januslm.training.ds_config import OptimizerSettings, Values, merge, precision, read, stage
 
-__all__ = ["Engine", "OptimizerSettings", "Values", "World", "connect", "leave", "merge", "read"]
+__all__ = [
+    "Engine",
+    "OptimizerSettings",
+    "Values",
+    "World",
+    "connect",
+    "leave",
+    "merge",
+    "read",
+    "sharder",
+]
 
 RESUME = 85  # exit code: stopped by a signal and saved; start the same command again
 
@@ -98,6 +108,24 @@ def leave(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(code)
+
+
+def sharder(ds: Mapping, world: World) -> Callable[[nn.Module], object] | None:
+    """What keeps this process' share of a module's weights and lets go of the rest, at stage 3.
+
+    For Seq2Seq(shard=...): without it each process makes the whole model before Engine shards it.
+    """
+    zero = ds.get("zero_optimization", {})
+    # DeepSpeed makes the groups of hpZ in zero.Init, and makes them once in a process.
+    if stage(ds) < 3 or world.size == 1 or zero.get("zero_hpz_partition_size", 1) > 1:
+        return None
+    config = {**ds, "train_micro_batch_size_per_gpu": 1}
+    kind = torch.bfloat16 if precision(ds) == "bf16" else torch.float32
+
+    def shard(module: nn.Module) -> object:
+        return _deepspeed().zero.Init(module=module.to(kind), config_dict_or_path=config)
+
+    return shard
 
 
 class Engine(Generic[M]):

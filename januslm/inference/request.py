@@ -92,7 +92,12 @@ def settings(found: TrainedRun, algorithm: str, given: Mapping) -> dict:
 
 def check_ways(objective: Objective, needed: Sequence[str]) -> None:
     """Refuse ways to write that an objective does not teach, with the algorithms that it does."""
-    taught = {"word by word": objective.ar_read, "all at once": objective.template}
+    read = objective.ar_read
+    taught = {
+        "word by word": read,
+        "all at once": objective.template,
+        "a block after each word": (read and read.block) or None,
+    }
     lacking = [way for way in needed if taught[way] is None]
     if lacking:
         able = [

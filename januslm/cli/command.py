@@ -32,6 +32,26 @@ def answered(command: Callable[[], int | None]) -> int:
     return 2
 
 
+def warn(line: str) -> None:
+    """A line of what was changed or left out, where there is one."""
+    if line:
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
+def whole(text: str) -> int:
+    """A whole number of the command line; 1e3 is one, as in run files."""
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+        if not number.is_integer() or abs(number) > 2**53:
+            raise ValueError from None
+        return int(number)
+
+
+whole.__name__ = "int"  # in argparse's errors: invalid int value
+
+
 def print_json(value) -> None:
     """One line for another program to read."""
     print(json.dumps(value), flush=True)

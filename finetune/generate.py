@@ -192,9 +192,14 @@ def _place(options: argparse.Namespace, given: dict, found: TrainedRun) -> Path:
     run = Path(options.run)
     run = run.parent if run.name == "export" else run
     given = {"task": options.task, "data": _other_data(found), "limit": options.limit} | given
-    given_options = [f"{k}-{v}" for k, v in given.items() if v is not None]
+    given_options = [f"{key}-{_short(v)}" for key, v in given.items() if v is not None]
     name = ".".join([options.split or "test", options.algorithm, *given_options])
     return run / "predictions" / f"{name}.jsonl"
+
+
+def _short(value) -> str:
+    """1e1 and 10 are one number, and one name."""
+    return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _other_data(found: TrainedRun) -> str | None:

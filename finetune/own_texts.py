@@ -98,8 +98,9 @@ def _sink(out: str) -> Iterator[IO[str]]:
         with atomic.plain(out) as file:
             yield file
         return
-    with open(1, "w", encoding="utf-8", newline="\n", closefd=False) as file:
-        yield file
+    sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
+    yield sys.stdout
+    sys.stdout.flush()
 
 
 def _decode(

@@ -113,6 +113,13 @@ def test_changes_on_the_command_line_win_and_reach_any_depth(tmp_path):
     )
 
 
+def test_a_whole_number_may_be_written_with_an_exponent(tmp_path):
+    assert read(tmp_path, "steps = 1e3").steps == 1000
+    run = read(tmp_path, "steps = 1", "steps=2.5e4", "sizes=[1e1]")
+    assert (run.steps, run.sizes) == (25000, [10])
+    assert type(run.steps) is int
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

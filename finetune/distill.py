@@ -144,7 +144,7 @@ def _asked(options: argparse.Namespace) -> tuple[TrainedRun, dict]:
         raise Refused(f"task {found.task_name!r} has no `save`; tasks with it: {', '.join(able)}")
     given = assignments(options.options, "beam=5")
     settings = request.settings(found.facts, "beam", given, found.task.DECODE)
-    warn(request.no_use("beam", request.useless("beam", given)))
+    warn(request.notes(found.facts, "beam", given))
     return found, settings
 
 

@@ -107,7 +107,7 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
         raise Refused(f"{out}: settings and times go to the .json; give a file of lines, .jsonl")
     decode.check_writable(out)
     pairs, arrays, counts = _read(found, options)
-    warn(request.no_use(options.algorithm, unused))
+    warn(request.notes(found.facts, options.algorithm, unused))
     ways = {options.algorithm: settings}
     if options.verify:
         shared = registry.declared(ALGORITHMS, "greedy", "decode").parameters

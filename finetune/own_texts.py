@@ -72,7 +72,7 @@ def generate(options: argparse.Namespace) -> int:
             f"{options.input}: {len(cut)} of {len(arrays)} texts, number {cut[0] + 1} the first, "
             f"are longer than the {request.limits(facts).source} tokens the model was trained for"
         )
-    warn(request.no_use(options.algorithm, request.useless(options.algorithm, given)))
+    warn(request.notes(facts, options.algorithm, given))
     try:
         with _sink(out) as file:
             counts = _decode(facts, options, settings, texts, arrays, into, file)

@@ -76,8 +76,7 @@ def chosen(facts: ExportFacts, iterations: int) -> tuple[dict[str, dict], list[s
     names = request.taught(facts, NAMES)
     if not names:
         raise Refused(f"{facts.folder}: objective {facts.objective!r} writes in none of the ways")
-    weights = facts.about.get("loss", {}).get("weights")
-    if "mask_predict" in names and weights and "ce/length" not in weights:
+    if "mask_predict" in names and not request.knows_lengths(facts):
         names.remove("mask_predict")
         notes.append("NAR is left out: the checkpoint has not been taught how long texts are")
     given = {name: {"iterations": iterations} if name == "mask_predict" else {} for name in names}

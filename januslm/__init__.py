@@ -12,10 +12,12 @@ if TYPE_CHECKING:
 __all__ = ["TrainedModel", "Written", "load"]
 
 
-def __getattr__(name: str):
-    if name in __all__:
-        return getattr(import_module("januslm.inference.trained_model"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # type checkers know what is here from the lines above
+
+    def __getattr__(name: str):
+        if name in __all__:
+            return getattr(import_module("januslm.inference.trained_model"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

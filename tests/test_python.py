@@ -193,6 +193,13 @@ def test_options_of_the_task_are_the_defaults_and_those_of_others_a_warning(root
     assert made == model.generate(GERMAN, algorithm="mask_predict")
 
 
+def test_a_model_that_was_taught_no_lengths_says_so(root):  # noqa: F811
+    model = januslm.load(teach(root))
+    model.facts = replace(model.facts, about={"loss": {"weights": {"ce/nar": 1.0}}})
+    with pytest.warns(UserWarning, match="has not been taught how long texts are"):
+        model.generate(GERMAN, algorithm="mask_predict")
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

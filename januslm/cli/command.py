@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
 
@@ -32,9 +32,9 @@ def answered(command: Callable[[], int | None]) -> int:
     return 2
 
 
-def warn(line: str) -> None:
-    """A line of what was changed or left out, where there is one."""
-    if line:
+def warn(lines: Iterable[str]) -> None:
+    """A line on each thing that was changed or left out."""
+    for line in lines:
         print(f"warning: {line}", file=sys.stderr, flush=True)
 
 

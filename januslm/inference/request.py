@@ -83,9 +83,21 @@ def useless(algorithm: str, given: Iterable[str]) -> list[str]:
     ]
 
 
-def no_use(algorithm: str, names: Sequence[str]) -> str:
-    """The line that says so; "" for none."""
-    return f"{algorithm} has no use for {', '.join(names)}: left out" if names else ""
+def notes(facts: ExportFacts, algorithm: str, given: Iterable[str]) -> list[str]:
+    """What is to be said before texts are written so: what is left out, what is not to be had."""
+    lines = []
+    if unused := useless(algorithm, given):
+        lines.append(f"{algorithm} has no use for {', '.join(unused)}: left out")
+    needs = registry.constant(ALGORITHMS, algorithm, "NEEDS", ())
+    if needs == ("all at once",) and not knows_lengths(facts):
+        lines.append(f"{algorithm}: the checkpoint has not been taught how long texts are")
+    return lines
+
+
+def knows_lengths(facts: ExportFacts) -> bool:
+    """Whether lengths were among what was learnt, as they are not in pretraining's preset."""
+    weights = facts.about.get("loss", {}).get("weights")
+    return not weights or "ce/length" in weights
 
 
 def usual(facts: ExportFacts) -> dict:

@@ -145,7 +145,7 @@ class TrainedModel(Seq2Seq):
         self, texts: Iterable[str], algorithm: str, batch: int, longer: str, given: dict
     ) -> list[Written]:
         settings = request.settings(self.facts, algorithm, given, request.usual(self.facts))
-        if line := request.no_use(algorithm, request.useless(algorithm, given)):
+        for line in request.notes(self.facts, algorithm, given):
             warnings.warn(line, stacklevel=3)
         if batch < 1:
             raise Refused(f"batch must be at least 1, got {batch}")

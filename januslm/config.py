@@ -211,6 +211,8 @@ def _typed(want, value, where: str):
         return {key: _typed(inside[1], item, f"{where}.{key}") for key, item in value.items()}
     if want is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) < 2**1023 else math.inf
+    if want is int and isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)  # 1e3
     if want is float and isinstance(value, float) and not math.isfinite(value):
         raise Refused(f"{where} must be a finite number, got {value}")
     if want is int and isinstance(value, int) and abs(value) > MOST:

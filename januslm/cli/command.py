@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from januslm.config import Refused
@@ -45,6 +45,26 @@ def error_line(message: str) -> str:
     """The one line of a mistake: what a text from outside could do to a terminal is spelled out."""
     shown = (c if c.isprintable() else ascii(c)[1:-1] for c in message)
     return f"error: {''.join(shown)}"
+
+
+def warn(lines: Iterable[str]) -> None:
+    """A line on each thing that was changed or left out."""
+    for line in lines:
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
+def whole(text: str) -> int:
+    """A whole number of the command line; 1e3 is one, as in run files."""
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+        if not number.is_integer() or abs(number) > 2**53:
+            raise ValueError from None
+        return int(number)
+
+
+whole.__name__ = "int"  # in argparse's errors: invalid int value
 
 
 def print_json(value) -> None:

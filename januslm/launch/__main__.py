@@ -6,7 +6,8 @@
   data COMMAND ...           build, tokenizer, verify, inspect, summaries, glge
   pretrain RUN [k=v]         pretrain on token shards; goes on where it stopped
   finetune RUN [k=v]         fine-tune a checkpoint, or train from scratch, on a task
-  generate RUN [options]     decode a task's test set: greedy, beam, mask_predict, ...
+  write RUN                  a sentence of yours, written AR, NAR and speculatively, with times
+  generate RUN [options]     decode a task's test set, or --input FILE: greedy, beam, ...
   evaluate PREDICTIONS ...   score predictions and draw the table
   distill RUN OUT [k=v]      a teacher's beam output as training data for a student
   average RUN OUT --last N   the mean of a run's last exports (train.exports)
@@ -52,6 +53,7 @@ from januslm.launch.slurm import slurm
 from januslm.launch.train import check_hosts, train
 
 MODULES = {
+    "write": "finetune.write",
     "generate": "finetune.generate",
     "evaluate": "finetune.evaluate",
     "distill": "finetune.distill",
@@ -60,7 +62,7 @@ MODULES = {
     "runs": "januslm.runs",
     "checkpoint": "januslm.runs.checkpoint",
 }
-WEIGHTS = ("generate", "distill", "average", "interop", "replay")  # verbs that need torch
+WEIGHTS = ("write", "generate", "distill", "average", "interop", "replay")  # verbs that need torch
 TRAINING = ("pretrain", "finetune")
 OURS = ("setup", "demo", "test")  # verbs that this page is the help of
 VERBS = (*OURS, "data", *TRAINING, *MODULES, "replay", "tensorboard", "launch", "slurm")

@@ -175,6 +175,8 @@ def resolve_objective(
     noise_options = registry.options(hide, given, f"{where}: noise")
     weights = plugin.weights(preset) if loss.weights is None else loss.weights
     check_weights(weights, plugin.RULE.distributions, f"{where}: loss.weights")
+    if not any(weights.values()):
+        raise Refused(f"{where}: loss.weights has no term above 0: nothing would be learnt")
     known = {
         "weights": {k: w for k, w in weights.items() if w},
         "smoothing": plugin.SMOOTHING[preset] if loss.smoothing is None else loss.smoothing,

@@ -193,7 +193,10 @@ def test_a_long_source_is_cut_and_counted_or_refused(root, said, refused):  # no
     [
         (("--algorithm", "beem"), "no 'beem' in decoding/; there are beam, greedy"),
         (("beam=3",), "greedy: unknown key 'beam'; there are "),
-        (("--algorithm", "beam", "beam=0"), "beam: beam must be at least 1, got 0"),
+        (
+            ("--algorithm", "beam", "beam=0"),
+            "beam must be at least 1 and at most 1024, got 0",
+        ),
         (("--algorithm", "beam", "beam=2", "n_best=3"), "n_best 3 is more than beam 2 can give"),
         (("--algorithm", "sample", "top_p=1.5"), "sample: top_p must be more than 0 and at most 1"),
         (("max_length=3", "min_length=4"), "min_length 4 is above the longest possible output, 3"),

@@ -53,6 +53,13 @@ ALLOWED = frozenset(
 )
 
 
+# Keys whose value is a table of keys; DeepSpeed ends in a traceback for another value.
+TABLES: tuple[str, ...] = (
+    *("zero_optimization", "bf16", "torch_autocast", "data_types", "aio", "compile"),
+    *("comms_logger", "flops_profiler", "tensorboard", "csv_monitor", "wandb", "comet"),
+)
+
+
 @dataclass(frozen=True)
 class OptimizerSettings:
     """Adam as in torch: adamw decays the weights, adam adds the decay to the gradient."""
@@ -139,7 +146,7 @@ def _check(ds: Mapping, where: str) -> None:
             raise Refused(f"{where}: {key!r} belongs to {OWNED[key]}")
         if key not in ALLOWED:
             raise Refused(f"{where}: unknown key {key!r}{suggest(key, ALLOWED)}")
-    for key in ("zero_optimization", "bf16"):
+    for key in TABLES:
         if not isinstance(ds.get(key, {}), Mapping):
             raise Refused(f"{where}: {key} must be a table, got {ds[key]!r}")
     if precision(ds) == "bf16" and stage(ds) == 0:

@@ -10,6 +10,7 @@ that begins with "error: ".  Anything else is a failure: a traceback, a hang, an
 
 import argparse
 import contextlib
+import gc
 import json
 import multiprocessing
 import os
@@ -88,7 +89,7 @@ COMMANDS = {
         ("pre.toml", "pre.toml", "pre.toml", "ds.json", "ds.json", *BUILT, "tokenizer.json"),
         START,
         "pre.toml",
-        share=9,
+        share=16,
     ),
     "finetune": Command(
         "finetune",
@@ -96,34 +97,34 @@ COMMANDS = {
         ("tune.toml", "tune.toml", "tune.toml", *MODEL),
         START,
         "tune.toml",
-        share=7,
+        share=12,
     ),
     "generate": Command(
-        "finetune.generate", ("model", "--threads", "1"), MODEL, GENERATE, codes=(0, 1), share=6
+        "finetune.generate", ("model", "--threads", "1"), MODEL, GENERATE, codes=(0, 1), share=5
     ),
     "evaluate": Command(
-        "finetune.evaluate", ("model",), ("model/predictions/*", "data/*"), tuple(EVALUATE), share=4
+        "finetune.evaluate", ("model",), ("model/predictions/*", "data/*"), tuple(EVALUATE), share=6
     ),
     "evaluate glge": Command(
         "finetune.evaluate",
         ("glge", "glge"),
         ("glge/*",),
         ("--algorithm", "--data", "--version", "--intervals"),
-        share=2,
+        share=4,
     ),
     "distill": Command(
         "finetune.distill",
         ("model", "out", "--threads", "1", "--portion", "3", "max_length=8"),
         MODEL,
         ("--batch", "--portion", "--limit", "--task", "--data", "--threads", *DECODE[:8]),
-        share=2,
+        share=1,
     ),
     "average": Command(
         "finetune.average",
         ("model", "out", "--best", "2"),
         ("model/exports/*/*", "model/valid.jsonl"),
         ("--last", "--best", "--by", "--by=ce/ar", "--last=2"),
-        share=3,
+        share=4,
     ),
     "interop bart": Command("januslm.interop", ("bart", "bart", "out"), ("bart/*",), share=2),
     "interop bart-out": Command(
@@ -135,7 +136,7 @@ COMMANDS = {
         ("corpus.toml", "corpus.toml", "text/*", "tokenizer.json"),
         MADE,
         "corpus.toml",
-        share=2,
+        share=3,
     ),
     "data build, gone on": Command(
         "data_tools",
@@ -143,35 +144,39 @@ COMMANDS = {
         ("half/*.jsonl", "half/parts/*"),
         share=2,
     ),
-    "data build, done": Command("data_tools", ("build", "corpus.toml"), BUILT, MADE, "corpus.toml"),
+    "data build, done": Command(
+        "data_tools", ("build", "corpus.toml"), BUILT, MADE, "corpus.toml", share=2
+    ),
     "data tokenizer": Command(
         "data_tools",
         ("tokenizer", "corpus.toml", "tokenizer=new.json"),
         ("corpus.toml", "text/*"),
         ("--fresh",),
         "corpus.toml",
+        share=1,
     ),
     "data verify": Command(
-        "data_tools", ("verify", "corpus"), BUILT, ("--tokenizer", "--tokenizer=x.json"), share=3
+        "data_tools", ("verify", "corpus"), BUILT, ("--tokenizer", "--tokenizer=x.json"), share=5
     ),
     "data inspect": Command(
         "data_tools",
         ("inspect", "corpus", "2", "--tokenizer", "tokenizer.json"),
         (*BUILT, "tokenizer.json"),
-        share=2,
+        share=3,
     ),
     "data summaries": Command(
         "data_tools",
         _words("summaries out --train tqdm --valid markdown --test packaging --processes 1"),
         (),
         ("--most", "--processes", "--train", "--test=packaging,tqdm"),
+        share=1,
     ),
     "data glge": Command(
         "finetune.glge.prepare",
         ("prepare", "--archive", "glge.zip", "--out", "out"),
         ("glge.zip",),
         ("--partial", "--archive", "--out", "--archive=text"),
-        share=2,
+        share=4,
     ),
     "launch": Command(
         "januslm.launch",
@@ -179,8 +184,8 @@ COMMANDS = {
         ("pre.toml", "hosts"),
         ("--gpus", "--gpus=100000", "--hostfile", "--hostfile=hosts", "--ds", "--dry-run", "help"),
         "pre.toml",
-        share=2,
         always=("--dry-run",),
+        share=6,
     ),
     # Seconds a case: only where it is asked for, by --only train.
     "train": Command(
@@ -193,7 +198,11 @@ COMMANDS = {
         always=("train.steps=2", "packing.samples=0"),
     ),
     "objectives": Command(
-        "januslm.objectives", ("janus", "read=past"), (), ("query_position=target", "ends=true")
+        "januslm.objectives",
+        ("janus", "read=past"),
+        (),
+        ("query_position=target", "ends=true"),
+        share=2,
     ),
 }
 
@@ -240,7 +249,7 @@ def _arguments() -> argparse.Namespace:
     known.add_argument("--only", default="", metavar="COMMAND", help="those that begin with it")
     known.add_argument("--processes", type=int, default=1, metavar="N")
     known.add_argument(
-        "--real", type=int, default=50, metavar="N", help="every Nth case as a process of its own"
+        "--real", type=int, default=100, metavar="N", help="every Nth case as a process of its own"
     )
     known.add_argument("--log", type=Path, help="a JSONL file for the failures, as they come")
     known.add_argument("--case", type=int, help="only this one, and all about it")
@@ -267,6 +276,7 @@ def warm_up() -> None:
     import januslm.interop.bart  # noqa: F401
 
     torch.set_num_threads(1)
+    gc.freeze()  # else a child's collector touches, and so copies, all that is imported
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "JANUSLM_DATA": "data"}
     os.environ |= {"TOKENIZERS_PARALLELISM": "false", "DS_ACCELERATOR": "cpu"}
     sys.path[:] = [str(ROOT), *(one for one in sys.path if one not in ("", str(ROOT)))]

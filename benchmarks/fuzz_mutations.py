@@ -160,9 +160,9 @@ def spoil_file(path: Path, others: list[Path], rng: Random) -> str:
 
 def _structure(path: Path, rng: Random) -> bool:
     """Change what a file of text says, its own hash made to fit; False where it is no such file."""
-    if path.suffix == ".safetensors":
-        return _header(path, rng)
     try:
+        if path.suffix == ".safetensors":
+            return _header(path, rng)
         whole = path.read_text(encoding="utf-8")
         if rng.random() < 0.2 or path.suffix not in (".toml", ".json", ".jsonl"):
             changed = text(whole, rng)
@@ -176,7 +176,7 @@ def _structure(path: Path, rng: Random) -> bool:
             table = resealed(spoiled(json.loads(lines[at]), rng))
             lines[at] = json.dumps(table, default=str)
             changed = "\n".join(lines) + "\n"
-    except (ValueError, OSError):
+    except (ValueError, OSError, RecursionError):  # spoiled before
         return False
     path.write_text(changed, encoding="utf-8", errors="surrogateescape")
     return True

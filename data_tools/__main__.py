@@ -75,6 +75,8 @@ def _verify(given: argparse.Namespace) -> None:
 def _inspect(given: argparse.Namespace) -> None:
     from data_tools.inspect_corpus import inspect
 
+    if given.amount < 0:
+        raise Refused(f"N must be at least 0 documents, got {given.amount}")
     inspect(given.folder, given.amount, given.tokenizer, _report)
 
 

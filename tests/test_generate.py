@@ -234,8 +234,11 @@ def test_a_whole_number_may_have_an_exponent(root, said):  # noqa: F811
         (("--column", "x"), "--column is for texts of your own: name them with --input"),
         (("--output", "-"), "--output -: predictions of a task are a file with its .json"),
         (("--algorithm", "beem"), "no 'beem' in decoding/; there are beam, greedy"),
-        (("beem=3",), "greedy: unknown key 'beem'; there are "),
-        (("--algorithm", "beam", "beam=0"), "beam: beam must be at least 1, got 0"),
+        (("beam=3",), "greedy: unknown key 'beem'; there are "),
+        (
+            ("--algorithm", "beam", "beam=0"),
+            "beam must be at least 1 and at most 1024, got 0",
+        ),
         (("--algorithm", "beam", "beam=2", "n_best=3"), "n_best 3 is more than beam 2 can give"),
         (("--algorithm", "sample", "top_p=1.5"), "sample: top_p must be more than 0 and at most 1"),
         (("max_length=3", "min_length=4"), "min_length 4 is above the longest possible output, 3"),

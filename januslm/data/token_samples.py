@@ -36,6 +36,11 @@ class PretrainData:
     verify: Verify = "full"  # "lazy" for corpora of terabytes
     valid_samples: int = setting(512, low=1)
 
+    def __post_init__(self):
+        for key in ("train", "valid"):
+            if not getattr(self, key):
+                raise Refused(f"{key} must name a corpus at least, got an empty list")
+
 
 class Texts:
     """Samples of several corpora by their global id; the order is a pure function of (seed, id)."""

@@ -24,6 +24,10 @@ def main() -> int:
 
     def command() -> None:
         check(options.kind, options.source)
+        if options.target.exists() and (
+            not options.target.is_dir() or any(options.target.iterdir())
+        ):
+            raise Refused(f"{options.target}: is not empty; name a new folder")
         convert(options.kind, options.source, options.target)
         print(f"wrote {options.target}")
 

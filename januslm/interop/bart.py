@@ -51,7 +51,7 @@ def load(folder: Path) -> tuple[Seq2Seq, dict]:
         raise Refused(
             f"{folder}: {left[0]} and {len(left) - 1} more tensors have no place in a BART"
         )
-    native.check(config, native.shapes(config) | state, folder)
+    native.check(config, state, folder)
     model = Seq2Seq(config)
     native.fill(model, model.state_dict() | state, folder)
     return model, tokenizer(json_table(folder / "tokenizer.json"), len(table), folder)

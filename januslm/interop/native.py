@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -74,7 +73,7 @@ def created(
     state = load(path)
     check(config, state, path)
     model = Seq2Seq(config)
-    model.load_state_dict(state)
+    fill(model, state, path)
     return model
 
 
@@ -88,25 +87,7 @@ def load(path: Path) -> dict:
 
 def fill(model: Seq2Seq, state: dict, where: Path) -> None:
     """Put tensors into a model; Refused names the first that is missing, unknown or misshaped."""
-    _compare(model.state_dict(), state, where)
-    model.load_state_dict(state)
-
-
-def check(config: ModelConfig, state: dict, where: Path) -> None:
-    """The same look before a model of that configuration has taken any memory.
-
-    A damaged or foreign configuration may ask for more than the machine has.
-    """
-    _compare(shapes(config), state, where)
-
-
-def shapes(config: ModelConfig) -> dict:
-    """The tensors of a model by name, without their memory."""
-    with torch.device("meta"):
-        return Seq2Seq(config).state_dict()
-
-
-def _compare(mine: dict, state: dict, where: Path) -> None:
+    mine = model.state_dict()
     for name in sorted(mine.keys() | state.keys()):
         if name not in state or name not in mine:
             what = "is missing" if name not in state else "has no place in this model"
@@ -114,3 +95,17 @@ def _compare(mine: dict, state: dict, where: Path) -> None:
         if mine[name].shape != state[name].shape:
             want, got = list(mine[name].shape), list(state[name].shape)
             raise Refused(f"{where}: {name} has shape {got}, the model wants {want}")
+    model.load_state_dict(state)
+
+
+def check(config: ModelConfig, state: dict, where: Path) -> None:
+    """Refuse weights that are too few for a configuration, before a model of it takes memory.
+
+    A damaged or foreign configuration may ask for more than the machine has.
+    """
+    there = sum(tensor.numel() for tensor in state.values())
+    if there < config.least_parameters:
+        raise Refused(
+            f"{where}: has {there:,} numbers, the configuration beside it asks for at least "
+            f"{config.least_parameters:,}"
+        )

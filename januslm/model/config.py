@@ -26,8 +26,8 @@ class ModelConfig:
     embedding_norm: bool = True
     embedding_scale: bool = False
     tied: bool = True
-    max_positions: int = setting(1024, low=4, high=2**24)
-    max_length: int = setting(256, low=4, high=2**24)
+    max_positions: int = setting(1024, low=4, high=2**20)
+    max_length: int = setting(256, low=4, high=2**20)
     init: Literal["bert", "xavier"] = "bert"  # xavier suits widths under 512
     extra_vectors: int = setting(
         0, low=0, high=2**24
@@ -45,6 +45,15 @@ class ModelConfig:
             )
         if self.position_bias:
             registry.check("januslm.model.position_bias", self.position_bias)
+
+    @property
+    def least_parameters(self) -> int:
+        """How many numbers a model of these sizes has at least: embedding, attention, ffn."""
+        square, pair = self.width**2, 2 * self.width * self.ffn
+        layers = self.encoder_layers * (4 * square + pair) + self.decoder_layers * (
+            8 * square + pair
+        )
+        return self.vocabulary * self.width + layers
 
 
 _BART = {"activation": "gelu", "embedding_norm": True, "embedding_scale": False}

@@ -63,6 +63,41 @@ def test_killed_it_is_1_and_the_rank_is_named(base):
     assert not (out / "done").exists()
 
 
+# In every process, by PYTHONPATH: rank 1 is killed when it saves step 2, once if $ONCE is a file.
+DIES = """
+import os, signal, sys
+
+def look(event, arguments):
+    if event == "open" and ".saving-step-00000002/" in str(arguments[0]):
+        if not os.path.exists(os.environ["SPARED"]):
+            if os.environ["ONCE"]:
+                open(os.environ["SPARED"], "x").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+if os.environ.get("RANK") == "1":
+    sys.addaudithook(look)
+"""
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_restarts_bring_a_run_to_its_end_unless_the_same_step_fails_twice(base, tmp_path, once):
+    (tmp_path / "sitecustomize.py").write_text(DIES)
+    own = {"PYTHONPATH": str(tmp_path), "ONCE": "yes" * once, "SPARED": str(tmp_path / "spared")}
+    out = tmp_path / "run"
+    words = ("pretrain", "run.toml", f"out={out}", "--gpus", 2, "train.save_every=2")
+    run = started(base, *words, "--restarts", 3, **own)
+    code, said = _ended(base, run, out)
+    assert "rank 1 was killed by SIGKILL" in said
+    assert "restart 1 of 3 in 5 s" in said
+    assert "restart 2" not in said
+    if once:
+        assert code == 0, said
+        assert (out / "done").is_file()
+    else:
+        assert code == 1, said
+        assert "no restart: twice it came to " in said
+
+
 def test_a_second_ctrl_c_ends_at_once_and_says_so(base):
     """The ranks are stopped, so that none of them can save."""
     out = base / "twice"

@@ -64,8 +64,8 @@ MODULES = {
 }
 WEIGHTS = ("write", "generate", "distill", "average", "interop", "replay")  # verbs that need torch
 TRAINING = ("pretrain", "finetune")
-OURS = ("setup", "demo", "test")  # verbs that this page is the help of
-VERBS = (*OURS, "data", *TRAINING, *MODULES, "replay", "tensorboard", "launch", "slurm")
+OURS = ("setup", "demo", "test", "launch")  # verbs that this page is the help of
+VERBS = (*OURS, "data", *TRAINING, *MODULES, "replay", "tensorboard", "slurm")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -83,7 +83,7 @@ def _run(verb: str, words: list[str]) -> int:
     options, rest = split(verb, words)
     if verb == "launch":
         if rest[:1] != ["check"]:
-            raise Refused(f"launch check --hostfile FILE [pretrain RUN | finetune RUN], got {rest}")
+            raise Refused("write launch check --hostfile FILE [pretrain RUN | finetune RUN]")
         return check_hosts(rest[1:], options)
     if verb == "slurm" and not (options.hostfile or options.restarts):
         return slurm(rest, options)

@@ -34,6 +34,10 @@ HEADINGS: tuple[str, ...] = (
 HEADINGS += ("same code", "same run", "sees folder", "port", "interface")
 
 
+class Unreachable(Refused):
+    """What is wrong is a host that does not answer: it may be there again later."""
+
+
 @dataclass
 class Found:
     """What one host is and lacks; nothing starts while a host has a problem."""
@@ -232,7 +236,8 @@ def ready(hosts: Hosts, job: Job) -> tuple[Meeting, list[Found]]:
         where = "" if everywhere else f"{bad[0].host}: "
         others = [one.host for one in bad[1:]]
         more = f" (also refused: {', '.join(others)})" if others and not everywhere else ""
-        raise Refused(f"{where}{bad[0].problems[0]}{more}")
+        away = any(not hosts.all[one.host].entered for one in bad)
+        raise (Unreachable if away else Refused)(f"{where}{bad[0].problems[0]}{more}")
     preflight.meeting.folder = found[0].checked["folder"]
     return preflight.meeting, found
 

@@ -12,9 +12,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
 
-from januslm.cli.paths import ROOT
 from januslm.launch import hosts
-from januslm.launch.environment import cloned
+from januslm.launch.environment import cloned, environment
 
 # No password is asked for, and a connection that is cut is noticed within 15 seconds.
 SSH = ["ssh", "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10"]
@@ -43,7 +42,7 @@ def command(host: str) -> list[str]:
     """What starts the process that owns a host's ranks; all else it is told by orders."""
     module = [python(), "-P", "-m", "januslm.launch.host"]
     if cloned():
-        module = ["env", f"PYTHONPATH={ROOT}", *module]
+        module = ["env", f"PYTHONPATH={environment()['PYTHONPATH']}", *module]
     return module if hosts.is_here(host) else [*SSH, host, f"exec {shlex.join(module)}"]
 
 
@@ -122,8 +121,9 @@ class Hosts:
             try:
                 host.process.wait(max(end - time.monotonic(), 0.1))
             except subprocess.TimeoutExpired:
-                host.process.kill()  # an ssh that has lost its host
-                host.process.wait()
+                if not hosts.is_here(host.name):  # an ssh that has lost its host
+                    host.process.kill()
+                    host.process.wait()
             host.reading.join(timeout=1)
 
     def next(self, seconds: float) -> tuple[Host | None, dict] | None:

@@ -4,11 +4,13 @@ import queue
 import time
 from collections.abc import Callable
 
+from januslm.launch.preflight import Unreachable
 from januslm.launch.remote import Events
 from januslm.launch.supervision import FAILED, RESUME, Ended
 
 FIRST_WAIT = 5.0  # seconds; twice as many before each further start
 LONGEST_WAIT = 600.0
+LOST_WAIT = 90.0  # until the ranks of a host that was lost have noticed it, and saved
 
 
 def restarted(
@@ -17,23 +19,28 @@ def restarted(
     """Start, and at most so many times again; how the last one ended.
 
     A mistake and a stop are final, and so is a failure at the step at which the one before failed:
-    what is wrong there would be wrong again.
+    what is wrong there would be wrong again.  A host that is away may come back.
     """
     ended = start()
     for number in range(times):
         if ended.code != FAILED:
             break
         seconds = min(FIRST_WAIT * 2**number, LONGEST_WAIT)
+        seconds = max(seconds, LOST_WAIT) if ended.lost else seconds
         log_line(ended.reason)
         log_line(f"restart {number + 1} of {times} in {seconds:.0f} s")
         if _asked_to_stop(events, seconds):
             return Ended(RESUME, "stopped on request; the same command goes on")
-        before, ended = ended, start()
+        before = ended
+        try:
+            ended = start()
+        except Unreachable as error:
+            ended = Ended(FAILED, str(error), before.step)
+            continue
         if ended.code == FAILED and ended.step == before.step:
             where = "its first update" if ended.step in (None, -1) else f"step {ended.step:,}"
-            return Ended(
-                FAILED, f"{ended.reason}; no restart: twice it came to {where}", ended.step
-            )
+            why = f"{ended.reason}; no restart: twice it came to {where}"
+            return Ended(FAILED, why, ended.step)
     return ended
 
 

@@ -21,8 +21,8 @@ from januslm.launch.job import planned
 BEFORE = 300  # seconds between the signal to save and the end of the job's time
 REST = 60  # seconds that ranks have after the first of them has ended
 # Options of sbatch that are handed on as they are.
-HANDED_ON: tuple[str, ...] = ("partition", "account", "qos", "constraint", "reservation", "mem")
-HANDED_ON += ("cpus-per-task", "exclude", "nodelist", "mail-user", "mail-type", "gres", "output")
+HANDED_ON = ["partition", "account", "qos", "constraint", "reservation", "mem", "cpus-per-task"]
+HANDED_ON += ["exclude", "nodelist", "mail-user", "mail-type", "gres", "output"]
 VALUE = re.compile(r"[\w.,:@%+*\[\]()|&=/-]+", re.ASCII)  # no blank, quote, or end of line
 TIME = re.compile(r"(\d+-)?\d{1,3}(:\d\d){0,2}", re.ASCII)
 DESCRIPTION = """A batch script for Slurm, printed or written with -o: sbatch FILE starts it.

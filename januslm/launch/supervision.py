@@ -28,6 +28,7 @@ class Ended:
     code: int
     reason: str = ""  # a line for people
     step: int | None = None
+    lost: bool = False  # a host is, and its ranks may still be saving
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,8 @@ class Supervision:
             return
         try:
             print(text, file=stream or sys.stdout, flush=True)
+        except UnicodeEncodeError:
+            print(ascii(text), file=stream or sys.stdout, flush=True)
         except OSError:
             self.deaf = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -180,7 +183,7 @@ class Supervision:
             saved = any(one.code == RESUME for one in self.exits)
             what = "; ".join(f"{host}: {why}" for host, why in self.lost.items())
             end = f"the same command goes on from {folder}"
-            return Ended(RESUME if saved else FAILED, f"{what}; {end}")
+            return Ended(RESUME if saved else FAILED, f"{what}; {end}", lost=True)
         if any(one.code == RESUME for one in self.exits):
             why = f" ({_called(self.stopped)})" if self.stopped else ""
             return Ended(RESUME, f"stopped on request{why}; the same command goes on from {folder}")
@@ -209,7 +212,8 @@ class Supervision:
         others = len(bad) - 1
         more = f"; {others} other rank{'s' * (others > 1)} ended with it" if others else ""
         hint = "the same command goes on from its last checkpoint"
-        return Ended(FAILED, f"{who} {what} {when}{more}; {hint}", first.step)
+        line = f"{who} {what} {when}{more}; {hint}"
+        return Ended(FAILED, line, first.step, bool(self.lost))
 
     def _show_tail(self, first: Exit) -> None:
         """Rank 0 was heard all along."""

@@ -155,7 +155,11 @@ def main(asked: dict) -> int:
         {"model": asked.get("model", {"width": D}), "objective": "tiny"},
     )
     guards = Guards(StopRequest(), watchdog)
-    code = train(plan, TinyWork(Tiny(), **asked.get("work", {})), world, guards).code
+    try:
+        code = train(plan, TinyWork(Tiny(), **asked.get("work", {})), world, guards).code
+    except RuntimeError:
+        watchdog.hold()
+        raise
     watchdog.stop()
     return code
 

@@ -37,10 +37,9 @@ def small(tmp_path):
 
 
 def fill(disk) -> None:
-    with open(disk / "filler", "wb") as file, suppress(OSError):
+    with open(disk / "filler", "wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(bytes(512))
-            file.flush()
 
 
 def test_lines_that_a_full_disk_does_not_take_are_said_once_and_counted(small, capsys):

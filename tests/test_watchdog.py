@@ -140,7 +140,8 @@ def test_ranks_save_when_their_launcher_is_gone(base, tmp_path):
         shell.wait()
     wait_until(lambda: history.read(out)[-1]["event"] == "stop")
     stop = history.read(out)[-1]
-    assert (stop["code"], stop["reason"]) == (85, "the end of its launcher")
+    assert stop["code"] == 85
+    assert stop["reason"] in ("the end of its launcher", "a signal to another rank")
     assert list((out / "checkpoints").glob("step-*"))
     wait_until(lambda: holder(out) is None)
 

@@ -84,9 +84,7 @@ def started(
     given: in place of the run file.
     """
     first = [str(base / "run.toml")] if given is None else given
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = free_port()
     ranks = []
     for rank in range(processes):
         place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
@@ -103,3 +101,10 @@ def started(
             )
         )
     return ranks
+
+
+def free_port() -> str:
+    """A port that nobody listens on now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])

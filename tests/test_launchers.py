@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ from januslm.data import sealed
 from januslm.training import history
 from tests.conftest import ROOT
 from tests.launching import finish
-from tests.ranks import environment, laid, started
+from tests.ranks import environment, free_port, laid, started
 
 pytestmark = pytest.mark.slow
 BIN = Path(sys.executable).parent
@@ -23,12 +22,6 @@ RUN = ("-m", "pretrain", "run.toml")
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     return laid(tmp_path_factory.mktemp("launchers"))
-
-
-def port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
 
 
 def openmpi() -> list[str]:
@@ -45,12 +38,12 @@ def mpich() -> list[str]:
 
 
 def torchrun() -> list[str]:
-    ours = ["--nproc-per-node", "2", "--master-port", port()]
+    ours = ["--nproc-per-node", "2", "--master-port", free_port()]
     return [sys.executable, "-P", "-m", "torch.distributed.run", *ours, *RUN]
 
 
 def deepspeed() -> list[str]:
-    ours = ["--num_gpus", "2", "--master_port", port(), "--module", *RUN[1:]]
+    ours = ["--num_gpus", "2", "--master_port", free_port(), "--module", *RUN[1:]]
     return [sys.executable, "-P", "-m", "deepspeed.launcher.runner", *ours]
 
 

@@ -2,6 +2,9 @@
 
 import os
 import signal
+import struct
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 from januslm.training import history
 from januslm.training.run_lock import holder
 from tests.launching import finish, start, wait_until
-from tests.ranks import ENDLESS, laid, started
+from tests.ranks import ENDLESS, environment, free_port, laid, started
 from tests.test_resume import asked, lines
 
 pytestmark = pytest.mark.slow
@@ -51,7 +54,7 @@ def stopped_rank_is_named(base: Path, rank: int) -> tuple[str, Path]:
             one.kill()
             one.wait()
     assert ranks[other].returncode == 1, said
-    assert took < LIMIT + 10, said
+    assert took < LIMIT + 15, said
     return said, out
 
 
@@ -120,39 +123,30 @@ def test_a_hangup_and_an_interrupt_save_as_any_stop_does(base, number):
 
 def test_ranks_save_when_their_launcher_is_gone(base, tmp_path):
     """A shell in the launcher's place is killed; its ranks are told by nobody."""
-    import subprocess
-    import sys
-
-    from tests.ranks import environment
-
-    script = tmp_path / "launcher.sh"
-    out = base / "orphans"
+    script, out = tmp_path / "launcher.sh", base / "orphans"
     words = " ".join([str(base / "run.toml"), f"out={out}", "train.log_every=1", *ENDLESS])
     script.write_text(
         "for rank in 0 1; do\n"
         f"  RANK=$rank LOCAL_RANK=$rank {sys.executable} -P -m pretrain {words} &\n"
         "done\nwait\n"
     )
+    meeting = environment(WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=free_port())
     with open(tmp_path / "said", "w") as said:
-        shell = subprocess.Popen(
-            ["bash", str(script)],
-            env=environment(WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT="29741"),
-            stdout=said,
-            stderr=said,
-        )
-    wait_until(lambda: logged(out) >= 3 or shell.poll() is not None)
-    shell.kill()
-    shell.wait()
-    wait_until(lambda: history.read(out)[-1]["event"] == "stop", 60)
+        shell = subprocess.Popen(["bash", str(script)], env=meeting, stdout=said, stderr=said)
+    try:
+        wait_until(lambda: logged(out) >= 3 or shell.poll() is not None)
+    finally:
+        shell.kill()
+        shell.wait()
+    wait_until(lambda: history.read(out)[-1]["event"] == "stop")
     stop = history.read(out)[-1]
-    assert (stop["code"], stop["reason"]) == (85, "the end of its launcher")
+    assert stop["code"] == 85
+    assert stop["reason"] in ("the end of its launcher", "a signal to another rank")
     assert list((out / "checkpoints").glob("step-*"))
-    wait_until(lambda: holder(out) is None, 60)
+    wait_until(lambda: holder(out) is None)
 
 
 def test_the_pulse_tells_the_step_that_a_killed_rank_was_at(base, tmp_path):
-    import struct
-
     pulses = [tmp_path / f"pulse{rank}" for rank in (0, 1)]
     for pulse in pulses:
         pulse.write_bytes(bytes(32))

@@ -175,9 +175,12 @@ def main(asked: dict) -> int:
         {"model": asked.get("model", {"width": D}), "objective": "tiny"},
     )
     guards = Guards(StopRequest(), watchdog)
-    code = train(
-        plan, TinyWork(Tiny(asked.get("dropout", 0.1)), **asked.get("work", {})), world, guards
-    ).code
+    work = TinyWork(Tiny(asked.get("dropout", 0.1)), **asked.get("work", {}))
+    try:
+        code = train(plan, work, world, guards).code
+    except RuntimeError:
+        watchdog.hold()
+        raise
     watchdog.stop()
     return code
 

@@ -42,6 +42,8 @@ def run_process(
     except Refused as error:
         code = process.refuse(str(error))
     except BaseException as error:  # shown as Python would, but ended as `leave` does
+        if process.watchdog:
+            process.watchdog.hold()
         traceback.print_exc()
         code = FAILED
         process.note_stop(code, "".join(traceback.format_exception_only(error)).strip())

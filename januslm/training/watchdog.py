@@ -21,7 +21,7 @@ from typing import TextIO
 from torch.distributed import DistStoreError, TCPStore
 
 SILENCE = 60.0  # seconds without a sign of life of a rank, where the limit is not shorter
-BEAT = 5.0  # seconds between two signs of life, at most
+BEAT = 2.0  # seconds between two signs of life, at most
 START = 600.0  # seconds that each step of a start may take at least: imports, compilers
 HUNG = 1  # exit code
 
@@ -85,6 +85,11 @@ class Watchdog:
         self.allowed = self.limit
         self.touch()
 
+    def hold(self) -> None:
+        """For whoever fails: wait for the end, where this run is being ended and all will fail."""
+        if self.verdict:
+            time.sleep(10 * self.beat)
+
     def touch(self) -> None:
         """What is under way has got on."""
         self.moved = time.monotonic()
@@ -109,7 +114,9 @@ class Watchdog:
             if self.store is None:
                 self._judge_alone()
             elif self.verdict:
-                self._end(self.verdict, speak=self.rank == 0)
+                # Rank 0 gives the others time to hear it before its store ends with it; they wait
+                # for that, since the first to end makes the others fail.
+                self._end(self.verdict, speak=self.rank == 0, patience=2 + bool(self.rank))
             elif self.rank and time.monotonic() - self.fresh > self.silence:
                 self._end(
                     f"{self._rank0()}, while rank {self.rank} on {_host()} was {self._doing()}"
@@ -118,7 +125,7 @@ class Watchdog:
     def _talk(self) -> None:
         """Says what this rank does and hears the verdict on all; a store that is gone may block."""
         last = -1
-        while not self.over.wait(self.beat):
+        while not self.verdict and not self.over.wait(self.beat):
             with suppress(DistStoreError, RuntimeError, ValueError):
                 found = self._exchange()
                 if found["number"] != last:
@@ -152,8 +159,6 @@ class Watchdog:
             return found
         verdict = {"number": self.numbers, "line": self._judge(said), "rank 0": said}
         self.store.set("januslm/verdict", json.dumps(verdict))
-        if verdict["line"]:  # the others must hear it before the store ends with us
-            time.sleep(2 * self.beat)
         return verdict
 
     def _judge(self, said: dict) -> str:
@@ -204,7 +209,7 @@ class Watchdog:
         if idle > self.allowed:
             self._end(f"rank 0 on {_host()} did not get on for {idle:.0f} s, {self._doing()}")
 
-    def _end(self, line: str, speak: bool = True) -> None:
+    def _end(self, line: str, speak: bool = True, patience: int = 0) -> None:
         """Stacks into the rank's log, the line for people, and the end of this process."""
         if self.over.is_set():
             return
@@ -221,6 +226,7 @@ class Watchdog:
             if self.rank < 2:  # rank 1, where it is rank 0 that is gone
                 self.ended(line)
             print(line, file=sys.stderr, flush=True)
+        time.sleep(patience * self.beat)
         os._exit(HUNG)
 
     def _log_path(self) -> Path:

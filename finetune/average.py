@@ -13,7 +13,7 @@ from pathlib import Path
 
 from januslm.cli.command import answered, parser
 from januslm.config import Refused, plain, suggest
-from januslm.data.text_pairs import records
+from januslm.data import sealed
 from januslm.interop.export_folder import FILES, ExportFacts, read_facts
 from januslm.training.run_dir import EXPORTS, difference
 
@@ -121,7 +121,12 @@ def _validation(path: Path, by: str) -> dict[int, float]:
     if not path.is_file():
         raise Refused(f"{path}: no such file, so the run has not validated")
     found = {}
-    for number, row in enumerate(records(path, "step"), 1):
+    for number, row in sealed.lines(path):
+        if row is None:
+            raise Refused(
+                f"{path}:{number}: damaged: its content does not match the hash in it; the run "
+                "drops such lines when it goes on"
+            )
         if by not in row:
             raise Refused(f"{path}:{number}: no number {by!r}{suggest(by, row.keys() - {'step'})}")
         value = math.inf if row[by] is None else row[by]  # a run that broke writes null

@@ -18,7 +18,7 @@ def start(script: str, *arguments: str, processes: int = 2) -> list[subprocess.P
     ranks = [{"RANK": str(r), "LOCAL_RANK": str(r)} for r in range(processes)]
     group = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     base = {k: v for k, v in os.environ.items() if k not in {"RANK", "LOCAL_RANK", *group}}
-    base |= {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    base |= {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "TORCH_CPP_LOG_LEVEL": "ERROR"}
     return [
         subprocess.Popen(
             [sys.executable, str(HERE / script), *arguments],

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from finetune.average import average, best, newest
 from januslm.config import Refused
-from januslm.data import tokenizer
+from januslm.data import sealed, tokenizer
 from januslm.interop import native
 from januslm.model.config import configure
 from januslm.model.transformer import Seq2Seq
@@ -109,7 +109,7 @@ def validated(run, **columns: dict[int, float]) -> None:
     """Write run/valid.jsonl from {name: {step: value}}."""
     steps = sorted(next(iter(columns.values())))
     rows = [{"step": s, **{name: column[s] for name, column in columns.items()}} for s in steps]
-    (run / "valid.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (run / "valid.jsonl").write_text("".join(sealed.line(row) for row in rows))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -135,10 +135,9 @@ def test_the_best_are_those_that_nothing_left_out_beats(tmp_path, seed):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"step": 2, "loss": 1', r"valid.jsonl:2: not JSON"),
-        ("[2, 1.0]", r"valid.jsonl:2: no 'step'"),
-        ('{"loss": 1.0}', r"valid.jsonl:2: no 'step'"),
-        ('{"step": 2, "loss": "low"}', r"valid.jsonl:2: 'loss' must be a number, got 'low'"),
+        (sealed.line({"step": 2, "loss": 1.5})[:-3], r"valid.jsonl:2: damaged: its content"),
+        (sealed.line({"step": 2, "loss": 1.5}).replace("1.5", "1.4"), r"valid.jsonl:2: damaged"),
+        (sealed.line({"step": 2, "loss": "low"}), r":2: 'loss' must be a number, got 'low'"),
     ],
 )
 def test_a_damaged_log_is_refused_with_its_line(tmp_path, line, message):
@@ -147,7 +146,7 @@ def test_a_damaged_log_is_refused_with_its_line(tmp_path, line, message):
     validated(tmp_path, loss={1: 1.0})
     assert [one.name for one in best(tmp_path, 1, "loss")] == ["step-00000001"]
     with (tmp_path / "valid.jsonl").open("a") as file:
-        file.write(line + "\n")
+        file.write(line)
     with pytest.raises(Refused, match=message):
         best(tmp_path, 1, "loss")
 
@@ -186,7 +185,7 @@ def test_a_run_keeps_its_last_exports_and_drops_those_of_a_future_that_was_undon
 
 def test_without_train_exports_there_is_one_export(tmp_path):
     exported(tmp_path, 1, 0, None, lambda module, folder: (folder / "model").write_text("1"))
-    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+    assert {path.name for path in tmp_path.iterdir()} == {"export", "exported"}
 
 
 @pytest.mark.slow

@@ -27,6 +27,8 @@ TALKS = {
     "runs",
     "log.py",
     "process.py",
+    "begin.py",
+    "watchdog.py",
 }  # folders and files of the core that speak to people
 VAGUE = {"utils", "util", "common", "helpers", "helper", "misc", "manager"}
 

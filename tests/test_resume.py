@@ -267,5 +267,6 @@ def test_a_loss_that_stays_infinite_is_skipped_counted_and_then_refused(tmp_path
     assert (
         f"refused: {tmp_path / 'run'}: the loss or its gradient was not finite 3 times in a row, "
         "up to step 8: lower optimizer.lr, lengthen schedule.warmup or lower train.clip; the "
-        "checkpoints before it are untouched"
+        f"newest checkpoint from before that is {tmp_path / 'run' / 'checkpoints'}/step-00000003, "
+        "checked now and whole; januslm replay "
     ) in said

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,10 @@ from januslm.config import Refused, build
 from januslm.training import engine
 from januslm.training.engine import OptimizerSettings
 from januslm.training.lr_schedule import ScheduleSettings
+from januslm.training.machine import StopRequest
 from januslm.training.settings import TrainSettings
-from januslm.training.trainer import RunPlan, train
+from januslm.training.trainer import Guards, RunPlan, train
+from januslm.training.watchdog import Watchdog
 
 V, D, T = 48, 24, 7
 WEIGHTS = {"ce/ar": 1.0, "ce/nar": 0.5}
@@ -35,6 +37,7 @@ class TinyBatch:
     mask: torch.Tensor  # bool [B, T]: counted by ce/nar
     scale: float = 1.0
     flops: float = 1e6
+    pause: float = 0.0  # seconds until it is on its device
 
     @property
     def counts(self) -> dict[str, int]:
@@ -46,6 +49,7 @@ class TinyBatch:
         return self.counts["tokens"]
 
     def to(self, device) -> "TinyBatch":
+        time.sleep(self.pause)
         return self
 
 
@@ -94,10 +98,20 @@ class TinyWork:
     pause: float = 0.0  # seconds per micro batch
     spoilt: float = np.inf  # from this sample on, no loss is finite
     broken: float = np.inf  # at this sample, rank 1 fails
+    hangs: float = np.inf  # at this sample, rank 1 waits for ever
+    slow_validation: float = 0.0  # seconds per batch of it
+    validations: int = 1  # how often the same batches come in it
     weights = WEIGHTS
     normalize = "term"
     shows_samples = True
-    validation = (lambda: make(np.arange(10**6, 10**6 + 9)), make(np.arange(77, 80)))
+
+    @property
+    def validation(self) -> list:
+        def slow(batch: TinyBatch) -> TinyBatch:
+            return replace(batch, pause=self.slow_validation)
+
+        two = [make(np.arange(10**6, 10**6 + 9)), make(np.arange(77, 80))]
+        return [lambda: slow(two[0]), slow(two[1])] * self.validations
 
     def weights_at(self, step: int) -> dict[str, float]:
         return self.weights
@@ -106,6 +120,8 @@ class TinyWork:
         time.sleep(self.pause)
         if ids[-1] >= self.broken and os.environ["RANK"] == "1":
             raise OSError("the shard is gone")
+        if ids[-1] >= self.hangs and os.environ["RANK"] == "1":
+            time.sleep(1e6)
         return make(ids, float("inf") if ids[-1] >= self.spoilt else 1.0)
 
     def samples(self, module: nn.Module) -> str | None:
@@ -147,17 +163,26 @@ def main(asked: dict) -> int:
     if asked.get("die", [None])[0] == int(os.environ.get("RANK", 0)):
         die_in(asked["die"][1])
     world = engine.connect(minutes=1)
+    settings = build(TrainSettings, asked["train"], "test")
+    folder = Path(asked["folder"])
+    watchdog = Watchdog(folder, world.rank, world.size, settings.timeout).start()
     plan = RunPlan(
-        Path(asked["folder"]),
-        build(TrainSettings, asked["train"], "test"),
+        folder,
+        settings,
         OptimizerSettings(lr=0.01),
         ScheduleSettings("inverse_sqrt", warmup=4),
         Path(asked["ds"]),
         {"model": asked.get("model", {"width": D}), "objective": "tiny"},
     )
-    return train(
-        plan, TinyWork(Tiny(asked.get("dropout", 0.1)), **asked.get("work", {})), world
-    ).code
+    guards = Guards(StopRequest(), watchdog)
+    work = TinyWork(Tiny(asked.get("dropout", 0.1)), **asked.get("work", {}))
+    try:
+        code = train(plan, work, world, guards).code
+    except RuntimeError:
+        watchdog.hold()
+        raise
+    watchdog.stop()
+    return code
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@
   evaluate PREDICTIONS ...   score predictions and draw the table
   distill RUN OUT [k=v]      a teacher's beam output as training data for a student
   average RUN OUT --last N   the mean of a run's last exports (train.exports)
+  replay RUN STEP            which examples of an update have a loss that is not finite
   interop bart FROM TO       weights from Hugging Face's BART, and back (bart-out)
   runs [FOLDER]              all runs below a folder (runs/), a line each; runs show RUN: its story
   checkpoint COMMAND RUN     ls, verify, export, prune: the checkpoints of a run
@@ -37,7 +38,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from januslm.cli.command import answered, program
-from januslm.config import Refused, suggest
+from januslm.config import Refused, json_table, suggest
 from januslm.launch.checks import check
 from januslm.launch.commands import Options, asks_for_help, become, module, need, show, split
 from januslm.launch.demo import demo
@@ -53,10 +54,10 @@ MODULES = {
     "runs": "januslm.runs",
     "checkpoint": "januslm.runs.checkpoint",
 }
-WEIGHTS = ("generate", "distill", "average", "interop")  # verbs that need torch
+WEIGHTS = ("generate", "distill", "average", "interop", "replay")  # verbs that need torch
 TRAINING = ("pretrain", "finetune")
 OURS = ("setup", "demo", "test")  # verbs that this page is the help of
-VERBS = (*OURS, "data", *TRAINING, *MODULES, "tensorboard")
+VERBS = (*OURS, "data", *TRAINING, *MODULES, "replay", "tensorboard")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -101,6 +102,11 @@ def _command(verb: str, rest: list[str]) -> list[str]:
         if rest[:1] == ["glge"]:
             return module("finetune.glge.prepare", "prepare", *rest[1:])
         return module("data_tools", *rest)
+    if verb == "replay":  # a run's configuration says of which kind it is
+        about = (
+            json_table(Path(rest[0]) / "config.json") if rest and not asks_for_help(rest) else {}
+        )
+        return module(f"{'finetune' if 'task' in about else 'pretrain'}.replay", *rest)
     if verb == "tensorboard":
         return module("tensorboard.main", "--logdir", *(rest or ["runs"]))
     return module(MODULES.get(verb, verb), *rest)

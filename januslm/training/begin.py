@@ -53,7 +53,10 @@ def process(
 
     folder: of the run, by its file alone.  resolve: may take long.  train: imports torch.
     """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to save
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to save
+    # A rank that ends makes the stores of others fail, which torch would show with C++ frames.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         begun = _begun(folder(), resolve, start_of(options))
     except Refused as error:

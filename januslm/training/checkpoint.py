@@ -36,6 +36,7 @@ from januslm.training.manifest import (
     readable,
     remove,
     same_size,
+    step_of,
 )
 
 
@@ -300,14 +301,18 @@ def _written(path: Path, save: Callable) -> dict:
     return facts
 
 
-def newest(root: Path, good: bool = False) -> tuple[Found | None, list[str]]:
+def newest(
+    root: Path, good: bool = False, before: int | None = None
+) -> tuple[Found | None, list[str]]:
     """The newest complete checkpoint, the same on all ranks, and why newer ones were skipped.
 
-    good: not one that was written while updates were skipped.
+    good: not one that was written while updates were skipped.  before: of an earlier update.
     """
     root, skipped, damaged = Path(root), list[str](), set[str]()
     ranks = dist.get_world_size() if dist.is_initialized() else 1
     for candidate in on_rank0(lambda: names(root)):
+        if before is not None and step_of(candidate) >= before:
+            continue
         found, problem = None, ""
         try:
             found = check(root / candidate, _rank(), ranks)

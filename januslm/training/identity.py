@@ -11,18 +11,21 @@ from januslm.config import Refused, suggest
 # number.  Keys that no rule names need --allow.
 ANOTHER, ALLOW, HARMLESS = "another run", "allow", "harmless"
 RULES: tuple[tuple[str, str, str], ...] = (
-    ("data.fingerprints", ANOTHER, "the same sample ids would be other texts"),
-    ("data.pairs", ANOTHER, "the same sample ids would be other pairs"),
-    ("tokenizer_sha256", ANOTHER, "the same ids would be other words"),
     ("task", ANOTHER, "the same sample ids would be other pairs"),
+    ("tokenizer_sha256", ANOTHER, "the same ids would be other words"),
     ("model", ANOTHER, "the weights would not fit, or compute something else"),
     ("objective", ANOTHER, "the weights would learn something else"),
+    ("data.fingerprints", ANOTHER, "the same sample ids would be other texts"),
     ("data.train[].corpus", HARMLESS, "a corpus is known by its fingerprint, not by its path"),
     ("data.valid", HARMLESS, "validation trains nothing"),
     ("data.valid_samples", HARMLESS, "validation trains nothing"),
     ("data.verify", HARMLESS, "how bytes are checked, not which they are"),
     ("data.root", HARMLESS, "pairs are known by their hash, not by their path"),
     ("tokenizer", HARMLESS, "a tokenizer is known by its hash, not by its path"),
+    ("data.max_source", ALLOW, "it changes what is left of the pairs"),
+    ("data.max_target", ALLOW, "it changes what is left of the pairs"),
+    ("data.longer", ALLOW, "it changes what is left of the pairs"),
+    ("data.pairs", ALLOW, "the same sample ids would be other pairs"),
     ("data", ALLOW, "it changes which samples come when, or what is left of them"),
     ("train.seed", ALLOW, "it changes the order of samples and their noise"),
     ("train.batch", ALLOW, "it changes how many samples an update has"),
@@ -51,7 +54,8 @@ def check(
     and for a key that changes samples or objective and is not allowed.
     """
     changes: dict[str, list] = {}
-    for key, before, now in changed(old, new):
+    found = sorted(changed(old, new), key=lambda one: _place(one[0]))
+    for key, before, now in found:
         kind, why = _rule(key, new)
         if kind == ANOTHER:
             raise Refused(
@@ -119,6 +123,12 @@ def _rule(key: str, config: Mapping) -> tuple[str, str]:
         if _inside(key, pattern):
             return kind, why
     return ALLOW, "nobody has said that it may"
+
+
+def _place(key: str) -> int:
+    """The rule's place: what causes other changes is told before its consequences."""
+    first = (number for number, rule in enumerate(RULES) if _inside(key, rule[0]))
+    return next(first, len(RULES))
 
 
 def _inside(key: str, pattern: str) -> bool:

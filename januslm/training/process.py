@@ -17,7 +17,7 @@ from januslm.training.engine import World, connect, leave
 from januslm.training.job import Job
 from januslm.training.machine import StopRequest
 from januslm.training.trainer import RESUME, Guards, RunPlan, train
-from januslm.training.watchdog import Watchdog
+from januslm.training.watchdog import START, Watchdog
 
 FAILED = 1  # exit code: anything that is neither the user's mistake nor a stop
 MARGIN = 60.0  # seconds that a collective waits longer than the watchdog, which knows more
@@ -44,6 +44,8 @@ def run_process(
     except Refused as error:
         code = process.refuse(str(error))
     except BaseException as error:  # shown as Python would, but ended as `leave` does
+        if process.watchdog:
+            process.watchdog.hold()
         traceback.print_exc()
         code = FAILED
         process.note_stop(code, "".join(traceback.format_exception_only(error)).strip())
@@ -63,7 +65,7 @@ class _Process:
     def run(self, build: Callable) -> int:
         resolved, stop = self.begun.resolved, StopRequest()
         limit = resolved.run.train.timeout
-        world = connect(minutes=(limit + MARGIN) / 60)
+        world = connect(minutes=(max(limit, START) + MARGIN) / 60)
         with stop.listening():
             self.watchdog = Watchdog(
                 self.folder, world.rank, world.size, limit, stop.look, self._hung
@@ -72,6 +74,7 @@ class _Process:
             ds = spread(resolved.about["ds"], world)
             shared = resolved.fingerprint
             hosts = agree(world, _facts(shared, ds, world))
+            self.watchdog.enter("making its data and its model", 0)
             plan, job = build(resolved, world)
             facts = {"hosts": hosts, "code": shared["code"], "versions": shared["versions"]}
             guards = Guards(stop, self.watchdog, self.begun.lock, self.begun.start, facts)

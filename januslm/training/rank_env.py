@@ -129,10 +129,10 @@ def _meeting(found: Place, env: Mapping[str, str]) -> tuple[str, int]:
             return address or "127.0.0.1", port or _port_of(job)
         if met := _by_mpi(found):
             return address or met[0], port or met[1]
-    missing = " and ".join(n for n in ("MASTER_ADDR", "MASTER_PORT") if not env.get(n))
+    absent = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not env.get(name)]
     raise Refused(
-        f"{missing} is missing for {found.size} ranks: the host of rank 0, and a port that is free "
-        "there; give them to all ranks"
+        f"no {' and '.join(absent)} for {found.size} ranks: the host of rank 0, and a port that is "
+        "free there; give them to all ranks"
     )
 
 

@@ -133,12 +133,15 @@ def train(plan: RunPlan, job: Trainable[M], world: World, guards: Guards | None 
     if finished := there.done:
         log.line(f"{plan.folder} is done: step {finished['step']:,}, loss {finished['loss']:.4f}")
         return Outcome(0, "", finished["step"], finished["loss"], finished["validation"])
+    guards.watchdog.enter("looking for a checkpoint", 0)
     found = _found(plan.folder, log)
     step = found.step if found else 0
     # Dropout differs by rank; after a checkpoint of as many ranks, Engine restores the states.
     torch.manual_seed(((settings.seed << 20) + step) * 4096 + world.rank)
     values = Values(settings.batch, settings.accumulate, settings.clip, plan.optimizer)
+    guards.watchdog.enter("starting DeepSpeed", step)
     engine = Engine(job.module, values, read(plan.ds), world, str(plan.ds), found)
+    guards.watchdog.enter("opening its logs", step)
     for file in ("train", "valid"):
         on_rank0(lambda file=file: _rewound(log, file, step))
     if world.first:
@@ -322,6 +325,7 @@ class Trainer(Generic[M]):
         self.tokens += self.result["tokens"]
         self.skipped += self.result["skipped"]
         self.bad = self.bad + 1 if self.result["skipped"] else 0
+        self.watchdog.updated()
         self.pulse.beat(self.step)
         if self.lock:
             self.lock.note(self.step)
@@ -461,6 +465,7 @@ class Trainer(Generic[M]):
         if not (saving := self.saving):
             return
         self.saving = None
+        self.watchdog.enter("saving", self.step)
         folder, notes = saving.publish()
         if self.world.first and not self.told_saved:
             told = {"step": saving.step}

@@ -21,12 +21,15 @@ from typing import TextIO
 from torch.distributed import DistStoreError, TCPStore
 
 SILENCE = 60.0  # seconds without a sign of life of a rank, where the limit is not shorter
-BEAT = 5.0  # seconds between two signs of life, at most
+BEAT = 2.0  # seconds between two signs of life, at most
+START = 600.0  # seconds that each step of a start may take at least: imports, compilers
 HUNG = 1  # exit code
 
 
 class Watchdog:
     """enter() and touch() say that this rank got on; whoever does not for `limit` s is ended.
+
+    Until the first update has ended, a step may take START s.
 
     address, port: where the ranks meet.  look: called at each beat.  ended: called with the line
     that says why, before this process ends, in one rank.
@@ -43,6 +46,7 @@ class Watchdog:
     ):
         self.folder, self.rank, self.size, self.limit = Path(folder), rank, size, limit
         self.look, self.ended = look, ended
+        self.allowed = max(limit, START)  # seconds, for what is under way
         self.silence = min(SILENCE, limit)
         self.beat = min(BEAT, self.silence / 5)
         self.serial, self.phase, self.step = 0, "starting", 0
@@ -76,6 +80,16 @@ class Watchdog:
         self.phase, self.step, self.serial = phase, step, self.serial + 1
         self.moved = time.monotonic()
 
+    def updated(self) -> None:
+        """An update has ended."""
+        self.allowed = self.limit
+        self.touch()
+
+    def hold(self) -> None:
+        """For whoever fails: wait for the end, where this run is being ended and all will fail."""
+        if self.verdict:
+            time.sleep(10 * self.beat)
+
     def touch(self) -> None:
         """What is under way has got on."""
         self.moved = time.monotonic()
@@ -95,12 +109,14 @@ class Watchdog:
             self.look()
             # Where even this thread cannot run, since a call holds the interpreter: C's thread.
             faulthandler.dump_traceback_later(
-                self.limit + SILENCE, exit=True, file=self._stacks_file()
+                self.allowed + SILENCE, exit=True, file=self._stacks_file()
             )
             if self.store is None:
                 self._judge_alone()
             elif self.verdict:
-                self._end(self.verdict, speak=self.rank == 0)
+                # Rank 0 gives the others time to hear it before its store ends with it; they wait
+                # for that, since the first to end makes the others fail.
+                self._end(self.verdict, speak=self.rank == 0, patience=2 + bool(self.rank))
             elif self.rank and time.monotonic() - self.fresh > self.silence:
                 self._end(
                     f"{self._rank0()}, while rank {self.rank} on {_host()} was {self._doing()}"
@@ -109,7 +125,7 @@ class Watchdog:
     def _talk(self) -> None:
         """Says what this rank does and hears the verdict on all; a store that is gone may block."""
         last = -1
-        while not self.over.wait(self.beat):
+        while not self.verdict and not self.over.wait(self.beat):
             with suppress(DistStoreError, RuntimeError, ValueError):
                 found = self._exchange()
                 if found["number"] != last:
@@ -143,8 +159,6 @@ class Watchdog:
             return found
         verdict = {"number": self.numbers, "line": self._judge(said), "rank 0": said}
         self.store.set("januslm/verdict", json.dumps(verdict))
-        if verdict["line"]:  # the others must hear it before the store ends with us
-            time.sleep(2 * self.beat)
         return verdict
 
     def _judge(self, said: dict) -> str:
@@ -166,17 +180,17 @@ class Watchdog:
         if silent:
             return self._silent(silent)
         idle = min(one["idle"] for one in self.last.values())
-        if idle <= self.limit or len(self.last) < self.size:
+        if idle <= self.allowed or len(self.last) < self.size:
             return ""
         return self._behind(idle)
 
     def _silent(self, ranks: list[int]) -> str:
         rank = ranks[0]
-        one = self.last.get(rank, {"host": "an unknown host", "doing": "not yet heard"})
+        one = self.last.get(rank, {"host": "an unknown host", "doing": "never"})
         more = f"; so are {len(ranks) - 1} others" if len(ranks) > 1 else ""
         return (
-            f"rank {rank} on {one['host']} is silent for {self.silence:.0f} s, last {one['doing']}"
-            f"{more}"
+            f"rank {rank} on {one['host']} is silent for {self.silence:.0f} s, when last heard: "
+            f"{one['doing']}{more}"
         )
 
     def _behind(self, idle: float) -> str:
@@ -192,10 +206,10 @@ class Watchdog:
 
     def _judge_alone(self) -> None:
         idle = time.monotonic() - self.moved
-        if idle > self.limit:
+        if idle > self.allowed:
             self._end(f"rank 0 on {_host()} did not get on for {idle:.0f} s, {self._doing()}")
 
-    def _end(self, line: str, speak: bool = True) -> None:
+    def _end(self, line: str, speak: bool = True, patience: int = 0) -> None:
         """Stacks into the rank's log, the line for people, and the end of this process."""
         if self.over.is_set():
             return
@@ -212,6 +226,7 @@ class Watchdog:
             if self.rank < 2:  # rank 1, where it is rank 0 that is gone
                 self.ended(line)
             print(line, file=sys.stderr, flush=True)
+        time.sleep(patience * self.beat)
         os._exit(HUNG)
 
     def _log_path(self) -> Path:

@@ -126,7 +126,7 @@ def resolve(run: FinetuneRun, where: str, data: str, ds: str = "") -> ResolvedFi
     task = registry.find("finetune.tasks", run.task)
     if run.train.steps:
         check(run.schedule, run.train.steps, where)
-    check_spread(ds or run.ds)
+    check_spread(ds or run.ds, run.optimizer, run.train.clip)
     start, tokenizer_file = _start(run, where)
     tokenizer = start.tokenizer if start else Tokenizer.load(tokenizer_file)
     table = _inherit(run.objective, start) if start else run.objective

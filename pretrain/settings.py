@@ -65,7 +65,7 @@ def resolve(run: PretrainRun, where: str, ds: str = "", quick: bool = False) -> 
     quick: only the sizes of the shards are looked at.  Raises Refused, naming the file and the key.
     """
     check(run.schedule, run.train.steps, where)
-    check_spread(ds or run.ds)
+    check_spread(ds or run.ds, run.optimizer, run.train.clip)
     tokenizer = Tokenizer.load(run.tokenizer)
     special = tokenizer.special
     objective = resolve_objective(run.objective, run.noise, run.loss, "pretrain", special, where)

@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from januslm.config import Refused
 from januslm.data.tokenizer import Tokenizer
@@ -55,12 +57,17 @@ def read(folder: str | Path) -> Saved:
     return Saved(model, facts.tokenizer, facts.objective, facts.options, facts.about, facts.folder)
 
 
-def created(config: ModelConfig, start: ExportFacts | None) -> Seq2Seq:
+def created(
+    config: ModelConfig,
+    start: ExportFacts | None,
+    shard: Callable[[nn.Module], object] | None = None,
+) -> Seq2Seq:
     """A model of `config` with the weights of an export, or with random ones where there is none.
 
+    shard: see Seq2Seq; an export's weights are whole in each process first.
     Raises Refused for weights that are damaged or do not fit.
     """
-    model = Seq2Seq(config)
+    model = Seq2Seq(config, shard=None if start else shard)
     if start:
         path = start.folder / FILES[0]
         fill(model, load(path), path)

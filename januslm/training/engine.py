@@ -1,13 +1,12 @@
-"""DeepSpeed, and everything that must be known about it: the only file that imports it."""
+"""DeepSpeed, and what must be known about it; its private side is in deepspeed_hooks.py."""
 
 import copy
 import functools
-import logging
 import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,7 +18,7 @@ import torch.distributed as dist
 from torch import nn
 
 from januslm.config import Refused
-from januslm.training import rank_env
+from januslm.training import deepspeed_hooks, rank_env
 from januslm.training.checkpoint import (
     Saving,
     Shelf,
@@ -33,7 +32,17 @@ from januslm.training.checkpoint import (
 from januslm.training.ds_config import OptimizerSettings, Values, merge, precision, read, stage
 from januslm.training.manifest import STATE, Found
 
-__all__ = ["Engine", "OptimizerSettings", "Values", "World", "connect", "leave", "merge", "read"]
+__all__ = [
+    "Engine",
+    "OptimizerSettings",
+    "Values",
+    "World",
+    "connect",
+    "leave",
+    "merge",
+    "read",
+    "sharder",
+]
 
 RESUME = 85  # exit code: stopped by a signal and saved; start the same command again
 
@@ -59,13 +68,10 @@ def _deepspeed():
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch|deepspeed")
     import deepspeed
-    import deepspeed.ops
 
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    # With no op called compatible, none is probed for (a second) and none compiled: else the
-    # process group would start with a minute of g++ on a CPU.
-    deepspeed.ops.__compatible_ops__ = {}
-    torch.serialization.add_safe_globals(_unpickled())
+    deepspeed_hooks.quiet()
+    deepspeed_hooks.without_ops()
+    torch.serialization.add_safe_globals(deepspeed_hooks.unpickled())
     return deepspeed
 
 
@@ -125,6 +131,24 @@ class _Pending:
     skipped: bool
 
 
+def sharder(ds: Mapping, world: World) -> Callable[[nn.Module], object] | None:
+    """What keeps this process' share of a module's weights and lets go of the rest, at stage 3.
+
+    For Seq2Seq(shard=...): without it each process makes the whole model before Engine shards it.
+    """
+    zero = ds.get("zero_optimization", {})
+    # DeepSpeed makes the groups of hpZ in zero.Init, and makes them once in a process.
+    if stage(ds) < 3 or world.size == 1 or zero.get("zero_hpz_partition_size", 1) > 1:
+        return None
+    config = {**ds, "train_micro_batch_size_per_gpu": 1}
+    kind = torch.bfloat16 if precision(ds) == "bf16" else torch.float32
+
+    def shard(module: nn.Module) -> object:
+        return _deepspeed().zero.Init(module=module.to(kind), config_dict_or_path=config)
+
+    return shard
+
+
 class Engine(Generic[M]):
     """A module, its optimizer, and the ranks that train it together.
 
@@ -144,9 +168,11 @@ class Engine(Generic[M]):
         deepspeed = _deepspeed()
         self.world, self.values = world, values
         self.stage, self.precision = stage(ds), precision(ds)
+        self.counts_collectives = ds.get("comms_logger", {}).get("enabled", False)
         moved = self._moved(resume, where) if resume else None
         config = merge(values, ds, world.size, where, universal=bool(moved))
         _understood(config, where)
+        _prepare(values.optimizer, where)
         # The same module without storage: gathered_copy() fills it.
         empty = {id(p): _like(p, p.to("meta")) for p in module.parameters()}
         self.skeleton = copy.deepcopy(module, empty)
@@ -155,6 +181,8 @@ class Engine(Generic[M]):
         )
         self.module = module
         self.pending: _Pending | None = None
+        if values.optimizer.name == "cpu_adam":
+            deepspeed_hooks.resumes_exactly(self.engine.basic_optimizer)
         if resume:
             self._load(resume, moved)
 
@@ -204,6 +232,15 @@ class Engine(Generic[M]):
         dist.all_reduce(row)
         return self._results(row.tolist())
 
+    def update(
+        self, batches: Sequence, weights: Mapping[str, float], normalize: str, lr: float
+    ) -> dict:
+        """agree, step and finish in one call, for those who look at each update by itself."""
+        self.step(batches, self.agree(batches, weights, {}).counts, weights, normalize, lr)
+        result = self.finish()
+        assert result is not None
+        return result
+
     def _results(self, numbers: list[float]) -> dict | None:
         """Of all ranks together: loss, terms (name -> mean), tokens, flops, grad_norm, skipped.
 
@@ -236,8 +273,7 @@ class Engine(Generic[M]):
         counts: what agree() said of these batches.  The next agree(), or finish(), tells what came
         of it.
         """
-        for group in self.engine.optimizer.param_groups:
-            group["lr"] = lr
+        self._set_lr(lr)
         self.engine.train()
         losses, sums = [], []
         for batch in batches:
@@ -255,8 +291,14 @@ class Engine(Generic[M]):
         norm = torch.as_tensor(norm if self.world.first else 0.0)
         values = [sum(losses), norm, *(sum(t.get(n, 0.0) for t in sums) for n in weights)]
         row = [torch.as_tensor(v).to(self.device, torch.float64).reshape(()) for v in values]
-        skipped = not self.engine.was_step_applied()
+        skipped = not deepspeed_hooks.applied(self.engine)
         self.pending = _Pending(torch.stack(row), list(weights), counts, skipped)
+
+    def _set_lr(self, lr: float) -> None:
+        """The rate of every group; Muon's follows the same schedule below a peak of its own."""
+        o = self.values.optimizer
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = lr * o.muon_lr / o.lr if group.get("use_muon") else lr
 
     def _coefficients(self, batch, counts: Mapping, weights: Mapping, normalize: str) -> dict:
         # DeepSpeed takes the mean over ranks and micro batches, where we want the sum.
@@ -336,10 +378,7 @@ class Engine(Generic[M]):
         beside: only copy it to host memory, and let a thread write.  prune: see Saving.start.
         """
         saving = Saving(shelf, step, self._estimate(), beside)
-        writer = self.engine.checkpoint_engine
-        writer.save = lambda state_dict, path: saving.write(path, state_dict)
-        # DeepSpeed would also put scripts there, which fail on tied weights.
-        self.engine._copy_recovery_script = lambda path: None
+        deepspeed_hooks.saved_by(self.engine, lambda state, path: saving.write(path, state))
         self.engine.save_checkpoint(str(saving.path), tag=STATE, save_latest=False)
         saving.write(saving.path / f"rank-{self.world.rank:05d}.pt", rng_state())
         facts = {"world": self.world.size, "stage": self.stage, "precision": self.precision}
@@ -351,6 +390,11 @@ class Engine(Generic[M]):
         weights = sum(getattr(p, "ds_numel", p.numel()) for p in self.module.parameters())
         own = 0 if self.stage in (0, 3) else 4 if self.precision == "fp32" else 2
         return weights * (12 + own)
+
+    def close(self) -> None:
+        """Print what DeepSpeed has to say at the end of a run.  All ranks call it, once."""
+        if self.counts_collectives:
+            deepspeed_hooks.summarize_collectives()
 
     def _moved(self, found: Found, where: str) -> Path | None:
         """The universal form of a checkpoint that another number of processes wrote."""
@@ -366,7 +410,7 @@ class Engine(Generic[M]):
         return Path(on_rank0(lambda: str(converted(found, self.stage))))
 
     def _load(self, found: Found, moved: Path | None) -> None:
-        self.engine.checkpoint_engine.load = load  # DeepSpeed's would run what a pickle says
+        deepspeed_hooks.loaded_by(self.engine, load)
         path, _ = self.engine.load_checkpoint(str(moved or found.folder), tag=STATE)
         # DeepSpeed returns None for a checkpoint it cannot find, and would train from scratch.
         assert path is not None, found.folder
@@ -384,14 +428,12 @@ def full_weights(found: Found) -> dict[str, torch.Tensor]:
     Without a process group.  Raises Refused for a file that holds what we do not unpickle.
     """
     _deepspeed()
-    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
-
     for file in found.manifest["files"]:
         load(found.folder / file, mmap=True)  # DeepSpeed's function unpickles without asking
     if found.manifest.get("stage") == 0:
         return load(found.folder / STATE / "mp_rank_00_model_states.pt", "cpu")["module"]
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        return get_fp32_state_dict_from_zero_checkpoint(str(found.folder), tag=STATE)
+        return deepspeed_hooks.full_weights(str(found.folder), STATE)
 
 
 def _like(parameter: nn.Parameter, data: torch.Tensor) -> nn.Parameter:
@@ -409,6 +451,20 @@ def _means(sums: Mapping[str, float], counts: Mapping[str, float]) -> dict[str, 
     return {name: value / counts[name] for name, value in sums.items() if counts[name]}
 
 
+def _prepare(optimizer: OptimizerSettings, where: str) -> None:
+    """What an optimizer needs before DeepSpeed makes it; Refused where it cannot be had."""
+    if optimizer.name == "muon":
+        deepspeed_hooks.muon_takes(_in_layers)
+    if optimizer.name == "cpu_adam" and (why := deepspeed_hooks.unbuilt_adam()):
+        raise Refused(f"{where}: optimizer.name = 'cpu_adam' could not be compiled here: {why}")
+
+
+def _in_layers(name: str, parameter: nn.Parameter) -> bool:
+    """The matrices of a module list named layers: no embedding, no head, no vector."""
+    shape = getattr(parameter, "ds_shape", parameter.shape)
+    return ".layers." in f".{name}" and len(shape) == 2
+
+
 def _understood(config: dict, where: str) -> None:
     """Let DeepSpeed look at its configuration first, and say in one line what it refuses."""
     from deepspeed.runtime.config import DeepSpeedConfig, DeepSpeedConfigError
@@ -421,12 +477,3 @@ def _understood(config: dict, where: str) -> None:
             first = error.errors()[0]
             why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}"
         raise Refused(f"{where}: {why}") from None
-
-
-def _unpickled() -> list:
-    """The classes that DeepSpeed's files hold beside tensors and plain values; no other is."""
-    from deepspeed.runtime.fp16.loss_scaler import LossScaler
-    from deepspeed.runtime.zero.config import ZeroStageEnum
-    from deepspeed.utils.tensor_fragment import fragment_address
-
-    return [LossScaler, ZeroStageEnum, fragment_address]

@@ -21,10 +21,10 @@ PACKAGES = (
 )
 
 
-def record(name: str, results: dict) -> Path:
+def record(name: str, results: dict, folder: Path = FOLDER) -> Path:
     """Write the results with date, command, machine, commit and versions; returns the path."""
-    FOLDER.mkdir(exist_ok=True)
-    path = FOLDER / f"{name}.json"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.json"
     document = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": "python -m benchmarks." + " ".join([Path(sys.argv[0]).stem, *sys.argv[1:]]),

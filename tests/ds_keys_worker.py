@@ -49,7 +49,7 @@ def updated(it: Engine, updates: range, spoil: bool = False) -> list[float]:
             weights = dict(objective.loss.weights)
             if bad and it.world.rank == 1:
                 weights["ce/ar"] = float("inf")
-            result = it.step(micro, weights, objective.loss.normalize, LR)
+            result = it.update(micro, weights, objective.loss.normalize, LR)
             assert bool(result["skipped"]) is bad, result
             losses += [] if bad else [result["loss"]]
     return losses

@@ -49,9 +49,8 @@ def run(folder: Path, ds: dict, words: Path, world) -> None:
         history.add(folder, "start", step=0, world=world.size, versions={"torch": "x"})
     for step in (1, 2):
         batch = packed(objective, examples(objective, np.random.default_rng(world.rank), [5, 7]))
-        counts = it.agree([batch], objective.loss.weights, {}).counts
-        it.step([batch], counts, objective.loss.weights, "term", 0.01)
-        log.record("train", step=step, loss=it.finish()["loss"])
+        result = it.update([batch], objective.loss.weights, "term", 0.01)
+        log.record("train", step=step, loss=result["loss"])
         it.save(shelf, step, {"samples": 4 * step, "config": about}, beside=step == 1).publish()
     with it.gathered_copy() as whole:
         if whole:

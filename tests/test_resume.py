@@ -105,15 +105,15 @@ def test_a_run_killed_in_the_middle_ends_bit_for_bit_like_an_uninterrupted_one(
 ):
     whole, config = uninterrupted
     folder = tmp_path / "run"
-    group = start("tiny_worker.py", asked(folder, config, {"pause": 0.1}))
-    wait_until(lambda: len(lines(folder)) >= 7)
+    saved = folder / "checkpoints"
+    group = start("tiny_worker.py", asked(folder, config, {"pause": 0.3}))
+    wait_until(lambda: len(lines(folder)) >= 7 and (saved / "step-00000006").exists())
     group[1].send_signal(signal.SIGKILL)
     codes, said = finish(group, 120)
     assert codes[1] == -signal.SIGKILL
     assert codes[0] != 0, "rank 0 must not think that it finished"
     assert not (folder / "done").exists()
     # As if the kill had come while step 9 was being written: rank 1's shard is cut short.
-    saved = folder / "checkpoints"
     shutil.rmtree(saved / "step-00000009", ignore_errors=True)
     shutil.copytree(saved / "step-00000006", saved / "step-00000009")
     manifest = saved / "step-00000009" / "manifest.json"

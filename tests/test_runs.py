@@ -17,7 +17,7 @@ from januslm.config import Refused
 from januslm.data import sealed, tokenizer
 from januslm.runs.story import told
 from januslm.training import history
-from januslm.training.manifest import check, name
+from januslm.training.manifest import check, digest, name
 from tests.conftest import ROOT
 from tests.exports_worker import CASES
 from tests.launching import finish, start
@@ -53,32 +53,62 @@ def runs(made, tmp_path) -> Path:
     return tmp_path / "runs"
 
 
+MANY = """
+import contextlib, io, json, sys
+from januslm.runs.checkpoint import main
+results = []
+for words in json.loads(sys.argv[1]):
+    out, err = io.StringIO(), io.StringIO()
+    sys.argv = ["checkpoint", *words]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main()
+    results.append((code, out.getvalue(), err.getvalue()))
+print(json.dumps(results))
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(made, tmp_path_factory) -> dict[str, tuple]:
+    """Code, stdout and stderr of many exports in one process, which imports torch but once."""
+    root = tmp_path_factory.mktemp("exported")
+    shutil.copytree(made, root / "trapped")
+    asked = {}
+    for case in CASES:
+        asked[case] = [made / case, root / case]
+        trapped(root / "trapped" / case, root / "sprung")
+        asked[f"{case} trapped"] = [root / "trapped" / case, root / "none"]
+    asked["older"] = [made / "z1", root / "older", "--step", 1]
+    asked["again"] = [made / "z1", root / "z1"]
+    asked["no step"] = [made / "z1", root / "none", "--step", 7]
+    words = json.dumps([["export", *map(str, each)] for each in asked.values()])
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", MANY, words]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    results = json.loads(done.stdout.splitlines()[-1])
+    return {"root": root, **dict(zip(asked, results, strict=True))}
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_an_export_of_a_checkpoint_is_what_training_exports(made, tmp_path, case):
-    said = janus("checkpoint", "export", made / case, tmp_path / "out")
-    assert said == f"wrote {tmp_path / 'out'}: step 2 of {made / case}\n"
-    mine, theirs = (
-        load_file(f / "model.safetensors") for f in (tmp_path / "out", made / case / "export")
-    )
-    assert mine.keys() == theirs.keys()
-    assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
+def test_an_export_of_a_checkpoint_is_what_training_exports(made, exported, case):
+    target, theirs = exported["root"] / case, made / case / "export"
+    assert exported[case] == [0, f"wrote {target}: step 2 of {made / case}\n", ""]
+    mine, trained = (load_file(f / "model.safetensors") for f in (target, theirs))
+    assert mine.keys() == trained.keys()
+    assert all(torch.equal(mine[key], trained[key]) for key in trained)
     for file in ("config.json", "tokenizer.json"):
-        assert (tmp_path / "out" / file).read_bytes() == (
-            made / case / "export" / file
-        ).read_bytes()
+        assert (target / file).read_bytes() == (theirs / file).read_bytes()
 
 
-def test_an_export_of_an_older_step_has_other_weights_and_what_cannot_be_is_named(made, tmp_path):
-    janus("checkpoint", "export", made / "z1", tmp_path / "out", "--step", 1)
-    mine, last = (
-        load_file(f / "model.safetensors") for f in (tmp_path / "out", made / "z1" / "export")
-    )
+def test_an_export_of_an_older_step_has_other_weights_and_what_cannot_be_is_named(made, exported):
+    root = exported["root"]
+    assert exported["older"][0] == 0
+    mine, last = (load_file(f / "model.safetensors") for f in (root / "older", root / "z1"))
     assert any(not torch.equal(mine[key], last[key]) for key in last)
-    again = janus("checkpoint", "export", made / "z1", tmp_path / "out", code=2)
-    assert again == f"error: {tmp_path / 'out'}: is there already; name a folder that is not\n"
-    lines = janus("checkpoint", "export", made / "z1", tmp_path / "x", "--step", 7, code=2)
-    assert "no step-00000007; there are step-00000002, step-00000001\n" in lines
-    assert "no run: no config.json" in janus("checkpoint", "ls", tmp_path, code=2)
+    there = f"error: {root / 'z1'}: is there already; name a folder that is not\n"
+    assert exported["again"] == [2, "", there]
+    none = f"error: {made / 'z1' / 'checkpoints'}: no step-00000007; "
+    assert exported["no step"] == [2, "", none + "there are step-00000002, step-00000001\n"]
+    assert "no run: no config.json" in janus("checkpoint", "ls", root, code=2)
 
 
 def test_runs_are_listed_with_their_state(runs):
@@ -185,8 +215,6 @@ def trapped(run: Path, sprung: Path) -> None:
     path = next(folder.rglob("*model_states.pt"))
     state = torch.load(path, weights_only=True)
     torch.save(state | {"trap": Trap(sprung)}, path)
-    from januslm.training.manifest import digest
-
     table = sealed.read(folder / "manifest.json")
     table["files"][str(path.relative_to(folder))] = {
         "bytes": path.stat().st_size,
@@ -197,16 +225,19 @@ def trapped(run: Path, sprung: Path) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_pickle_from_elsewhere_is_not_run(runs, tmp_path, case):
-    sprung = tmp_path / "sprung"
-    trapped(runs / case, sprung)
-    said = janus("checkpoint", "export", runs / case, tmp_path / "out", code=2)
-    assert said.startswith(f"error: {runs / case / 'checkpoints' / name(2)}/state/")
+def test_a_pickle_from_elsewhere_is_not_run(exported, case):
+    root = exported["root"]
+    code, out, said = exported[f"{case} trapped"]
+    assert (code, out) == (2, "")
+    assert said.startswith(f"error: {root / 'trapped' / case / 'checkpoints' / name(2)}/state/")
     assert said.endswith("_model_states.pt: holds io.open, which is not unpickled\n")
-    assert not sprung.exists()
-    assert not (tmp_path / "out").exists()
-    pickle.loads(pickle.dumps(Trap(sprung)))  # the trap is one
-    assert sprung.exists()
+    assert not (root / "sprung").exists()
+    assert not (root / "none").exists()
+
+
+def test_the_trap_is_one(tmp_path):
+    pickle.loads(pickle.dumps(Trap(tmp_path / "sprung")))
+    assert (tmp_path / "sprung").exists()
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

@@ -98,8 +98,9 @@ def _run(verb: str, words: list[str]) -> int:
         return check(rest, options)
     if verb in TRAINING and not asks_for_help(rest):
         return train(verb, rest, options)
-    command = _command(verb, rest)
-    if options.dry:
+    own = verb == "checkpoint"  # it has a --dry-run that says more than its command
+    command = _command(verb, [*rest, "--dry-run"] if own and options.dry else rest)
+    if options.dry and not own:
         show(command, environment())
         return 0
     if verb in WEIGHTS and not asks_for_help(rest):

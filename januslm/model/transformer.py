@@ -246,7 +246,7 @@ def _initialise(module: nn.Module, glorot: bool, shard: Callable | None) -> None
 
     0.02 is BERT's for a width of 768: narrow models start with flat attention, and stay there long.
     """
-    if any(p.is_meta for p in module.parameters(recurse=False)):
+    if shard and any(p.is_meta for p in module.parameters(recurse=False)):
         module.to_empty(device="cpu", recurse=False)
         if isinstance(module, nn.LayerNorm):
             module.reset_parameters()

@@ -36,6 +36,7 @@ from januslm.training.manifest import (
     readable,
     remove,
     same_size,
+    step_of,
 )
 
 
@@ -310,7 +311,7 @@ def newest(
     root, skipped, damaged = Path(root), list[str](), set[str]()
     ranks = dist.get_world_size() if dist.is_initialized() else 1
     for candidate in on_rank0(lambda: names(root)):
-        if before is not None and int(candidate.rpartition("-")[2]) >= before:
+        if before is not None and step_of(candidate) >= before:
             continue
         found, problem = None, ""
         try:

@@ -26,6 +26,9 @@ READ = {
     "deepspeed.runtime.engine:DeepSpeedEngine._save_checkpoint": "56ae8c5278be2516",
     "deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine:"
     "TorchCheckpointEngine.save": "310cd522d31eeec2",
+    "deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine:"
+    "TorchCheckpointEngine.load": "30de96d70b012cb2",
+    "deepspeed.utils.zero_to_fp32:get_fp32_state_dict_from_zero_checkpoint": "451f1e47500ff1db",
     "deepspeed.comm.comm:log_summary": "d79b2c07a790d2ff",
     "deepspeed.runtime.zero.muon.muon_optimizer:MuonWithAuxAdam.__init__": "ac86a29a39e0a9b3",
 }
@@ -51,6 +54,27 @@ def saved_by(engine, write: Callable[[dict, str], None]) -> None:
     engine.checkpoint_engine.save = lambda state_dict, path: write(state_dict, path)
     # DeepSpeed would also put scripts there, which fail on tied weights.
     engine._copy_recovery_script = lambda path: None
+
+
+def loaded_by(engine, read: Callable) -> None:
+    """Let read(path, map_location=...) read them: torch.load there runs what a pickle says."""
+    engine.checkpoint_engine.load = read
+
+
+def unpickled() -> list:
+    """The classes that DeepSpeed's files hold beside tensors and plain values; no other is."""
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    return [LossScaler, ZeroStageEnum, fragment_address]
+
+
+def full_weights(folder: str, tag: str) -> dict[str, torch.Tensor]:
+    """All weights of a checkpoint of ZeRO 1 to 3, in fp32 on the CPU; reads any pickle."""
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    return get_fp32_state_dict_from_zero_checkpoint(folder, tag=tag)
 
 
 def applied(engine) -> bool:

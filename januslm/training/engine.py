@@ -71,7 +71,7 @@ def _deepspeed():
 
     deepspeed_hooks.quiet()
     deepspeed_hooks.without_ops()
-    torch.serialization.add_safe_globals(_unpickled())
+    torch.serialization.add_safe_globals(deepspeed_hooks.unpickled())
     return deepspeed
 
 
@@ -231,6 +231,15 @@ class Engine(Generic[M]):
         row = self.pending.row.clone()
         dist.all_reduce(row)
         return self._results(row.tolist())
+
+    def update(
+        self, batches: Sequence, weights: Mapping[str, float], normalize: str, lr: float
+    ) -> dict:
+        """agree, step and finish in one call, for those who look at each update by itself."""
+        self.step(batches, self.agree(batches, weights, {}).counts, weights, normalize, lr)
+        result = self.finish()
+        assert result is not None
+        return result
 
     def _results(self, numbers: list[float]) -> dict | None:
         """Of all ranks together: loss, terms (name -> mean), tokens, flops, grad_norm, skipped.
@@ -401,7 +410,7 @@ class Engine(Generic[M]):
         return Path(on_rank0(lambda: str(converted(found, self.stage))))
 
     def _load(self, found: Found, moved: Path | None) -> None:
-        self.engine.checkpoint_engine.load = load  # DeepSpeed's would run what a pickle says
+        deepspeed_hooks.loaded_by(self.engine, load)
         path, _ = self.engine.load_checkpoint(str(moved or found.folder), tag=STATE)
         # DeepSpeed returns None for a checkpoint it cannot find, and would train from scratch.
         assert path is not None, found.folder
@@ -419,14 +428,12 @@ def full_weights(found: Found) -> dict[str, torch.Tensor]:
     Without a process group.  Raises Refused for a file that holds what we do not unpickle.
     """
     _deepspeed()
-    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
-
     for file in found.manifest["files"]:
         load(found.folder / file, mmap=True)  # DeepSpeed's function unpickles without asking
     if found.manifest.get("stage") == 0:
         return load(found.folder / STATE / "mp_rank_00_model_states.pt", "cpu")["module"]
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        return get_fp32_state_dict_from_zero_checkpoint(str(found.folder), tag=STATE)
+        return deepspeed_hooks.full_weights(str(found.folder), STATE)
 
 
 def _like(parameter: nn.Parameter, data: torch.Tensor) -> nn.Parameter:
@@ -470,12 +477,3 @@ def _understood(config: dict, where: str) -> None:
             first = error.errors()[0]
             why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}"
         raise Refused(f"{where}: {why}") from None
-
-
-def _unpickled() -> list:
-    """The classes that DeepSpeed's files hold beside tensors and plain values; no other is."""
-    from deepspeed.runtime.fp16.loss_scaler import LossScaler
-    from deepspeed.runtime.zero.config import ZeroStageEnum
-    from deepspeed.utils.tensor_fragment import fragment_address
-
-    return [LossScaler, ZeroStageEnum, fragment_address]

@@ -156,7 +156,9 @@ def train(plan: RunPlan, job: Trainable[M], world: World, guards: Guards | None 
             log.line(f"it was written by {found.manifest['world']} processes, now: {world.size}")
     try:
         with guards.stop.listening():
-            return Trainer(plan, job, engine, log, board, found, guards).go()
+            outcome = Trainer(plan, job, engine, log, board, found, guards).go()
+        engine.close()
+        return outcome
     finally:
         board.close()
 
@@ -465,6 +467,7 @@ class Trainer(Generic[M]):
         if not (saving := self.saving):
             return
         self.saving = None
+        self.watchdog.enter("saving", self.step)
         folder, notes = saving.publish()
         if self.world.first and not self.told_saved:
             told = {"step": saving.step}

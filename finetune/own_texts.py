@@ -63,14 +63,15 @@ def generate(options: argparse.Namespace) -> int:
     kind = text_files.kind_of(options.input, options.format)
     into, out = options.into or INTO, options.output or STREAM
     _check_output(out, kind)
-    texts = text_files.read(options.input, kind, options.column)
+    texts = text_files.read(options.input, kind, options.column, sure=bool(options.format))
     texts = Texts(texts.kind, texts.column, texts.rows[: options.limit])
     text_files.check_into(texts, into)
     arrays, cut = sources(texts.texts, facts.tokenizer, request.limits(facts).source)
     if cut and options.longer == "refuse":
         raise Refused(
-            f"{options.input}: {len(cut)} of {len(arrays)} texts, number {cut[0] + 1} the first, "
-            f"are longer than the {request.limits(facts).source} tokens the model was trained for"
+            f"{text_files.shown(options.input)}: {len(cut)} of {len(arrays)} texts, number "
+            f"{cut[0] + 1} the first, are longer than the {request.limits(facts).source} tokens "
+            "the model was trained for; shorten them, or cut them with --longer cut"
         )
     warn(request.notes(facts, options.algorithm, given))
     try:

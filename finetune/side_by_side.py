@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 import unicodedata
@@ -35,10 +36,14 @@ Segment = tuple[str, str]  # a text and its style
 class Screen:
     """Writes lines to stdout: labels in a margin, texts wrapped beside them."""
 
-    def __init__(self, terminal: bool, width: int):
-        self.width = max(width - MARGIN, NARROWEST)
+    def __init__(self, terminal: bool):
         plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
         self.colours = terminal and not plain
+
+    @property
+    def width(self) -> int:
+        """Columns of text: 80 less the margin where nothing says how wide it is."""
+        return max(shutil.get_terminal_size().columns - MARGIN, NARROWEST)
 
     def put(self, label: str, segments: Iterable[Segment]) -> None:
         """A text of several styles; its first line has the label."""
@@ -63,7 +68,7 @@ class Writer:
         """The first pass of each kind takes longer than all others: it is nobody's time."""
         [array], _ = self._tokens("a")
         for name in self.ways:
-            self._made(name, array, {})
+            self._made(name, array, {"iterations": 1} if name == "mask_predict" else {})
 
     def show(self, text: str) -> None:
         """Write a sentence in every way, pass by pass where there are passes to be seen."""
@@ -96,7 +101,7 @@ class Writer:
         from januslm.inference import generator
         from januslm.inference.request import ALGORITHMS
 
-        way = partial(registry.find(ALGORITHMS, name).decode, **self.ways[name], **more)
+        way = partial(registry.find(ALGORITHMS, name).decode, **(self.ways[name] | more))
         special = self.model.tokenizer.special
         return generator.write(self.decoder, {name: way}, [array], special, 1)[name]
 

@@ -46,18 +46,26 @@ def kind_of(place: str, named: str | None) -> str:
     return named or (ending if ending in KINDS else "lines")
 
 
-def read(place: str, kind: str, column: str | None) -> Texts:
+def shown(place: str) -> str:
+    """How a file is called in messages."""
+    return "stdin" if place == STREAM else place
+
+
+def read(place: str, kind: str, column: str | None, sure: bool = True) -> Texts:
     """All texts of a file or of stdin; Refused, with the line, for what cannot be read as `kind`.
 
-    column: of JSONL, CSV and TSV, COLUMN by default.
+    column: of JSONL, CSV and TSV, COLUMN by default.  sure: the kind was named; else lines that
+    look like JSON objects are Refused, too.
     """
     if kind == "lines" and column:
-        raise Refused("--column is for JSONL, CSV and TSV; plain lines have none")
-    where = "stdin" if place == STREAM else place
+        raise Refused("--column is for JSONL, CSV and TSV, not for lines; name one with --format")
+    where = shown(place)
     text = _decoded(_raw(place), where)
     wanted = column or COLUMN
     if kind == "lines":
         rows = [{wanted: line} for line in _lines(text)]
+        if not sure and rows and _is_object(rows[0][wanted]):
+            raise Refused(f"{where}: looks like JSONL; --format jsonl, or lines, says what it is")
     elif kind == "jsonl":
         rows = list(_objects(text, where, wanted))
     else:
@@ -112,6 +120,13 @@ def _lines(text: str) -> list[str]:
     """Ended by a line feed and by nothing else, so that line n stays line n."""
     lines = text.split("\n")
     return [line.rstrip("\r") for line in (lines if lines[-1] else lines[:-1])]
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def _objects(text: str, where: str, column: str) -> Iterator[dict]:

@@ -11,7 +11,6 @@ Options of decoding are those of the task that the run was trained on.  $NO_COLO
 
 import argparse
 import os
-import shutil
 import sys
 from contextlib import suppress
 
@@ -52,7 +51,7 @@ def write(options: argparse.Namespace) -> int:
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # letters it cannot show
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     print(f"loading {facts.folder}", file=sys.stderr, flush=True)
-    screen = Screen(terminal, shutil.get_terminal_size().columns)
+    screen = Screen(terminal)
     writer = _opened(facts, options, ways, screen)
     for note in [_about(writer), *notes]:
         print(note, file=sys.stderr, flush=True)

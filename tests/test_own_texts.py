@@ -131,6 +131,14 @@ def test_lines_end_at_line_feeds_alone(run, said, tmp_path):
     assert text_files.read(str(source), "lines", None).texts == ["one\u2028two\x0cthree", "four"]
 
 
+def test_a_kind_that_is_named_is_believed(run, wanted, said, tmp_path):
+    source = tmp_path / "in.txt"
+    source.write_text("".join(json.dumps({"source": text}) + "\n" for text in GERMAN))
+    made = said(run, "--input", source, "--format", "jsonl", CAPPED)[0].splitlines()
+    assert [json.loads(line)["prediction"] for line in made] == wanted
+    assert "source" not in said(run, "--input", source, "--format", "lines", CAPPED)[0]
+
+
 def test_long_texts_are_cut_and_counted_or_refused(run, said, refused, tmp_path):  # noqa: F811
     source = tmp_path / "in.txt"
     source.write_text("kurz\n" + "wort " * 60)
@@ -166,6 +174,7 @@ FILES = {
     "twice.csv": b"source,source\n1,2\n",
     "quote.csv": b'id,source\n1,"a"b\n',
     "heading.csv": b"id,source\n",
+    "jsonl.txt": b'{"source": "a"}\n',
 }
 
 
@@ -187,7 +196,8 @@ FILES = {
         ("short.csv", (), "short.csv:2: 1 fields, the heading has 2"),
         ("twice.csv", (), "twice.csv:1: a column comes twice: source, source"),
         ("quote.csv", (), "quote.csv:2: not a table: "),
-        ("bad.txt", ("--column", "x"), "--column is for JSONL, CSV and TSV"),
+        ("bad.txt", ("--column", "x"), "--column is for JSONL, CSV and TSV, not for lines; name"),
+        ("jsonl.txt", (), "jsonl.txt: looks like JSONL; --format jsonl, or lines, says what it is"),
         ("good.csv", ("--format", "xml"), "--format must be one of lines, jsonl, csv, tsv, got"),
         ("good.jsonl", ("--output", "x.csv"), "x.csv: the texts come as jsonl and go out as jsonl"),
         ("good.jsonl", ("--split", "valid"), "--split is of a task's texts, not of --input"),

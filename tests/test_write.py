@@ -154,6 +154,19 @@ def test_ctrl_c_at_the_prompt_ends_it_and_no_color_is_heeded(root):  # noqa: F81
 
 
 @pytest.mark.slow
+def test_ctrl_c_in_a_sentence_stops_it_and_asks_for_the_next(root):  # noqa: F811
+    screen = Terminal(teach(root), "--threads", 1, "--iterations", 100_000)
+    screen.until("> ")
+    screen.type(SENTENCE + "\n")
+    screen.until("NAR       1")
+    screen.type("\x03")
+    screen.until("(stopped)")
+    screen.until("> ")
+    screen.type("\x04")
+    assert screen.end() == 0
+
+
+@pytest.mark.slow
 def test_ctrl_c_while_it_loads_ends_without_a_traceback(root):  # noqa: F811
     screen = Terminal(teach(root))
     screen.until("loading")

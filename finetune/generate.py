@@ -38,6 +38,8 @@ from januslm.data.token_pairs import sources
 from januslm.inference import request
 from januslm.inference.request import ALGORITHMS, TrainedRun
 
+EXACT = ("speculative", "draft")  # algorithms that write what greedy writes
+
 if TYPE_CHECKING:  # they import torch
     from januslm.inference.generator import Generated
     from januslm.inference.trained_model import TrainedModel
@@ -73,7 +75,7 @@ def _arguments() -> argparse.Namespace:
     known.add_argument(
         "--verify",
         action="store_true",
-        help="speculative: decode greedily too and compare each sentence; exit 1 on a difference",
+        help="speculative, draft: decode greedily too and compare each sentence; exit 1 on a difference",
     )
     known.add_argument("--graphs", action="store_true", help="CUDA: capture passes and replay them")
     known.add_argument(
@@ -180,9 +182,9 @@ def _check(options: argparse.Namespace) -> None:
     own_texts.refuse_options(options)
     if options.output == text_files.STREAM:
         raise Refused("--output -: predictions of a task are a file with its .json beside it")
-    if options.verify and options.algorithm != "speculative":
+    if options.verify and options.algorithm not in EXACT:
         raise Refused(
-            "--verify compares --algorithm speculative with greedy; "
+            f"--verify compares --algorithm {' or '.join(EXACT)} with greedy; "
             f"the algorithm here is {options.algorithm!r}"
         )
 
@@ -230,7 +232,7 @@ def _read(found: TrainedRun, options: argparse.Namespace) -> tuple[list[Pair], l
 
 
 def compared(fast: Generated, slow: Generated, pairs: list[Pair]) -> dict:
-    """What speculative saved against greedy, and which sentences differ (there must be none)."""
+    """What a way that drafts saved against greedy, and which sentences differ (there must be none)."""
     different = [
         pair.id
         for pair, a, b in zip(pairs, fast.outputs, slow.outputs, strict=True)

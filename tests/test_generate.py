@@ -233,8 +233,8 @@ def test_a_whole_number_may_have_an_exponent(root, said):  # noqa: F811
     [
         (("--column", "x"), "--column is for texts of your own: name them with --input"),
         (("--output", "-"), "--output -: predictions of a task are a file with its .json"),
-        (("--algorithm", "beem"), "no 'beem' in decoding/; there are beam, greedy"),
-        (("beam=3",), "greedy: unknown key 'beem'; there are "),
+        (("--algorithm", "beem"), "no 'beem' in decoding/; there are beam, draft, greedy"),
+        (("beem=3",), "greedy: unknown key 'beem'; there are "),
         (
             ("--algorithm", "beam", "beam=0"),
             "beam must be at least 1 and at most 1024, got 0",
@@ -254,7 +254,10 @@ def test_a_whole_number_may_have_an_exponent(root, said):  # noqa: F811
             ("verify",),
             "'verify' is not a change: write key=value, e.g. max_length=",
         ),
-        (("--verify",), "--verify compares --algorithm speculative with greedy; the algorithm"),
+        (
+            ("--verify",),
+            "--verify compares --algorithm speculative or draft with greedy; the algorithm",
+        ),
         (("--longer", "skip"), "--longer must be one of cut, refuse, got 'skip'"),
         (("--limit", "0"), "--limit must be at least 1, got 0"),
         (("--threads", "99999999999"), "cores, got 99,999,999,999"),

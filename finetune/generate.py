@@ -75,7 +75,7 @@ def _arguments() -> argparse.Namespace:
     known.add_argument(
         "--verify",
         action="store_true",
-        help="speculative, draft: decode greedily too and compare each sentence; exit 1 on a difference",
+        help="speculative, draft: compare each sentence with greedy; exit 1 on a difference",
     )
     known.add_argument("--graphs", action="store_true", help="CUDA: capture passes and replay them")
     known.add_argument(
@@ -232,7 +232,7 @@ def _read(found: TrainedRun, options: argparse.Namespace) -> tuple[list[Pair], l
 
 
 def compared(fast: Generated, slow: Generated, pairs: list[Pair]) -> dict:
-    """What a way that drafts saved against greedy, and which sentences differ (there must be none)."""
+    """What drafts saved against greedy, and which sentences differ (there must be none)."""
     different = [
         pair.id
         for pair, a, b in zip(pairs, fast.outputs, slow.outputs, strict=True)

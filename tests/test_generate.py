@@ -256,7 +256,7 @@ def test_a_whole_number_may_have_an_exponent(root, said):  # noqa: F811
         ),
         (
             ("--verify",),
-            "--verify compares --algorithm speculative or draft with greedy; the algorithm",
+            "--verify compares --algorithm speculative or draft with greedy; the",
         ),
         (("--longer", "skip"), "--longer must be one of cut, refuse, got 'skip'"),
         (("--limit", "0"), "--limit must be at least 1, got 0"),

@@ -1,5 +1,6 @@
 """A run on two hosts, each with its own network, processes and temporary folder, joined by ssh."""
 
+import importlib.util
 import os
 import re
 import shutil
@@ -30,6 +31,10 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces, which needs root"),
     pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} not installed"),
 ]
+needs_watchdog = pytest.mark.skipif(
+    importlib.util.find_spec("januslm.training.watchdog") is None, reason="ranks have none yet"
+)
+LIMIT = 10  # seconds that an update may take
 LOGIN = 2  # a host that is in no hostfile
 
 
@@ -38,7 +43,8 @@ class Hosts:
     """host0 and host1, on which runs are trained, and a third one to log in to."""
 
     state: Path
-    base: Path  # the same folder on all; hosts has both, one each
+    base: Path  # the same folder on all; the file hosts in it has two of them, one slot each
+    names: dict[str, str]  # variables of hosts.sh
 
     def start(self, host: int, *words, **variables: str) -> subprocess.Popen:
         """launch.sh on that host, as a user starts it in the shared folder."""
@@ -56,6 +62,11 @@ class Hosts:
         """A command line that runs the command on that host."""
         pid = (self.state / f"pid{host}").read_text()
         return ["nsenter", "--all", "-t", pid, f"--wd={self.base}", *command]
+
+    def cable(self, what: str, host: int) -> None:
+        """cut or mend."""
+        script = ["bash", str(ROOT / "tests" / "hosts.sh"), what, str(host)]
+        subprocess.run(script, env=os.environ | self.names, check=True, timeout=20)
 
     def run(self, host: int, *command: str) -> None:
         subprocess.run(self.inside(host, *command), check=True, timeout=20)
@@ -77,14 +88,15 @@ def hosts(tmp_path_factory):
     base = built(shared)
     (base / "hosts").write_text("host0 slots=1\nhost1 slots=1\n")
     state = tmp_path_factory.mktemp("state")
-    names = os.environ | {"HOSTS": str(state), "NET": f"jt{os.getpid()}-"}
+    own = {"HOSTS": str(state), "NET": f"jt{os.getpid()}-"}
+    names = os.environ | own
     script = str(ROOT / "tests" / "hosts.sh")
     folders = [str(shared)]
     if ROOT.is_relative_to("/tmp"):
         folders.append(str(ROOT))
     try:
         subprocess.run(["bash", script, "up", "3", *folders], env=names, check=True, timeout=60)
-        yield Hosts(state, base)
+        yield Hosts(state, base, own)
     finally:
         subprocess.run(["bash", script, "down"], env=names, check=True, timeout=60)
 
@@ -265,6 +277,35 @@ def test_one_remote_host_is_where_the_run_is_and_sighup_saves(hosts):
     assert code == 85, said
     assert saved(out)
     assert " on host1, process " in (out / "logs" / "rank-00000.log").read_text()
+
+
+@needs_watchdog
+def test_a_rank_that_is_stopped_is_named_and_ended(hosts):
+    out = hosts.base / "frozen"
+    run = training(hosts, LOGIN, out, f"train.timeout={LIMIT}")
+    [victim] = [pid for pid, rank in ranks(out).items() if rank == 1]
+    os.kill(victim, signal.SIGSTOP)
+    began = time.monotonic()
+    code, said = ended(run, out)
+    assert code == 1, said
+    assert time.monotonic() - began < LIMIT + 30
+    assert re.search(r"^error: rank 1 on host1 is silent", said, re.M), said
+
+
+@needs_watchdog
+def test_a_cut_cable_ends_the_command_and_names_the_host(hosts):
+    out = hosts.base / "cut"
+    run = training(hosts, 0, out, f"train.timeout={LIMIT}")
+    try:
+        hosts.cable("cut", 1)
+        began = time.monotonic()
+        said, _ = run.communicate(timeout=120)
+        assert run.returncode == 1, said
+        assert time.monotonic() - began < LIMIT + 60
+        assert re.search(r"^error: rank 1 on host1 is silent", said, re.M), said
+        wait_until(lambda: not ranks(out), 60)  # on both sides
+    finally:
+        hosts.cable("mend", 1)
 
 
 @pytest.mark.skipif(not shutil.which("pdsh"), reason="pdsh is not installed")

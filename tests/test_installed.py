@@ -121,7 +121,7 @@ def test_from_text_to_a_trained_model_in_an_empty_folder(installed, tmp_path):
     _run([installed, "data", "build", "docstrings", *BUILD], tmp_path)
     words = [installed, "pretrain", "tiny", "--gpus", "1", "--ds", "cpu_fp32", *RUN]
     dry = _run([*words, "--dry-run"], tmp_path).stdout
-    assert "--module pretrain tiny" in dry
+    assert "-m pretrain tiny" in dry
     assert not (tmp_path / "mine" / "run").exists()
     assert "done: step 3" in _run(words, tmp_path).stdout
     assert json.loads((tmp_path / "mine" / "run" / "done").read_text())["step"] == 3

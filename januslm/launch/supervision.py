@@ -1,6 +1,7 @@
 """A start from its first rank to its last: its lines, the signals it gets, and why it ended."""
 
 import os
+import re
 import signal
 import sys
 import time
@@ -17,6 +18,7 @@ BEAT = 5.0  # seconds between two words to hosts, and to the user while ranks st
 TWICE = 1.0  # seconds within which two signals are one: some programs send them so
 FORCE = (signal.SIGINT, signal.SIGTERM)  # sent a second time, they end the run at once
 NOISE = "real_accelerator.py"  # DeepSpeed says on each import which accelerator it took
+NAMED = re.compile(r"error: rank \d+ on ")  # a rank that says it of another
 # What a rank says that has lost another: hardly the reason why a run ended.
 CONSEQUENCES = ("closed by peer", "reset by peer", "Broken pipe", "Connection refused")
 
@@ -150,7 +152,7 @@ class Supervision:
             if text in self.said:
                 return
             self.said.add(text)
-            who = self.job.who(host, rank)
+            who = "" if NAMED.match(text) else self.job.who(host, rank)
             text = f"error: {who}: {text.removeprefix('error: ')}" if who else text
         elif event["stream"] == "out":
             self.started = True
@@ -200,11 +202,14 @@ class Supervision:
         first = own[ranked[0]]
         if first.code == REFUSED:
             return Ended(REFUSED, "", first.step)
-        self._show_tail(first)
         who = self.job.who(first.host, first.rank) or "the run"
         what = f"failed with code {first.code}"
         if first.code < 0:
             what = f"was killed by {_called(signal.Signals(-first.code))}"
+        elif any(line.startswith("error: ") for line in first.tail):
+            who, what = "the run", "ended"  # the line has been printed, and may blame another rank
+        else:
+            self._show_tail(first)
         began = first.step is not None and first.step >= 0
         when = f"at step {first.step:,}" if began else "before its first update"
         if first.step is None and self.started:

@@ -218,7 +218,7 @@ def test_one_process_goes_on_where_two_stopped(uninterrupted, tmp_path):
     whole, config = uninterrupted
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
-    codes, said = train(folder, config, processes=1, steps=12)
+    codes, said = train(folder, config, processes=1, steps=12, save="sync")
     assert codes == [0], said
     assert "it was written by 2 processes, now: 1" in said
     assert "going on from step-00000010, after 80 samples" in said

@@ -120,20 +120,24 @@ def check(folder: Path, rank: int = 0, ranks: int = 1) -> Found:
     """
     try:
         found = read(folder)
+        _nothing_else(folder, {*found.manifest["files"], MANIFEST})
         for number, (path, facts) in enumerate(sorted(found.manifest["files"].items())):
             same_size(folder / path, facts)
             if number % ranks == rank and digest(folder / path) != facts["xxh3"]:
                 raise Refused(f"{Path(path).name} does not match its hash")
-        _nothing_else(folder, {*found.manifest["files"], MANIFEST})
     except OSError as error:
         raise Refused(f"{error.filename}: {error.strerror}") from None
     return found
 
 
 def _nothing_else(folder: Path, known: set[str]) -> None:
-    """DeepSpeed finds the files of a checkpoint by patterns: none may lie there unchecked."""
+    """DeepSpeed finds the files of a checkpoint by patterns: none may lie there unchecked.
+
+    Nor may a link, which leads elsewhere, or a pipe, which nobody fills.
+    """
     for path in folder.rglob("*"):
-        if path.is_symlink() or (path.is_file() and str(path.relative_to(folder)) not in known):
+        ours = path.is_dir() or (path.is_file() and str(path.relative_to(folder)) in known)
+        if path.is_symlink() or not ours:
             raise Refused(f"{path.name} is no file of it")
 
 

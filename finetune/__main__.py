@@ -11,6 +11,7 @@ import sys
 from finetune.settings import ResolvedFinetuneRun, check_start, load, resolve
 from januslm.cli.command import answered, print_json, run_parser
 from januslm.cli.paths import RUNS, shipped
+from januslm.config import Refused
 from januslm.launch.environment import data_root
 
 
@@ -22,11 +23,20 @@ def main() -> int:
         return resolve(load(file, options.changes), file, options.data, options.ds)
 
     if options.check:  # the launcher asks, before it starts anything, without torch
-        return answered(lambda: print_json(check_start(resolved(), options.check)))
+        return answered(lambda: print_json(_checked(resolved(), options)))
     from finetune.job import build
     from januslm.training.process import run_process
 
     return run_process(resolved, build, options.report)
+
+
+def _checked(found: ResolvedFinetuneRun, options: argparse.Namespace) -> dict:
+    if hasattr(found.task, "ROOT") and options.data != data_root():
+        raise Refused(
+            f"--data: task {found.run.task!r} names its files from where you stand; say "
+            f"data.root={options.data}"
+        )
+    return check_start(found, options.check)
 
 
 def _arguments() -> argparse.Namespace:

@@ -9,18 +9,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from types import ModuleType
 
-from finetune.evaluation import predictions, scoring
+from finetune.evaluation import facts, predictions, scoring
 from finetune.evaluation.facts import TIMED
 from finetune.evaluation.predictions import Predictions
 from finetune.evaluation.scoring import Metric
 from finetune.glge import leaderboard
+from januslm import registry
 from januslm.cli.command import answered, parser
 from januslm.cli.table import drawn
 from januslm.config import Refused
+from januslm.data import tasks
+from januslm.data.tasks import Task
 from januslm.metrics import _bootstrap
-from januslm.registry import find
 
 HELP = """\
 Score predictions: one table per task, a row per algorithm, next to the lead baseline.
@@ -46,8 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(words)
 
     def command() -> None:
-        scoring.asked(given.metric)  # a wrong name or option is refused before texts are read
+        registry.extend(given.plugins)
         paths = predictions.files(given.places)
+        for path in paths:
+            for folder in facts.read(path.with_suffix(".json")).plugins:
+                registry.extend_again(folder)
+        scoring.asked(given.metric)  # a wrong name or option is refused before texts are read
         runs = [predictions.load(path, given.task) for path in paths]
         home = Path(given.places[0])
         found = evaluate(runs, given)
@@ -61,19 +66,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def evaluate(runs: list[Predictions], given: argparse.Namespace) -> list[dict]:
     """Print a table per task and split; return what it says."""
 
-    def place(run: Predictions) -> tuple[str, str]:
-        return run.facts.task, run.facts.split
+    of = {
+        run.path: tasks.find(run.facts.task, run.facts.task_options, str(run.path)) for run in runs
+    }
+
+    def place(run: Predictions) -> tuple[str, str, str]:
+        return run.facts.task, run.facts.split, tasks.title(of[run.path])
 
     found = []
-    for (name, split), several in groupby(sorted(runs, key=place), key=place):
-        task = find("finetune.tasks", name)
-        group, note = _checked(list(several), task, given.data)
+    for (name, split, title), several in groupby(sorted(runs, key=place), key=place):
+        group = list(several)
+        task = of[group[0].path]
+        group, note = _checked(group, task, given.data)
         chosen = scoring.metrics(task, given.metric)
         if not given.metric:  # what is asked for by name is refused where it cannot run
             chosen, lacking = scoring.able(chosen)
             note = "\n".join([note, *lacking])
         result: dict = {"task": name, "split": split, "modes": {}}
-        print(f"\n{name}, {split}: {len(group[0].ids)} sentences{note}")
+        print(f"\n{title}, {split}: {len(group[0].ids)} sentences{note}")
         for mode in scoring.modes(task):
             result["modes"][mode] = _mode(group, task, chosen, mode, given.intervals)
         if given.compare:
@@ -85,7 +95,7 @@ def evaluate(runs: list[Predictions], given: argparse.Namespace) -> list[dict]:
 
 
 def _mode(
-    runs: list[Predictions], task: ModuleType, chosen: list[Metric], mode: str, intervals: bool
+    runs: list[Predictions], task: Task, chosen: list[Metric], mode: str, intervals: bool
 ) -> dict:
     """Print the table of one post-processing mode and what follows from it."""
     rows = {run.label: scoring.scores(run, task, chosen, mode) for run in runs}
@@ -181,7 +191,7 @@ def examples(runs: list[Predictions], count: int, width: int) -> str:
 
 
 def _checked(
-    runs: list[Predictions], task: ModuleType, data: Path | None
+    runs: list[Predictions], task: Task, data: Path | None
 ) -> tuple[list[Predictions], str]:
     """All runs of one test set, each against the task's data, or else against the first."""
     place = predictions.root(runs[0], data)
@@ -198,7 +208,7 @@ def _checked(
 
 
 def _compare(
-    runs: list[Predictions], pair: Sequence[str], task: ModuleType, chosen: list[Metric]
+    runs: list[Predictions], pair: Sequence[str], task: Task, chosen: list[Metric]
 ) -> list[str]:
     """Print, and return, the paired bootstrap of two runs in the first mode."""
     first, second = (_named(runs, name) for name in pair)
@@ -238,6 +248,9 @@ def _parser() -> argparse.ArgumentParser:
     known.add_argument("--intervals", action="store_true", help="95 %% intervals of all scores")
     known.add_argument("--compare", nargs=2, metavar=("A", "B"), help="file names or row labels")
     known.add_argument("--metric", action="append", default=[], help="NAME or NAME:option=value")
+    known.add_argument(
+        "--plugins", default="", metavar="DIR", help="metrics of your own: DIR/metrics"
+    )
     known.add_argument("--task", help="where no settings lie beside the predictions")
     known.add_argument("--data", type=Path, metavar="ROOT", help="folder with the tasks' data")
     known.add_argument("--examples", type=int, default=3, metavar="N", help="how many (3)")

@@ -62,6 +62,7 @@ def _arguments() -> argparse.Namespace:
     known.add_argument("--limit", type=int, help="only the first N texts")
     known.add_argument("--batch", type=int, default=16, help="sentences at once; 1 for latency")
     known.add_argument("--task", help="another task than the run was trained on")
+    known.add_argument("--plugins", default="", metavar="DIR", help="algorithms, tasks of your own")
     known.add_argument("--data", help="where the task's files lie (default: as in training)")
     known.add_argument(
         "--longer", default="cut", help="sources over the model's limit: cut (and count) or refuse"
@@ -88,6 +89,7 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
     Returns the path of the predictions, and whether --verify found nothing (True without it).
     """
     _check(options)
+    registry.extend(options.plugins)
     names = ", ".join(registry.names(ALGORITHMS))
     given = assignments(options.options, f"max_length=60; one of {names} goes after --algorithm")
     found = request.find(options.run, options.task, options.data)
@@ -102,7 +104,7 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
     trained, made = _decoded(found, ways, arrays, options)
     mine = made[options.algorithm]
     verified = compared(mine, made["greedy"], pairs) if options.verify else {}
-    facts = _facts(options, settings, trained, mine, pairs, counts, verified)
+    facts = _facts(options, found, settings, trained, mine, pairs, counts, verified)
     write(out, pairs, mine, trained.saved.tokenizer, facts)
     for line in summary(facts):
         print(line)
@@ -128,6 +130,7 @@ def _decoded(
 
 def _facts(
     options: argparse.Namespace,
+    found: TrainedRun,
     settings: dict,
     trained: LoadedModel,
     mine: Generated,
@@ -139,7 +142,9 @@ def _facts(
     import torch
 
     return Facts(
-        task=trained.task.__name__.rpartition(".")[2],
+        task=found.task_name,
+        task_options=found.task_options,
+        plugins=list(registry.extended()),
         split=options.split,
         algorithm=options.algorithm,
         settings=settings,

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Literal
 
 from januslm import config, registry
 from januslm.config import Refused, setting
+from januslm.data import tasks
+from januslm.data.tasks import Task
 from januslm.data.token_pairs import Limits
 from januslm.data.tokenizer import Tokenizer
 from januslm.interop.export_folder import ExportFacts, read_facts
@@ -23,7 +24,7 @@ from januslm.training.lr_schedule import ScheduleSettings, check
 from januslm.training.settings import PackingSettings, TrainSettings
 
 # What may not change while a run goes on: the same ids would mean other words, or other pairs.
-IDENTITY = ("task", "tokenizer_sha256", *run_dir.IDENTITY)
+IDENTITY = ("task", "texts", "tokenizer_sha256", *run_dir.IDENTITY)
 CHANGEABLE = ("dropout", "attention_dropout", "activation_checkpointing")  # of a finished model
 
 
@@ -62,6 +63,8 @@ class FinetuneRun:
     out: str  # the run's folder, with logs, export/, predictions/; {task} in it is the task's name
     task: str  # a file of finetune/tasks/
     train: FinetuneSettings
+    task_options: dict = field(default_factory=dict)  # of a task that has some, as `pairs`
+    plugins: str = ""  # a folder of your own with objectives/, tasks/, metrics/ and so on
     published: bool = False  # true: the task's FINETUNE holds where this file says nothing
     data: FinetuneData = field(default_factory=FinetuneData)
     start: str = ""  # a run's folder or its export/; "": from scratch, with [model] and tokenizer
@@ -81,7 +84,7 @@ class ResolvedFinetuneRun:
     """A run with all that it names, found and checked; its texts and weights are not read yet."""
 
     run: FinetuneRun
-    task: ModuleType
+    task: Task
     root: Path
     limits: Limits
     tokenizer_file: Path
@@ -104,6 +107,7 @@ def load(path: str | Path, changes: Sequence[str] = ()) -> FinetuneRun:
     """
     tables, where = config.tree(path, changes), str(path)
     if tables.get("published"):
+        registry.extend(str(tables.get("plugins", "")))
         name = str(tables.get("task"))
         usual = getattr(registry.find("finetune.tasks", name), "FINETUNE", {})
         if not usual:
@@ -119,8 +123,9 @@ def resolve(run: FinetuneRun, where: str, data: str, ds: str = "") -> ResolvedFi
     data: where tasks look for their files, unless the run says so.  Raises Refused, naming the
     file and the key.
     """
-    root = Path(run.data.root or data)
-    task = registry.find("finetune.tasks", run.task)
+    plugins = registry.extend(run.plugins)
+    task = tasks.find(run.task, run.task_options, where)
+    root = Path(run.data.root or getattr(task, "ROOT", data))
     if run.train.steps:
         check(run.schedule, run.train.steps, where)
     check_spread(ds or run.ds)
@@ -136,15 +141,20 @@ def resolve(run: FinetuneRun, where: str, data: str, ds: str = "") -> ResolvedFi
     objective.check_fit(model, where)
     objective.check_data(True, where)
     limits = Limits(run.data.max_source, run.data.max_target, run.data.longer)
-    about = asdict(run) | {
-        "objective": {"name": objective.name, **objective.options},
-        "noise": {"name": objective.noise, **objective.noise_options},
-        "loss": asdict(objective.loss),
-        "model": asdict(model),
-        "data": asdict(run.data) | {"root": str(root.resolve())},
-        "tokenizer_sha256": tokenizer.sha256,
-        "ds": ds or run.ds,
-    }
+    about = (
+        asdict(run)
+        | tasks.texts_of(task)
+        | {
+            "objective": {"name": objective.name, **objective.options},
+            "noise": {"name": objective.noise, **objective.noise_options},
+            "loss": asdict(objective.loss),
+            "model": asdict(model),
+            "data": asdict(run.data) | {"root": str(root.resolve())},
+            "tokenizer_sha256": tokenizer.sha256,
+            "ds": ds or run.ds,
+            "plugins": plugins,
+        }
+    )
     return ResolvedFinetuneRun(
         run, task, root, limits, tokenizer_file, tokenizer, model, objective, start, about
     )

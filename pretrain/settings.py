@@ -9,6 +9,7 @@ from januslm.data.tokenizer import Tokenizer
 from januslm.interop.export_folder import ExportFacts, read_facts
 from januslm.model.config import ModelConfig, configure, unlike
 from januslm.objective import LossSettings, Objective, resolve_objective
+from januslm.registry import extend
 from januslm.training.ds_config import OptimizerSettings, check_batch, check_spread
 from januslm.training.fingerprint import fingerprint
 from januslm.training.lr_schedule import ScheduleSettings, check
@@ -31,6 +32,7 @@ class PretrainRun:
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     packing: PackingSettings = field(default_factory=PackingSettings)
+    plugins: str = ""  # a folder of your own with objectives/, noise/ and so on
     start: str = ""  # an exported model to go on from, e.g. BART's weights; "": from scratch
     ds: str = ""  # a file of ds_configs/; "": cpu_fp32 on a CPU, zero1_bf16 on a GPU
 
@@ -59,6 +61,7 @@ def resolve(run: PretrainRun, where: str, ds: str = "", quick: bool = False) -> 
 
     quick: only the sizes of the shards are looked at.  Raises Refused, naming the file and the key.
     """
+    plugins = extend(run.plugins)
     check(run.schedule, run.train.steps, where)
     check_spread(ds or run.ds)
     tokenizer = Tokenizer.load(run.tokenizer)
@@ -89,6 +92,7 @@ def resolve(run: PretrainRun, where: str, ds: str = "", quick: bool = False) -> 
         "model": asdict(model),
         "data": asdict(run.data) | {"fingerprints": texts.fingerprint},
         "ds": ds or run.ds,
+        "plugins": plugins,
     }
     return ResolvedPretrainRun(run, tokenizer, model, objective, texts, valid, start, about)
 

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, zip_longest
 from pathlib import Path
-from types import ModuleType
 
 from finetune.evaluation import facts
 from finetune.evaluation.facts import Facts
 from januslm.config import Refused
 from januslm.data import atomic
+from januslm.data.tasks import Task
 from januslm.data.text_pairs import records
 
 NAMES = {
@@ -188,7 +188,7 @@ def root(run: Predictions, given: Path | None) -> Path | None:
     return given or (Path(stated) if stated and Path(stated).is_dir() else None)
 
 
-def against_task(run: Predictions, task: ModuleType, place: Path) -> Predictions:
+def against_task(run: Predictions, task: Task, place: Path) -> Predictions:
     """The run, after checking ids, sources and references against the task's own data.
 
     References that were not there when it was decoded are taken from the data.

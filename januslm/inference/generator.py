@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import torch
 
 from januslm.config import Refused
+from januslm.data.tasks import Task
 from januslm.data.token_pairs import Limits
 from januslm.decoding import Output
 from januslm.inference.cuda_graphs import GraphedDecoder
@@ -24,7 +24,7 @@ class LoadedModel:
     """What an exported run can be asked for: its model, its task and where the task's data lies."""
 
     saved: native.Saved
-    task: ModuleType
+    task: Task
     root: Path
     decoder: IncrementalDecoder
     limits: Limits

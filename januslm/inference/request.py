@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 from januslm import registry
 from januslm.config import Refused
+from januslm.data import tasks
+from januslm.data.tasks import Task
 from januslm.data.token_pairs import Limits
 from januslm.interop.export_folder import ExportFacts, read_facts
 from januslm.objective import LossSettings, Objective, resolve_objective
@@ -20,13 +21,19 @@ class TrainedRun:
     """An exported model with its task and where the task's data lies; no weight is read yet."""
 
     facts: ExportFacts
-    task: ModuleType
+    task: Task
     root: Path
     limits: Limits
+    own: bool = True  # the task is the one it was trained on
 
     @property
     def task_name(self) -> str:
-        return self.task.__name__.rpartition(".")[2]
+        return tasks.name_of(self.task)
+
+    @property
+    def task_options(self) -> dict:
+        """[task_options] of its run file."""
+        return self.facts.about.get("task_options", {}) if self.own else {}
 
 
 def find(run: str | Path, task: str | None = None, data: str | None = None) -> TrainedRun:
@@ -44,7 +51,10 @@ def find(run: str | Path, task: str | None = None, data: str | None = None) -> T
         raise Refused(f"{facts.folder}: does not say where the data lies; name it with --data")
     most = facts.config.max_positions
     limits = Limits(about.get("max_source", most), about.get("max_target", most), "cut")
-    return TrainedRun(facts, registry.find("finetune.tasks", name), Path(root), limits)
+    own = name == facts.about.get("task")
+    options = facts.about.get("task_options", {}) if own else {}
+    found = tasks.find(name, options, str(facts.folder))
+    return TrainedRun(facts, found, Path(root), limits, own)
 
 
 def settings(found: TrainedRun, algorithm: str, given: Mapping) -> dict:

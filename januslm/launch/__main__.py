@@ -11,6 +11,7 @@
   distill RUN OUT [k=v]      a teacher's beam output as training data for a student
   average RUN OUT --last N   the mean of a run's last exports (train.exports)
   interop bart FROM TO       weights from Hugging Face's BART, and back (bart-out)
+  config [NAME]              every key and option: type, default, range, what it does
   tensorboard [FOLDER]       curves and samples of all runs below FOLDER (runs/)
 
 Options, anywhere after the verb:
@@ -48,6 +49,7 @@ MODULES = {
     "distill": "finetune.distill",
     "average": "finetune.average",
     "interop": "januslm.interop",
+    "config": "januslm.cli.reference",
 }
 WEIGHTS = ("generate", "distill", "average", "interop")  # verbs that need torch
 TRAINING = ("pretrain", "finetune")

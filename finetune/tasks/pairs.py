@@ -178,8 +178,9 @@ def configured(
     header: the columns of a .csv or .tsv whose first line is a row already.
     valid_share: where `valid` is empty: of train's rows, those whose source hashes into it.
     test_share: the same where `test` is empty.
-    metrics: files of januslm/metrics, with options as in `evaluate --metric`, bleu:mode=compound.
-    decode: options of decoding algorithms, used where the command line says nothing.
+    metrics: files of januslm/metrics, with options as in `evaluate --metric`: bleu:mode=compound;
+        exact_match and bleu if left out.
+    decode: options of decoding algorithms, where the command line says nothing; a beam of 5.
     baseline: what a model has to beat: the source itself, its first sentence, or nothing.
     """
     shares = {"valid": 0.0 if valid else valid_share, "test": 0.0 if test else test_share}

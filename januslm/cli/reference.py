@@ -4,11 +4,11 @@
   PROGRAM config finetune.train      those of one table, or one key: finetune.train.batch
   PROGRAM config objective.janus     the options of one plug-in: objective, noise, task, decoding,
                                      metric, source, filter
-  PROGRAM config objective           what plug-ins of that kind there are
+  PROGRAM config objective           those of all plug-ins of a kind
   ... --plugins my/                  with those of a folder of your own
 
-A key's sentence is the comment at its line in the dataclass; an option's stands in the docstring of
-the plug-in's function.  The whole of it is docs/reference.md: PROGRAM config > docs/reference.md
+A sentence is the comment at the key's line, or of an option `name: ...` in the docstring of the
+plug-in's function.  docs/reference.md is the whole of it: PROGRAM config > docs/reference.md
 """
 
 import ast
@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from januslm import registry
-from januslm.cli.command import answered, parser, program
+from januslm.cli.command import answered, parser
 from januslm.config import Allowed, Refused, suggest
 
 WIDTH = 96
@@ -38,6 +38,7 @@ FILES = {  # what the files are called here, and the dataclass of their keys
     "corpus": ("data_tools.recipe", "Recipe"),
 }
 SPREAD = "ds"  # files of ds_configs/
+ELSEWHERE = "not here"  # the kind of a key that another file says
 KINDS = {  # plug-ins: the folder, the function whose options they are
     "objective": ("januslm.objectives", "layout"),
     "noise": ("januslm.noise", "hide"),
@@ -63,6 +64,8 @@ class Key:
     def lines(self) -> list[str]:
         """Its two lines or more, for people."""
         given = f"{self.name} = {self.default}" if self.default else f"{self.name}, required"
+        if self.kind == ELSEWHERE:
+            given = self.name
         kind = ", ".join(part for part in (self.kind, self.allowed) if part)
         first = f"{given:32}  {kind}"
         return [first, *textwrap.wrap(self.sentence, WIDTH - 4, initial_indent=" " * 4,
@@ -102,20 +105,21 @@ def page() -> list[str]:
     """All of it: docs/reference.md."""
     head = [
         "# Every key",
-        "`januslm config` prints this page, from the code; `januslm config finetune.train` a part of",
-        "it. A key of a run file may be given on the command line too: `train.batch=64`. `-` stands",
-        "for a key that has no value unless it is given.",
+        "`januslm config` prints this page from the code, `januslm config finetune.train` a part",
+        "of it. Keys of run files may stand on the command line too: `train.batch=64`. `-`: no",
+        "value unless one is given. The options of plug-ins, yours too, are shown by",
+        *(f"`januslm config {kind}`," for kind in KINDS),
+        "and those of one by `januslm config objective.janus`.",
         "",
     ]
-    tables = [*tables_of_files(), *(table for kind in KINDS for table in plugins(kind))]
+    tables = tables_of_files()
     return [*head, *(line for table in tables for line in table.lines())][:-1]
 
 
 def part(name: str) -> list[str]:
     """What there is to say of one name; Refused, with the nearest, for one that there is not."""
     if name in KINDS:
-        rows = [f"{table.name:28}  {table.about}" for table in plugins(name)]
-        return [*rows, "", f"{program()} config {name}.NAME shows the options of one."]
+        return [line for table in plugins(name) for line in table.lines()][:-1]
     kind, _, rest = name.partition(".")
     if kind in KINDS:
         package, _ = KINDS[kind]
@@ -134,15 +138,23 @@ def _of(tables: Sequence[Table], name: str) -> list[str]:
     if name in single:
         table, key = single[name]
         return [f"{table.name}: {table.about}", "", *key.lines()]
-    known = {*single, *(t.name for t in tables), *KINDS}
-    ends = sorted(one for one in known if one.endswith(f".{name}"))
+    ends = sorted(one for one in single if one.endswith(f".{name}"))
     if ends:
         raise Refused(f"no key {name!r} by itself; there is {', '.join(ends)}")
-    near = {one for one in known if one.count(".") <= name.count(".")}
-    close = suggest(name, known).rpartition(". Did you mean ")
-    hint = f". Did you mean {close[2]}" if close[1] else ""
-    near = {one for one in near if "." not in one or one.split(".")[0] == name.split(".")[0]}
-    raise Refused(f"no key {name!r}{suggest(name, near).partition('. Did')[0]}{hint}")
+    raise Refused(_nearest({*single, *(t.name for t in tables), *KINDS}, name))
+
+
+def _nearest(known: set[str], name: str) -> str:
+    """What to say of a name that there is not: which there are beside it, and the nearest."""
+    parts = name.split(".")
+    above, missed = "", parts[0]
+    while missed != name and f"{above}{missed}" in known:
+        above, missed = f"{above}{missed}.", parts[f"{above}{missed}.".count(".")]
+    beside = {one.removeprefix(above).partition(".")[0] for one in known if one.startswith(above)}
+    if not beside:
+        return f"{above[:-1]} has no keys here; plug-ins have: {', '.join(KINDS)}"
+    inside = f" in {above[:-1]}" if above else ""
+    return f"no key {missed!r}{inside}{suggest(missed, beside)}"
 
 
 def tables_of_files() -> Iterator[Table]:
@@ -202,7 +214,11 @@ def _nested(want: Any) -> list[type]:
     """The dataclass that a type is, or that it is a list of."""
     if dataclasses.is_dataclass(want):
         return [typing.cast(type, want)]
-    return [one for one in typing.get_args(want) if dataclasses.is_dataclass(one)]
+    return [
+        one
+        for one in typing.get_args(want)
+        if isinstance(one, type) and dataclasses.is_dataclass(one)
+    ]
 
 
 def _kind(want: Any) -> str:
@@ -266,7 +282,7 @@ def _comment(source: str, first: int, last: int) -> str:
     alone, behind = _comments_by_line(source)
     if last in behind:
         return behind[last]
-    above = []
+    above: list[str] = []
     while (first := first - 1) in alone:
         above.insert(0, alone[first])
     return " ".join(above)
@@ -287,13 +303,12 @@ def _spread(module: types.ModuleType) -> Table:
     """What a file of ds_configs/ may say, with the comments in ds_config.ALLOWED; who says more."""
     source = inspect.getsource(module)
     keys = [
-        Key(node.value, *_typed(_comment(source, node.lineno, node.lineno)))
+        Key(str(node.value), *_typed(_comment(source, node.lineno, node.lineno)))
         for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.Constant) and node.value in module.ALLOWED and node.col_offset == 8
     ]
-    owned = [f"{key}: {owner}" for key, owner in module.OWNED.items()]
-    about = "A DeepSpeed file of ds_configs/. Not in it, as others say it: " + "; ".join(owned)
-    return Table(SPREAD, "\n".join(textwrap.wrap(about + ".", 100)), tuple(keys))
+    owned = [Key(name, ELSEWHERE, "", "", f"belongs to {of}") for name, of in module.OWNED.items()]
+    return Table(SPREAD, "A DeepSpeed file of ds_configs/: how a run is spread.", (*keys, *owned))
 
 
 def _typed(comment: str) -> tuple[str, str, str, str]:
@@ -310,7 +325,8 @@ def plugins(kind: str) -> list[Table]:
 
 def _plugin(kind: str, name: str) -> Table:
     package, function = KINDS[kind]
-    tree = ast.parse(registry.source(package, name))
+    source = registry.source(package, name)
+    tree = ast.parse(source)
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     about = (ast.get_docstring(tree) or "").partition("\n")[0]
     if function not in functions:
@@ -318,7 +334,11 @@ def _plugin(kind: str, name: str) -> Table:
     if function not in functions:
         return Table(f"{kind}.{name}", about, ())
     known = registry.declared(package, name, function).parameters
-    sentences = _sentences(ast.get_docstring(functions[function]) or "", known)
+    definition = functions[function]
+    sentences = _sentences(ast.get_docstring(definition) or "", known)
+    for one in definition.args.kwonlyargs:
+        if said := _comment(source, one.lineno, one.end_lineno or one.lineno):
+            sentences[one.arg] = said
     keys = tuple(
         _option(parameter, sentences.get(option, "")) for option, parameter in known.items()
     )
@@ -338,9 +358,9 @@ def _sentences(text: str, options: Mapping[str, Any]) -> dict[str, str]:
         return {}
     names = "|".join(map(re.escape, options))
     found = re.findall(
-        rf"(?:^|\n|  )({names}): (.*?)(?=(?:\n|  )(?:[a-z_]+): |\n\n|\Z)", text, re.DOTALL
+        rf"(?:^|\n|  )({names}):\s(.*?)(?=(?:\n|  )[a-z_]+:\s|\n\n|\Z)", text, re.DOTALL
     )
-    return {name: " ".join(said.split()) for name, said in found}
+    return {name: " ".join(said.split()).rstrip(".") for name, said in found}
 
 
 if __name__ == "__main__":

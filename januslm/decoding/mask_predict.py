@@ -25,8 +25,8 @@ def decode(
     sources: Sequence[np.ndarray],
     special,
     *,
-    iterations: Length = 10,
-    length_beam: Beam = 3,
+    iterations: Length = 10,  # passes
+    length_beam: Beam = 3,  # lengths that are tried side by side
     lengths: Choice = "topk",
     early_stop: bool = False,
     extra_pass: bool = False,

@@ -26,29 +26,32 @@ OWNED = {
 }
 ALLOWED = frozenset(
     {
+        # table = {}: ZeRO: `stage` 0 to 3, buckets, offload_optimizer, offload_param
         "zero_optimization",
-        "bf16",
-        "torch_autocast",
-        "data_types",
-        "aio",
-        "compile",
-        "log_level",
-        "communication_data_type",
+        "bf16",  # table = {}: `enabled`: weights and activations in bfloat16, from stage 1 on
+        "torch_autocast",  # table = {}: torch's autocast in the place of bf16
+        "data_types",  # table = {}: `grad_accum_dtype`, in which gradients are summed up
+        "aio",  # table = {}: how an NVMe disk is read and written when offloading to it
+        "compile",  # table = {}: DeepSpeed's compiler passes
+        "log_level",  # text = "warning": how much DeepSpeed says
+        "communication_data_type",  # text = -: in which type gradients travel
+        # true or false = false: divide gradients before they are summed up over processes
         "prescale_gradients",
-        "gradient_predivide_factor",
-        "timers",
-        "disable_allgather",
-        "disable_python_gc",
+        "gradient_predivide_factor",  # number = 1.0: by how much, where they are prescaled
+        "timers",  # table = {}: of throughput
+        "disable_allgather",  # true or false = false: broadcast in the place of gathering weights
+        "disable_python_gc",  # true or false = false: no garbage collection within a step
+        # true or false = false: optimizers that ZeRO was not tested with
         "zero_allow_untested_optimizer",
-        "dump_state",
-        "comms_logger",
-        "flops_profiler",
-        "wall_clock_breakdown",
-        "memory_breakdown",
-        "tensorboard",
-        "csv_monitor",
-        "wandb",
-        "comet",
+        "dump_state",  # true or false = false: print the engine's state at the start
+        "comms_logger",  # table = {}: log what travels between processes
+        "flops_profiler",  # table = {}: count FLOPs, parameters and time by module
+        "wall_clock_breakdown",  # true or false = false: time of forward, backward and update
+        "memory_breakdown",  # true or false = false: memory before and after each part of a step
+        "tensorboard",  # table = {}: DeepSpeed's own curves, beside ours
+        "csv_monitor",  # table = {}: the same as CSV files
+        "wandb",  # table = {}: the same in Weights & Biases
+        "comet",  # table = {}: the same in Comet
     }
 )
 
@@ -57,11 +60,12 @@ ALLOWED = frozenset(
 class OptimizerSettings:
     """Adam as in torch: adamw decays the weights, adam adds the decay to the gradient."""
 
-    name: Literal["adam", "adamw"] = "adamw"
+    name: Literal["adam", "adamw"] = "adamw"  # adamw decays the weights, adam the gradient
     lr: float = setting(5e-4, above=0)  # the schedule's peak
+    # memory of the gradient's mean and of its square
     betas: tuple[float, ...] = setting((0.9, 0.98), low=0, below=1)
-    eps: float = setting(1e-8, above=0)
-    weight_decay: float = setting(0.01, low=0)
+    eps: float = setting(1e-8, above=0)  # keeps the division from zero
+    weight_decay: float = setting(0.01, low=0)  # how fast weights shrink
 
     def __post_init__(self):
         if len(self.betas) != 2:

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -295,8 +297,6 @@ def tuned(tmp_path_factory):
 
 def command(home, *words: str, code: int = 0) -> str:
     """januslm WORDS, run in `home`; what it wrote."""
-    import os
-
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "januslm.launch", *words],
@@ -328,6 +328,29 @@ def test_the_example_goes_from_its_csv_to_a_table(tuned, tmp_path):
     assert heading.split()[1] == "exact"
     rows = {line.split("  ")[0] for line in table.splitlines()}
     assert {"AR beam 4", "NAR 10 iterations, 3 lengths", "copy"} <= rows
+
+
+@pytest.mark.slow
+def test_the_run_file_that_the_documents_show_is_accepted(tuned):
+    text = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    [shown] = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    (tuned / "mine.toml").write_text(shown)
+    rows = [("question", "answer"), *((f"what is {n} ?", f"a number , {n}") for n in range(99))]
+    with (tuned / "mine.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    sizes = ("data.max_source=60", "data.max_target=60")  # of the model in this test
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-m", "finetune", "mine.toml", *sizes, "--check", "1"]
+    done = subprocess.run(words, cwd=tuned, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["folder"] == "runs/mine"
+    wrong = [*words, "task_options.source=qestion"]
+    done = subprocess.run(wrong, cwd=tuned, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: mine.csv:2: no column 'qestion'; there are answer, question. "
+        "Did you mean 'question'?\n"
+    )
 
 
 @pytest.mark.slow

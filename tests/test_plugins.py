@@ -10,6 +10,7 @@ import pytest
 
 from januslm import registry
 from januslm.config import Refused
+from januslm.training import fingerprint
 from tests import test_one_file
 from tests.conftest import ROOT
 
@@ -58,6 +59,15 @@ def test_names_options_and_constants_are_found_in_a_folder_of_ones_own(tmp_path)
     assert registry.constant("januslm.decoding", "quick", "NEEDS") == ("all at once",)
     registry.extend(str(tmp_path / "my"))  # once more changes nothing
     assert registry.extended() == (str(tmp_path / "my"),)
+
+
+def test_a_plug_in_that_differs_on_another_host_is_another_code(tmp_path):
+    lay(tmp_path / "my", {"noise/every_second.py": FILES["noise/every_second.py"]})
+    without = fingerprint.code.__wrapped__()
+    registry.extend(str(tmp_path / "my"))
+    with_it = fingerprint.code.__wrapped__()
+    (tmp_path / "my/noise/every_second.py").write_text("# changed\n")
+    assert len({without, with_it, fingerprint.code.__wrapped__()}) == 3
 
 
 @pytest.mark.parametrize(

@@ -80,10 +80,12 @@ def extend(folder: str) -> str:
 
 
 def extend_again(folder: str) -> None:
-    """The same for what a model or a predictions file says it was made with.
+    """The same for what a model or a predictions file says it was made with: an absolute path.
 
     Where the folder is gone, names that are missed say so: the model may do without.
     """
+    if folder and not Path(folder).is_absolute():
+        raise Refused(f"plugins = {folder!r}: not as a run writes it, an absolute path")
     if not folder or Path(folder).is_dir():
         extend(folder)
     elif folder not in _gone:

@@ -10,6 +10,11 @@ import pytest
 
 from januslm import registry
 from januslm.config import Refused
+from januslm.data.tokenizer import train_tokenizer
+from januslm.interop import native
+from januslm.interop.export_folder import read_facts
+from januslm.model.config import configure
+from januslm.model.transformer import Seq2Seq
 from januslm.training import fingerprint
 from tests import test_one_file
 from tests.conftest import ROOT
@@ -103,6 +108,22 @@ def test_a_name_that_was_in_a_folder_that_is_gone_says_so(tmp_path):
         registry.find("januslm.objectives", "middle_out")
 
 
+def test_a_model_that_was_handed_on_does_not_bring_code(tmp_path):
+    words = train_tokenizer(["the house"] * 9, 265, tmp_path / "tokenizer.json")
+    sizes = {"width": 16, "ffn": 32, "heads": 2, "encoder_layers": 1, "decoder_layers": 1}
+    model = Seq2Seq(configure(sizes, words.size, "t"))
+    lay(tmp_path / "model/my", {"objectives/mine.py": "raise SystemExit('it ran')\n"})
+    for plugins, message in (
+        (str(tmp_path / "model/my"), "is in the model's folder: it brings no code"),
+        ("model/my", "plugins = 'model/my': not as a run writes it, an absolute path"),
+    ):
+        about = {"plugins": plugins}
+        native.write(tmp_path / "model", model, tmp_path / "tokenizer.json", "mine", {}, about)
+        with pytest.raises(Refused, match=message):
+            read_facts(tmp_path / "model")
+        assert not registry.extended()
+
+
 GLOSSES = "".join(f"word {n}\tthe number {n} and nothing else\n" for n in range(20))
 RUN = """\
 out = "run"
@@ -179,8 +200,6 @@ def test_a_strangers_source_and_objective_go_from_text_to_a_model(tmp_path):
 
 @pytest.mark.slow
 def test_a_strangers_task_noise_metric_and_algorithm_are_used_from_any_folder(tmp_path):
-    from januslm.data.tokenizer import train_tokenizer
-
     lay(tmp_path, {f"my/{name}": text for name, text in FILES.items()})
     lay(tmp_path, {f"data/{split}.tsv": GLOSSES for split in ("train", "valid", "test")})
     lay(tmp_path, {"run.toml": RUN, "else/where": ""})

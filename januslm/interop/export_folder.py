@@ -59,6 +59,9 @@ def read_facts(folder: str | Path) -> ExportFacts:
     if table.get("tokenizer") != tokenizer.sha256:
         raise Refused(f"{place / FILES[2]}: not the tokenizer that {FILES[1]} names")
     about = table.get("about", {})
-    extend_again(about.get("plugins", ""))
+    plugins = str(about.get("plugins", ""))
+    if plugins and Path(plugins).resolve().is_relative_to(place.resolve()):
+        raise Refused(f"{path}: plugins {plugins!r} is in the model's folder: it brings no code")
+    extend_again(plugins)
     config = build(ModelConfig, about_model, f"{path}: model")
     return ExportFacts(place, config, tokenizer, name, objective, about)

@@ -145,20 +145,17 @@ def resolve(run: FinetuneRun, where: str, data: str, ds: str = "") -> ResolvedFi
     objective.check_fit(model, where)
     objective.check_data(True, where)
     limits = Limits(run.data.max_source, run.data.max_target, run.data.longer)
-    about = (
-        asdict(run)
-        | tasks.texts_of(task)
-        | {
-            "objective": {"name": objective.name, **objective.options},
-            "noise": {"name": objective.noise, **objective.noise_options},
-            "loss": asdict(objective.loss),
-            "model": asdict(model),
-            "data": asdict(run.data) | {"root": str(root.resolve())},
-            "tokenizer_sha256": tokenizer.sha256,
-            "ds": ds or run.ds,
-            "plugins": plugins,
-        }
-    )
+    about = asdict(run) | {
+        "objective": {"name": objective.name, **objective.options},
+        "noise": {"name": objective.noise, **objective.noise_options},
+        "loss": asdict(objective.loss),
+        "model": asdict(model),
+        "data": asdict(run.data) | {"root": str(root.resolve())},
+        "tokenizer_sha256": tokenizer.sha256,
+        "ds": ds or run.ds,
+        "plugins": plugins,
+        **tasks.texts_of(task),
+    }
     return ResolvedFinetuneRun(
         run, task, root, limits, tokenizer_file, tokenizer, model, objective, start, about
     )

@@ -12,9 +12,9 @@ class ModelConfig:
     """Sizes and style of a model; PRESETS has named ones."""
 
     vocabulary: int = setting(low=8)
-    width: int = setting(256, low=8)  # numbers a token is
+    width: int = setting(256, low=8)  # numbers in the vector of a token
     ffn: int = setting(1024, low=8)  # inner width of the feed-forward layers
-    heads: int = setting(4, low=1)  # of attention; they divide `width`
+    heads: int = setting(4, low=1)  # of each attention; `width` is a multiple
     encoder_layers: int = setting(3, low=1)  # layers that read the source
     decoder_layers: int = setting(3, low=1)  # layers that write the target
     # share of what a layer says that is left out in training

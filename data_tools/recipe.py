@@ -10,7 +10,7 @@ from data_tools.documents import Input
 from data_tools.filtering import checked
 from januslm.config import Refused, load, setting
 from januslm.data.shards import FORMAT
-from januslm.registry import find, options
+from januslm.registry import extend, find, options
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Recipe:
     # one table per source: [sources.NAME] with kind = a file of data_tools/sources/, if it is not
     # NAME itself, and that source's own options
     sources: dict[str, dict]
+    plugins: str = ""  # a folder of your own with sources/, filters/, dedup/
     root: str = "."  # where the sources' relative file patterns start
     tokenizer: str = ""  # tokenizer file; empty: OUT/tokenizer.json
     vocabulary: int = setting(16384, low=261, high=2**24)  # for `tokenizer`: tokens to learn
@@ -72,6 +73,7 @@ class Bundle:
 def read(path: str, changes: Iterable[str] = ()) -> Recipe:
     """The corpus file with the command line's changes; sources and filters with all options."""
     recipe = load(Recipe, path, changes)
+    extend(recipe.plugins)
     sources = {}
     for name, table in recipe.sources.items():
         kind = table.get("kind", name)
@@ -110,8 +112,9 @@ def bundles(recipe: Recipe) -> list[Bundle]:
 def identity(recipe: Recipe, work: list[Bundle], tokenizer_sha256: str) -> dict:
     """Everything that decides the shards' bytes; two builds mix only if it is equal."""
     keys = asdict(recipe)
-    for free in ("out", "root", "processes", "tokenizer", "vocabulary", "tokenizer_megabytes"):
-        del keys[free]
+    free = ("out", "plugins", "root", "processes")
+    for name in (*free, "tokenizer", "vocabulary", "tokenizer_megabytes"):
+        del keys[name]
     inputs = [[b.source, one.name, one.version, one.bytes] for b in work for one in b.inputs]
     return keys | {
         "format": FORMAT,

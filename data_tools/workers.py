@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait as wait_for
 from typing import TypeVar, cast
 
+from januslm import registry
 from januslm.config import Refused
 
 Result = TypeVar("Result")
@@ -21,7 +23,8 @@ def pool(processes: int) -> Iterator[Executor]:
     """So many processes of this machine, which end with this one."""
     # spawn: a fork would copy whatever threads and locks the caller has at the moment
     context = get_context("spawn")
-    with ProcessPoolExecutor(processes, context, initializer=_start_worker) as executor:
+    start = partial(_start_worker, registry.extended())
+    with ProcessPoolExecutor(processes, context, initializer=start) as executor:
         yield executor
 
 
@@ -36,7 +39,9 @@ def ranks() -> Iterator[Executor | None]:
         yield cast(Executor | None, executor)
 
 
-def _start_worker() -> None:
+def _start_worker(plugins: Sequence[str]) -> None:
+    for folder in plugins:
+        registry.extend(folder)
     _single_threaded()
     threading.Thread(target=_follow_parent, daemon=True).start()
 

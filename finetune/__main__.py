@@ -11,6 +11,7 @@ import sys
 from finetune.settings import FinetuneRun, ResolvedFinetuneRun, check_start, load, resolve
 from januslm.cli.command import answered, print_json, run_parser
 from januslm.cli.paths import RUNS, shipped
+from januslm.config import Refused
 from januslm.launch.environment import data_root
 from januslm.training import begin
 from januslm.training.run_lock import check_free
@@ -28,7 +29,9 @@ def main() -> int:
 
     def check() -> dict:
         check_free(load_run().out)
-        return check_start(resolved(), options.check, begin.start_of(options))
+        found = resolved()
+        _check_data(found, options)
+        return check_start(found, options.check, begin.start_of(options))
 
     if options.check:  # the launcher asks, before it starts anything, without torch
         return answered(lambda: print_json(check()))
@@ -40,6 +43,15 @@ def main() -> int:
         return run_process(begun, build)
 
     return begin.process(lambda: load_run().out, resolved, train, options)
+
+
+def _check_data(found: ResolvedFinetuneRun, options: argparse.Namespace) -> None:
+    """Refuse --data for a task that names its files by itself."""
+    if hasattr(found.task, "ROOT") and options.data != data_root():
+        raise Refused(
+            f"--data: task {found.run.task!r} names its files from where you stand; say "
+            f"data.root={options.data}"
+        )
 
 
 def _arguments() -> argparse.Namespace:

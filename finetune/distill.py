@@ -20,13 +20,14 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from januslm import registry
 from januslm.cli.command import answered, check_counts, parser, warn
 from januslm.cli.progress import Progress
 from januslm.config import Refused, assignments, json_table
 from januslm.data import atomic
+from januslm.data.tasks import TASKS, texts_of
 from januslm.data.text_pairs import MADE, Pair, records
 from januslm.data.token_pairs import sources
 from januslm.inference import request
@@ -93,7 +94,8 @@ class Teacher:
 def distill(options: argparse.Namespace) -> dict:
     """Decode what is not decoded yet, then write the task's files; returns the counts."""
     found, settings = _asked(options)
-    out, task = options.out, found.task
+    out = options.out
+    task: Any = found.task  # one that has `save`
     about = {
         "task": found.task_name,
         "data": str(found.root.resolve()),
@@ -103,7 +105,7 @@ def distill(options: argparse.Namespace) -> dict:
         "limits": vars(found.limits),
         "limit": options.limit,
         "portion": options.portion,
-    }
+    } | texts_of(task)
     if (out / MADE).is_file():
         done = json_table(out / MADE)
         _same(done.get("about", {}), about, out)
@@ -136,11 +138,7 @@ def _asked(options: argparse.Namespace) -> tuple[TrainedRun, dict]:
     check_counts(options, "portion", "batch", "limit", "threads")
     found = request.find(options.run, options.task, options.data)
     if not hasattr(found.task, "save"):
-        able = [
-            one
-            for one in registry.names("finetune.tasks")
-            if hasattr(registry.find("finetune.tasks", one), "save")
-        ]
+        able = [one for one in registry.names(TASKS) if hasattr(registry.find(TASKS, one), "save")]
         raise Refused(f"task {found.task_name!r} has no `save`; tasks with it: {', '.join(able)}")
     given = assignments(options.options, "beam=5")
     settings = request.settings(found.facts, "beam", given, found.task.DECODE)

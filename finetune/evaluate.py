@@ -8,18 +8,19 @@ import textwrap
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
-from finetune.evaluation import predictions, scoring
+from finetune.evaluation import facts, predictions, scoring
 from finetune.evaluation.facts import TIMED
 from finetune.evaluation.predictions import Predictions
 from finetune.evaluation.scoring import Metric
 from finetune.glge import leaderboard
+from januslm import registry
 from januslm.cli.command import answered, parser
 from januslm.cli.table import drawn
 from januslm.config import Refused
+from januslm.data import tasks
+from januslm.data.tasks import Task
 from januslm.metrics import _bootstrap
-from januslm.registry import find
 
 HELP = """\
 Score predictions: one table per task, a row per algorithm, next to the lead baseline.
@@ -51,8 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known.error("the following arguments are required: DIR_OR_FILE")
 
     def command() -> None:
+        registry.extend(given.plugins)
+        paths = predictions.files(places)
+        for path in paths:
+            for folder in facts.read(path.with_suffix(".json")).plugins:
+                registry.extend_again(folder)
         scoring.asked(given.metric)  # a wrong name or option is refused before texts are read
-        runs = [predictions.load(path, given.task) for path in predictions.files(places)]
+        runs = [predictions.load(path, given.task) for path in paths]
         named = {Path(place) for place in places if Path(place).is_file()}
         home = Path(places[0])
         found = evaluate(runs, given, named)
@@ -79,8 +85,8 @@ def evaluate(
     able = [g for g in groups if all(_matching(g, name) for name in given.compare or ())]
     found = []
     for several in groups:
-        facts, comparable = several[0].facts, any(several is group for group in able)
-        task = find("finetune.tasks", facts.task)
+        about, comparable = several[0].facts, any(several is group for group in able)
+        task = tasks.find(about.task, about.task_options, str(several[0].path))
         several, left_out = predictions.whole(several, named)
         group, note = _checked(several, task, given.data)
         note = "\n".join([note, *left_out])
@@ -88,8 +94,8 @@ def evaluate(
         if not given.metric:  # what is asked for by name is refused where it cannot run
             chosen, lacking = scoring.able(chosen)
             note = "\n".join([note, *lacking])
-        result: dict = {"task": facts.task, "split": facts.split, "data": facts.data, "modes": {}}
-        print(f"\n{facts.task}, {facts.split}: {len(group[0].ids)} sentences{note}")
+        result: dict = {"task": about.task, "split": about.split, "data": about.data, "modes": {}}
+        print(f"\n{tasks.title(task)}, {about.split}: {len(group[0].ids)} sentences{note}")
         if given.examples:
             print("\n" + examples(group, given.examples, shutil.get_terminal_size().columns))
         for mode in scoring.modes(task):
@@ -101,7 +107,7 @@ def evaluate(
 
 
 def _mode(
-    runs: list[Predictions], task: ModuleType, chosen: list[Metric], mode: str, intervals: bool
+    runs: list[Predictions], task: Task, chosen: list[Metric], mode: str, intervals: bool
 ) -> dict:
     """Print the table of one post-processing mode and what follows from it."""
     rows = {run.label: scoring.scores(run, task, chosen, mode) for run in runs}
@@ -202,7 +208,7 @@ def examples(runs: list[Predictions], count: int, width: int) -> str:
 
 
 def _checked(
-    runs: list[Predictions], task: ModuleType, data: Path | None
+    runs: list[Predictions], task: Task, data: Path | None
 ) -> tuple[list[Predictions], str]:
     """All runs of one test set, each against the task's data, or else against the first."""
     place = predictions.root(runs[0], data)
@@ -219,7 +225,7 @@ def _checked(
 
 
 def _compare(
-    runs: list[Predictions], pair: Sequence[str], task: ModuleType, chosen: list[Metric]
+    runs: list[Predictions], pair: Sequence[str], task: Task, chosen: list[Metric]
 ) -> list[str]:
     """Print, and return, the paired bootstrap of two runs in the first mode."""
     first, second = (_named(runs, name) for name in pair)
@@ -263,6 +269,9 @@ def _parser() -> argparse.ArgumentParser:
     known.add_argument("--intervals", action="store_true", help="95 %% intervals of all scores")
     known.add_argument("--compare", nargs=2, metavar=("A", "B"), help="files, or rows of the table")
     known.add_argument("--metric", action="append", default=[], help="NAME or NAME:option=value")
+    known.add_argument(
+        "--plugins", default="", metavar="DIR", help="metrics of your own: DIR/metrics"
+    )
     known.add_argument("--task", help="where no settings lie beside the predictions")
     known.add_argument("--data", type=Path, metavar="ROOT", help="folder with the tasks' data")
     known.add_argument("--examples", type=int, default=3, metavar="N", help="how many (3)")

@@ -68,6 +68,7 @@ def _arguments() -> argparse.Namespace:
     known.add_argument("--limit", type=whole, help="only the first N texts")
     known.add_argument("--batch", type=whole, default=16, help="sentences at once; 1 for latency")
     known.add_argument("--task", help="another task than the run was trained on")
+    known.add_argument("--plugins", default="", metavar="DIR", help="algorithms, tasks of your own")
     known.add_argument("--data", help="where the task's files lie (default: as in training)")
     known.add_argument(
         "--longer", default="cut", help="sources over the model's limit: cut (and count) or refuse"
@@ -99,6 +100,7 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
     Returns the path of the predictions, and whether --verify found nothing (True without it).
     """
     _check(options)
+    registry.extend(options.plugins)
     given = decode.given(options)
     found = request.find(options.run, options.task, options.data)
     settings = request.settings(found.facts, options.algorithm, given, found.task.DECODE)
@@ -117,7 +119,7 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
     model, made = _decoded(found, ways, arrays, options)
     mine = made[options.algorithm]
     verified = compared(mine, made["greedy"], pairs) if options.verify else {}
-    facts = _facts(options, settings, found, model, mine, pairs, counts, verified)
+    facts = _facts(options, found, settings, model, mine, pairs, counts, verified)
     write(out, pairs, mine, model.tokenizer, facts)
     for line in summary(facts):
         print(line)
@@ -140,8 +142,8 @@ def _decoded(
 
 def _facts(
     options: argparse.Namespace,
-    settings: dict,
     found: TrainedRun,
+    settings: dict,
     model: TrainedModel,
     mine: Generated,
     pairs: list[Pair],
@@ -153,6 +155,8 @@ def _facts(
 
     return Facts(
         task=found.task_name,
+        task_options=found.task_options,
+        plugins=list(registry.extended()),
         split=options.split or "test",
         algorithm=options.algorithm,
         settings=settings,

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Literal
 
 from januslm import config, registry
 from januslm.config import Refused, setting
+from januslm.data import tasks
+from januslm.data.tasks import Task
 from januslm.data.token_pairs import Limits
 from januslm.data.tokenizer import Tokenizer
 from januslm.interop.export_folder import ExportFacts, read_facts
@@ -30,10 +31,11 @@ class FinetuneData:
     """[data]: where the task's files lie and how much of each text is read, in tokens."""
 
     root: str = ""  # "": what --data says; launch.sh gives $JANUSLM_DATA, else ../shared/data
-    max_source: int = setting(512, low=4)
-    max_target: int = setting(128, low=4)
+    max_source: int = setting(512, low=4)  # tokens of a source with BOS and EOS
+    max_target: int = setting(128, low=4)  # tokens of a target with BOS and EOS
+    # what is done with longer texts: cut (and count) them, or refuse the run
     longer: Literal["cut", "refuse"] = "cut"
-    valid_samples: int = setting(512, low=1)
+    valid_samples: int = setting(512, low=1)  # pairs that are validated on
 
 
 @dataclass(frozen=True)
@@ -60,19 +62,24 @@ class FinetuneRun:
 
     out: str  # the run's folder, with logs, export/, predictions/; {task} in it is the task's name
     task: str  # a file of finetune/tasks/
-    train: FinetuneSettings
+    train: FinetuneSettings  # how long, in which portions
+    task_options: dict = field(default_factory=dict)  # of a task that has some, as `pairs`
+    plugins: str = ""  # a folder of your own with objectives/, tasks/, metrics/ and so on
     published: bool = False  # true: the task's FINETUNE holds where this file says nothing
+    # where the texts lie, how much is read of each
     data: FinetuneData = field(default_factory=FinetuneData)
     start: str = ""  # a run's folder or its export/; "": from scratch, with [model] and tokenizer
-    tokenizer: str = ""
+    tokenizer: str = ""  # the words of a model from scratch; a start brings its own
+    # preset, and what differs; with a start only what may change: dropout and the like
     model: dict = field(default_factory=dict)
+    # name, preset and its own options: a file of januslm/objectives/
     objective: dict = field(default_factory=lambda: {"name": "janus"})
-    noise: dict = field(default_factory=dict)
-    loss: LossSettings = field(default_factory=LossSettings)
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
-    packing: PackingSettings = field(default_factory=PackingSettings)
-    ds: str = ""
+    noise: dict = field(default_factory=dict)  # name and options: a file of januslm/noise/
+    loss: LossSettings = field(default_factory=LossSettings)  # how its terms become one number
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)  # Adam
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)  # of the learning rate
+    packing: PackingSettings = field(default_factory=PackingSettings)  # how examples share rows
+    ds: str = ""  # a file of ds_configs/; "": cpu_fp32 on a CPU, zero1_bf16 on a GPU
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ class ResolvedFinetuneRun:
     """A run with all that it names, found and checked; its texts and weights are not read yet."""
 
     run: FinetuneRun
-    task: ModuleType
+    task: Task
     root: Path
     limits: Limits
     tokenizer_file: Path
@@ -108,6 +115,7 @@ def load(path: str | Path, changes: Sequence[str] = ()) -> FinetuneRun:
     """
     tables, where = config.tree(path, changes), str(path)
     if tables.get("published"):
+        registry.extend(str(tables.get("plugins", "")))
         name = str(tables.get("task"))
         usual = getattr(registry.find("finetune.tasks", name), "FINETUNE", {})
         if not usual:
@@ -123,8 +131,9 @@ def resolve(run: FinetuneRun, where: str, data: str, ds: str = "") -> ResolvedFi
     data: where tasks look for their files, unless the run says so.  Raises Refused, naming the
     file and the key.
     """
-    root = Path(run.data.root or data)
-    task = registry.find("finetune.tasks", run.task)
+    plugins = registry.extend(run.plugins)
+    task = tasks.find(run.task, run.task_options, where)
+    root = Path(run.data.root or getattr(task, "ROOT", data))
     if run.train.steps:
         check(run.schedule, run.train.steps, where)
     check_spread(ds or run.ds, run.optimizer, run.train.clip)
@@ -148,6 +157,8 @@ def resolve(run: FinetuneRun, where: str, data: str, ds: str = "") -> ResolvedFi
         "data": asdict(run.data) | {"root": str(root.resolve())},
         "tokenizer_sha256": tokenizer.sha256,
         "ds": ds or run.ds,
+        "plugins": plugins,
+        **tasks.texts_of(task),
     }
     return ResolvedFinetuneRun(
         run, task, root, limits, tokenizer_file, tokenizer, model, objective, start, about

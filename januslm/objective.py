@@ -22,9 +22,13 @@ Normalize = Literal["term", "tokens", "microbatch"]
 class LossSettings:
     """How the terms become one number; what is left out is the objective's own preset."""
 
+    # of the terms, ce/ar, kl/ar~aux and so on; the preset's where left out
     weights: dict[str, float] | None = None
+    # of labels: so much of the probability is spread over all words
     smoothing: float | None = setting(None, low=0, below=1)
+    # what sums of terms are divided by: their own count, all target tokens
     normalize: Normalize | None = None
+    # first: of the two streams of a KL term, the first is a teacher
     detach: Literal["none", "first"] = "none"
     # updates up to which KL is off, and when it is full
     rise: tuple[int, ...] = setting((0, 0), low=0)

@@ -15,6 +15,22 @@ from typing import Any
 
 from januslm.config import Refused, build, plain, suggest
 
+# Folders in a user's folder of plug-ins, and the package whose names they add to.
+HOMES = {
+    "objectives": "januslm.objectives",
+    "noise": "januslm.noise",
+    "metrics": "januslm.metrics",
+    "decoding": "januslm.decoding",
+    "positions": "januslm.model.positions",
+    "position_bias": "januslm.model.position_bias",
+    "tasks": "finetune.tasks",
+    "sources": "data_tools.sources",
+    "filters": "data_tools.filters",
+    "dedup": "data_tools.dedup",
+}
+_added: list[str] = []  # folders of plug-ins, in the order they were named
+_gone: list[str] = []  # those that a model was trained with and that are not there now
+
 
 def names(package: str) -> list[str]:
     """Every plug-in of a package: names("januslm.objectives") -> ["ar", "cmlm", ...]."""
@@ -27,7 +43,59 @@ def check(package: str, name: str) -> None:
     known = names(package)
     if name not in known:
         name = name if isinstance(name, str) else repr(name)  # of a run file, where it may be 3
-        raise Refused(f"no {name!r} in {package.rpartition('.')[2]}/{suggest(name, known)}")
+        gone = f"; plugins {', '.join(_gone)} is not there any more" if _gone else ""
+        folder = package.rpartition(".")[2]
+        raise Refused(f"no {name!r} in {folder}/{suggest(name, known)}{gone}")
+
+
+def extend(folder: str) -> str:
+    """Find plug-ins in a folder of the user's too: FOLDER/objectives/NAME.py, as HOMES says.
+
+    Their files are found, imported and checked like ours.  Returns the absolute path, "" for "".
+    Refused for a folder that has none, and for a name that is taken.
+    """
+    if not folder:
+        return ""
+    place, where = Path(folder).expanduser().resolve(), f"plugins = {folder!r}"
+    if not place.is_dir():
+        raise Refused(f"{where}: no such folder, {place}")
+    inside = [name for name in HOMES if (place / name).is_dir()]
+    if not inside:
+        raise Refused(f"{where}: none of its folders is one of {', '.join(HOMES)}")
+    if str(place) in _added:
+        return str(place)
+    for name in inside:
+        package = importlib.import_module(HOMES[name])
+        new = {module.name for module in pkgutil.iter_modules([str(place / name)])}
+        if taken := sorted(
+            new & {module.name for module in pkgutil.iter_modules(package.__path__)}
+        ):
+            raise Refused(
+                f"{where}: {name}/{taken[0]}.py has a name that {HOMES[name]} has already; "
+                "give it another"
+            )
+    for name in inside:
+        importlib.import_module(HOMES[name]).__path__.append(str(place / name))
+    _added.append(str(place))
+    return str(place)
+
+
+def extend_again(folder: str) -> None:
+    """The same for what a model or a predictions file says it was made with: an absolute path.
+
+    Where the folder is gone, names that are missed say so: the model may do without.
+    """
+    if folder and not Path(folder).is_absolute():
+        raise Refused(f"plugins = {folder!r}: not as a run writes it, an absolute path")
+    if not folder or Path(folder).is_dir():
+        extend(folder)
+    elif folder not in _gone:
+        _gone.append(folder)
+
+
+def extended() -> tuple[str, ...]:
+    """The folders of plug-ins so far, for processes that start from nothing."""
+    return tuple(_added)
 
 
 def find(package: str, name: str) -> ModuleType:
@@ -41,9 +109,7 @@ def constant(package: str, plugin: str, name: str, default: Any = None) -> Any:
 
     So a run file is checked in no time, where the plug-in itself would import torch.
     """
-    check(package, plugin)
-    folder = Path(next(iter(importlib.import_module(package).__path__)))
-    for node in ast.parse((folder / f"{plugin}.py").read_text(encoding="utf-8")).body:
+    for node in _tree(package, plugin).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
             return ast.literal_eval(node.value)
     return default
@@ -55,9 +121,7 @@ def declared(package: str, name: str, function: str) -> inspect.Signature:
     The plug-in is not imported, nor what it imports, but for the names that annotations and
     defaults use: options are checked before torch is there.  Raises Refused like `find`.
     """
-    check(package, name)
-    spec = importlib.util.find_spec(f"{package}.{name}")
-    tree = ast.parse(Path(typing.cast(str, spec and spec.origin)).read_bytes())
+    tree = _tree(package, name)
     names_of = _Names(tree, package)
     found = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == function]
     try:
@@ -75,6 +139,18 @@ def declared(package: str, name: str, function: str) -> inspect.Signature:
         return inspect.Signature(options)
     except (ValueError, NameError):  # made in a way that only running the file can tell
         return inspect.signature(getattr(find(package, name), function), eval_str=True)
+
+
+def _tree(package: str, name: str) -> ast.Module:
+    """The source of a plug-in, parsed; it is not imported."""
+    return ast.parse(source(package, name))
+
+
+def source(package: str, name: str) -> str:
+    """The text of a plug-in's file; raises Refused like `find`."""
+    check(package, name)
+    spec = importlib.util.find_spec(f"{package}.{name}")
+    return Path(typing.cast(str, spec and spec.origin)).read_text(encoding="utf-8")
 
 
 class _Names(dict):

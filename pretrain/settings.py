@@ -9,6 +9,7 @@ from januslm.data.tokenizer import Tokenizer
 from januslm.interop.export_folder import ExportFacts, read_facts
 from januslm.model.config import ModelConfig, configure, unlike
 from januslm.objective import LossSettings, Objective, resolve_objective
+from januslm.registry import extend
 from januslm.training.ds_config import OptimizerSettings, check_batch, check_spread
 from januslm.training.fingerprint import fingerprint
 from januslm.training.lr_schedule import ScheduleSettings, check
@@ -21,16 +22,18 @@ class PretrainRun:
     """A run file of pretrain/runs/."""
 
     out: str  # the run's folder: checkpoints, logs, board/ for TensorBoard, export/
-    tokenizer: str
-    data: PretrainData
-    train: TrainSettings
+    tokenizer: str  # the file that `data tokenizer` wrote
+    data: PretrainData  # what is read
+    train: TrainSettings  # how long, in which portions
     model: dict = field(default_factory=dict)  # preset, and what differs
+    # name, preset and its own options: a file of januslm/objectives/
     objective: dict = field(default_factory=lambda: {"name": "janus"})
     noise: dict = field(default_factory=dict)  # name and options: a file of januslm/noise/
-    loss: LossSettings = field(default_factory=LossSettings)
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
-    packing: PackingSettings = field(default_factory=PackingSettings)
+    loss: LossSettings = field(default_factory=LossSettings)  # how its terms become one number
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)  # Adam
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)  # of the learning rate
+    packing: PackingSettings = field(default_factory=PackingSettings)  # how examples share rows
+    plugins: str = ""  # a folder of your own with objectives/, noise/ and so on
     start: str = ""  # an exported model to go on from, e.g. BART's weights; "": from scratch
     ds: str = ""  # a file of ds_configs/; "": cpu_fp32 on a CPU, zero1_bf16 on a GPU
 
@@ -64,6 +67,7 @@ def resolve(run: PretrainRun, where: str, ds: str = "", quick: bool = False) -> 
 
     quick: only the sizes of the shards are looked at.  Raises Refused, naming the file and the key.
     """
+    plugins = extend(run.plugins)
     check(run.schedule, run.train.steps, where)
     check_spread(ds or run.ds, run.optimizer, run.train.clip)
     tokenizer = Tokenizer.load(run.tokenizer)
@@ -96,6 +100,7 @@ def resolve(run: PretrainRun, where: str, ds: str = "", quick: bool = False) -> 
         "data": asdict(run.data) | {"fingerprints": texts.fingerprint},
         "tokenizer_sha256": tokenizer.sha256,
         "ds": ds or run.ds,
+        "plugins": plugins,
     }
     return ResolvedPretrainRun(run, tokenizer, model, objective, texts, valid, start, about)
 

@@ -22,6 +22,7 @@ from januslm.metrics import (
     qg_bleu,
     qg_rouge,
     rouge,
+    squad,
 )
 from januslm.registry import find, names
 
@@ -375,3 +376,24 @@ def test_two_equally_good_systems_are_called_different_about_one_time_in_twenty(
 def test_a_score_over_all_answers_together_has_no_interval():
     with pytest.raises(Refused, match="distinct: has no values per line to resample"):
         _bootstrap.compare(distinct, ["a"], ["b"], [["a"]])
+
+
+@pytest.mark.parametrize(
+    ("prediction", "gold", "exact", "f1"),
+    [
+        ("[Denver Broncos]", ["Denver Broncos"] * 3, 100, 100),  # punctuation
+        ("denver Broncos", ["Denver Broncos"], 100, 100),  # case
+        ("(gold)  ", ["gold"], 100, 100),  # white space
+        ("The Broncos", ["broncos"], 100, 100),  # articles
+        ("an apple a day", ["apple day"], 100, 100),
+        ("theatre", ["atre"], 0, 0),  # an article is a word, not a beginning
+        ("Levi's Stadium", ["Santa Clara, California", "Levi's Stadium"], 100, 100),
+        ("Denver", ["Denver Broncos", "Broncos"], 0, 100 * 2 / 3),
+        ("the", ["a"], 100, 100),  # nothing is left of either
+        ("the", ["gold"], 0, 0),
+        ("gold gold", ["gold"], 0, 100 * 2 / 3),  # counted as often as it is there
+        ("24–10", ["2410"], 0, 0),  # only ASCII's punctuation goes
+    ],
+)
+def test_squad_is_as_its_script_has_it(prediction, gold, exact, f1):
+    assert squad.score([prediction], [gold]) == pytest.approx({"exact": exact, "f1": f1})

@@ -11,7 +11,7 @@ import pytest
 from finetune.evaluation import scoring
 from finetune.evaluation.predictions import Predictions
 from finetune.settings import FinetuneRun
-from finetune.tasks import docsum, multi30k, scitldr, xsum
+from finetune.tasks import docsum, multi30k, scitldr, squad_qa, xsum
 from januslm import config
 from januslm.config import Refused
 from januslm.data import text_pairs
@@ -222,3 +222,47 @@ def test_only_a_test_set_and_only_a_whole_one_may_have_no_targets(split, targets
     with pytest.raises(Refused) as caught:
         list(text_pairs.checked(some, "f", split, Counter()))
     assert str(caught.value) == f"f: {message}"
+
+
+# SQuAD
+
+
+def test_squads_dev_is_the_test_set_with_every_different_gold_answer(data):
+    pairs = list(squad_qa.read(data / "tasks", "test"))
+    question, _, passage = pairs[2].source.partition(" [SEP] ")
+    assert question == "Where did Super Bowl 50 take place?"
+    assert passage.startswith("Super Bowl 50 was an American football game")
+    assert pairs[2].targets[:2] == ("Santa Clara, California", "Levi's Stadium")
+    assert [len(pair.targets) for pair in pairs] == [1, 1, 3, 1]
+    assert pairs[0].id == "56be4db0acb8001400a502ec"
+
+
+def test_squads_articles_train_or_validate_as_a_whole(data):
+    sides = [{p.id[0] for p in squad_qa.read(data / "tasks", side)} for side in ("train", "valid")]
+    assert sides == [{"a"}, {"b"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"version": "1.1"}', "no list of tables 'data': not a file of SQuAD"),
+        ('{"data": [{"title": "x", "paragraphs": [{"context": "c", "qas": [{"id": "q"}]}]}]}',
+         "question 'q': not as SQuAD has them"),
+        ('{"data": [{"title": "x", "paragraphs": [{"context": "c", "qas": [{"id": "q", '
+         '"question": "w", "answers": []}]}]}]}', "question 'q' has no answer; SQuAD 2.0's"),
+        ('[]', "must be one table"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_not_squads_is_refused(text, message, tmp_path):
+    (tmp_path / "dev-v1.1.json").write_text(text)
+    with pytest.raises(Refused, match=message):
+        list(squad_qa.read(tmp_path, "test"))
+
+
+def test_what_a_teacher_of_squad_wrote_is_read_back(data, tmp_path):
+    for split in text_pairs.SPLITS:
+        pairs = list(squad_qa.read(data / "tasks", split))
+        assert squad_qa.save(tmp_path, split, pairs) == len(pairs)
+    (tmp_path / "distill.json").write_text('{"about": {"task": "squad_qa"}}')
+    for split in text_pairs.SPLITS:
+        assert list(squad_qa.read(tmp_path, split)) == list(squad_qa.read(data / "tasks", split))

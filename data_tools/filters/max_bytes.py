@@ -9,5 +9,8 @@ from januslm.config import Allowed
 def of_text(
     document: Document, *, limit: Annotated[int, Allowed(low=1)] = 10_000_000
 ) -> Document | Dropped:
-    """Drop what has more than `limit` bytes: a tokenizer holds a document in memory as a whole."""
+    """Drop what is too long: a tokenizer holds a document in memory as a whole.
+
+    limit: bytes of UTF-8.
+    """
     return document if len(document.raw) <= limit else Dropped(f"longer than {limit} bytes")

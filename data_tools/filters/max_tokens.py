@@ -9,5 +9,8 @@ from januslm.config import Allowed
 
 
 def of_tokens(ids: np.ndarray, *, limit: Annotated[int, Allowed(low=1)]) -> Dropped | None:
-    """Drop what has more than `limit` tokens, its final eos not counted."""
+    """Drop what is too long.
+
+    limit: tokens, the final eos not counted.
+    """
     return Dropped(f"longer than {limit} tokens") if len(ids) > limit else None

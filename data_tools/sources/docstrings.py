@@ -58,7 +58,7 @@ def inputs(
     exclude: tuple[str, ...] = (),
     minimum_words: Annotated[int, Allowed(low=0)] = 20,
     package_megabytes: Annotated[float, Allowed(low=0)] = 0.0,
-    invalid: Invalid = "replace",
+    invalid: Invalid = "replace",  # what to do with bytes that are not UTF-8
 ) -> list[Input]:
     """One input per package; `root` is not used.
 

@@ -17,7 +17,7 @@ def inputs(
     name: str = "",
     split: str = "train",
     field: str = "text",
-    invalid: Invalid = "replace",
+    invalid: Invalid = "replace",  # what to do with bytes that are not UTF-8
 ) -> list[Input]:
     """One input per 100,000 rows.
 

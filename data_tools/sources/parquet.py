@@ -13,7 +13,11 @@ ROWS = 1024  # per read, so that memory does not grow with the file
 def inputs(
     root: Path, *, files: list[str], field: str = "text", invalid: Invalid = "replace"
 ) -> list[Input]:
-    """One input per file.  files: patterns below root.  field: the column that holds the text."""
+    """One input per file.
+
+    files: patterns below root.  field: the column that holds the text.  invalid: what to do with
+    bytes that are not UTF-8.
+    """
     return [
         Input(name, path.stat().st_size, partial(_read, name, path, field, invalid))
         for name, path in matching(root, files)

@@ -29,7 +29,7 @@ def inputs(
     encoding: str = "utf-8",
     minimum_words: Annotated[int, Allowed(low=0)] = 0,
     undo_bpe: bool = False,
-    invalid: Invalid = "replace",
+    invalid: Invalid = "replace",  # what to do with bytes that are not UTF-8
 ) -> list[Input]:
     """One input per file; of a .zip, every member that ends in .txt.
 

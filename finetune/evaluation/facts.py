@@ -19,6 +19,8 @@ class Facts:
     """
 
     task: str = ""
+    task_options: dict = field(default_factory=dict)  # those of its run file
+    plugins: list[str] = field(default_factory=list)  # folders that task and metrics may lie in
     split: str = "test"
     algorithm: str = ""
     settings: dict = field(default_factory=dict)  # of the algorithm
@@ -63,6 +65,6 @@ def read(path: Path) -> Facts:
 
 def write(path: Path, facts: Facts) -> None:
     """Write what is known."""
-    known = {k: v for k, v in asdict(facts).items() if v is not None and v not in ("", {})}
+    known = {k: v for k, v in asdict(facts).items() if v is not None and v not in ("", {}, [])}
     with atomic.plain(path) as file:
         file.write(json.dumps(known, indent=1) + "\n")

@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, zip_longest
 from pathlib import Path
-from types import ModuleType
 
 from finetune.evaluation import facts
 from finetune.evaluation.facts import Facts
 from januslm.config import Refused
 from januslm.data import atomic
+from januslm.data.tasks import Task
 from januslm.data.text_pairs import records
 
 NAMES = {
@@ -179,7 +179,8 @@ def _together(one: Predictions, other: Predictions, apart: bool) -> bool:
     a, b = one.facts, other.facts
     if (a.task, a.split) != (b.task, b.split):
         return False
-    if not apart or a.data == b.data or not (a.data and b.data):
+    same_place = not apart or a.data == b.data or not (a.data and b.data)
+    if same_place and a.task_options == b.task_options:
         return True
     count = min(len(one.ids), len(other.ids))
     return all(
@@ -237,7 +238,7 @@ def root(run: Predictions, given: Path | None) -> Path | None:
     return given or (Path(stated) if stated and Path(stated).is_dir() else None)
 
 
-def against_task(run: Predictions, task: ModuleType, place: Path) -> Predictions:
+def against_task(run: Predictions, task: Task, place: Path) -> Predictions:
     """The run, after checking ids, sources and references against the task's own data.
 
     References that were not there when it was decoded are taken from the data.

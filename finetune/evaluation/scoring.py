@@ -10,6 +10,7 @@ import numpy as np
 from finetune.evaluation.facts import Facts
 from finetune.evaluation.predictions import Predictions
 from januslm.config import Refused, assignments
+from januslm.data.tasks import Task
 from januslm.metrics import _bootstrap
 from januslm.registry import find, options
 
@@ -45,7 +46,7 @@ class Metric:
         )
 
 
-def metrics(task: ModuleType, named: Sequence[str]) -> list[Metric]:
+def metrics(task: Task, named: Sequence[str]) -> list[Metric]:
     """The metrics a task names, or those of the command line: "bleu", "bleu:mode=compound"."""
     if not named:
         given = getattr(task, "OPTIONS", {})
@@ -80,12 +81,12 @@ def _metric(name: str, given: dict) -> Metric:
     return Metric(name, module, {key: chosen[key] for key in known if key in given})
 
 
-def modes(task: ModuleType) -> tuple[str, ...]:
+def modes(task: Task) -> tuple[str, ...]:
     """("official", "plain") where the benchmark rewrites predictions before it scores them."""
     return ("official", "plain") if hasattr(task, "tidy") else ("plain",)
 
 
-def texts(run: Predictions, task: ModuleType, mode: str) -> tuple[list[str], list[list[str]]]:
+def texts(run: Predictions, task: Task, mode: str) -> tuple[list[str], list[list[str]]]:
     """Predictions and references as the metrics are to see them.
 
     A task may have tidy(prediction, mode), tidy_reference(reference, mode) and key(source): lines
@@ -106,9 +107,7 @@ def texts(run: Predictions, task: ModuleType, mode: str) -> tuple[list[str], lis
     return [one for one, _ in grouped.values()], [several for _, several in grouped.values()]
 
 
-def scores(
-    run: Predictions, task: ModuleType, chosen: Sequence[Metric], mode: str
-) -> dict[str, float]:
+def scores(run: Predictions, task: Task, chosen: Sequence[Metric], mode: str) -> dict[str, float]:
     """All numbers of one run in one mode; Refused where two of them have one name."""
     ours, theirs = texts(run, task, mode)
     found: dict[str, float] = {}
@@ -121,9 +120,7 @@ def scores(
     return found
 
 
-def halves(
-    run: Predictions, task: ModuleType, chosen: Sequence[Metric], mode: str
-) -> dict[str, float]:
+def halves(run: Predictions, task: Task, chosen: Sequence[Metric], mode: str) -> dict[str, float]:
     """Half the 95 % interval of each score that is made of lines, of enough of them."""
     ours = texts(run, task, mode)
     if len(ours[0]) < _bootstrap.FEW:
@@ -137,7 +134,7 @@ def halves(
 
 
 def draws(
-    run: Predictions, task: ModuleType, chosen: Sequence[Metric], mode: str, seed: int
+    run: Predictions, task: Task, chosen: Sequence[Metric], mode: str, seed: int
 ) -> dict[str, np.ndarray]:
     """The same scores, float64 [1 + draws] each: of the test set itself, then of resampled ones."""
     ours = texts(run, task, mode)
@@ -153,9 +150,7 @@ def draws(
     }
 
 
-def signatures(
-    run: Predictions, task: ModuleType, chosen: Sequence[Metric], mode: str
-) -> list[str]:
+def signatures(run: Predictions, task: Task, chosen: Sequence[Metric], mode: str) -> list[str]:
     """A line for each metric that can say in full what it has computed."""
     ours = texts(run, task, mode)
     return [
@@ -165,10 +160,11 @@ def signatures(
     ]
 
 
-def baseline(run: Predictions, task: ModuleType) -> Predictions | None:
+def baseline(run: Predictions, task: Task) -> Predictions | None:
     """What a task's `lead` makes of the sources, as if an algorithm had written it."""
-    if not hasattr(task, "lead"):
+    lead = getattr(task, "lead", None)
+    if lead is None:
         return None
-    first = [task.lead(source) for source in run.sources]
+    first = [lead(source) for source in run.sources]
     facts = Facts(task=run.facts.task, label=getattr(task, "LEAD", "lead-1"))
     return replace(run, facts=facts, predictions=first)

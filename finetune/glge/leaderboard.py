@@ -16,8 +16,8 @@ from finetune.glge.select import one_per_task, system, version_of
 from januslm.cli.command import answered, parser
 from januslm.cli.table import drawn
 from januslm.config import Refused
+from januslm.data import tasks
 from januslm.metrics import _bootstrap
-from januslm.registry import find
 
 # What the leaderboard averages, in the order of its columns.
 _ROUGE = ("rouge-1", "rouge-2", "rouge-l")
@@ -164,7 +164,7 @@ def _checked(
         place = predictions.root(run, data)
         checked[name] = run
         if place:
-            checked[name] = predictions.against_task(run, find("finetune.tasks", name), place)
+            checked[name] = predictions.against_task(run, tasks.find(name, {}, name), place)
         else:
             unseen.append(name)
         if run.facts.limit:
@@ -191,7 +191,7 @@ def _scored(runs: Mapping[str, Predictions]) -> tuple[dict[str, Scores], list[st
     for name, run in runs.items():
         if not run.answered:
             continue
-        task = find("finetune.tasks", name)
+        task = tasks.find(name, {}, name)
         chosen, lacking = scoring.able(scoring.metrics(task, ()))
         extra += [line for line in lacking if line not in extra]
         for mode in MODES:
@@ -215,7 +215,7 @@ def _halves(runs: Mapping[str, Predictions], scores: Scores, mode: str) -> Score
     for seed, name in enumerate(COLUMNS):
         if not scores.get(name):
             continue
-        task = find("finetune.tasks", name)
+        task = tasks.find(name, {}, name)
         chosen, _ = scoring.able(scoring.metrics(task, ()))
         draws = scoring.draws(runs[name], task, chosen, mode, seed)
         if not draws:

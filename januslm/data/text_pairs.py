@@ -84,8 +84,7 @@ def lines(path: Path) -> Iterator[str]:
     path = Path(path)
     if not path.is_file():
         raise Refused(f"{path}: no such file")
-    if (files := _opened.get()) is not None:
-        files[path] = None
+    reading(path)
     try:
         with _open(path)(path, "rt", encoding="utf-8-sig", newline="\n") as file:
             for line in file:
@@ -94,6 +93,12 @@ def lines(path: Path) -> Iterator[str]:
         raise Refused(_undecodable(path)) from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise Refused(f"{path}: a damaged .gz: {error}") from None
+
+
+def reading(path: Path) -> None:
+    """Say that a file is read which `lines` does not read, so that `opened` knows of it."""
+    if (files := _opened.get()) is not None:
+        files[path] = None
 
 
 def _open(path: Path):
@@ -128,16 +133,16 @@ def records(
         for key in texts:
             if not isinstance(record[key], str):
                 raise Refused(f"{path}:{number}: {key!r} must be a text, got {record[key]!r}")
-            _whole(record[key], f"{path}:{number}: {key!r}")
+            whole(record[key], f"{path}:{number}: {key!r}")
         for key in lists:
             several = record[key]
             if not isinstance(several, list) or not all(isinstance(one, str) for one in several):
                 raise Refused(f"{path}:{number}: {key!r} must be a list of texts, got {several!r}")
-            _whole("".join(several), f"{path}:{number}: {key!r}")
+            whole("".join(several), f"{path}:{number}: {key!r}")
         yield record
 
 
-def _whole(text: str, where: str) -> None:
+def whole(text: str, where: str) -> None:
     """Refused for half a letter, which JSON can spell and UTF-8 cannot."""
     if half := re.search("[\ud800-\udfff]", text):
         raise Refused(f"{where} has half of a surrogate pair, {half[0]!a}: a cut text")

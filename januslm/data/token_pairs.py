@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from xxhash import xxh3_128
@@ -21,6 +20,7 @@ from januslm.data import text_pairs
 from januslm.data.sampler import Sampler
 from januslm.data.shard_writer import Writer, dtype_for, write_manifest
 from januslm.data.shards import MANIFEST, open_corpus, read_manifest
+from januslm.data.tasks import Task, texts_of
 from januslm.data.text_pairs import Pair
 from januslm.data.tokenizer import Special, Tokenizer
 
@@ -40,7 +40,7 @@ class Limits:
 
 
 def prepare(
-    task: ModuleType, root: Path, split: str, tokenizer: Tokenizer, limits: Limits, folder: Path
+    task: Task, root: Path, split: str, tokenizer: Tokenizer, limits: Limits, folder: Path
 ) -> dict:
     """Tokenize one split into `folder` unless it is there already, from these very files.
 
@@ -56,7 +56,7 @@ def prepare(
         "tokenizer": tokenizer.sha256,
         "limits": vars(limits),
         "files": files,
-    }
+    } | texts_of(task)
     before = _prepared(folder)
     if all(before.get(key) == value for key, value in about.items()):
         return before
@@ -118,9 +118,7 @@ def summary(about: dict) -> str:
     return ", ".join(parts)
 
 
-def _begun(
-    task: ModuleType, root: Path, split: str, skipped: Counter
-) -> tuple[Iterator[Pair], list]:
+def _begun(task: Task, root: Path, split: str, skipped: Counter) -> tuple[Iterator[Pair], list]:
     """The pairs, and names, sizes and times of the files they come from: other files, other pairs.
 
     The files are those that the first pair needs; the task has counted their lines by then.
@@ -132,7 +130,7 @@ def _begun(
     return chain(first, found), stats
 
 
-def _size(task: ModuleType, root: Path, split: str) -> int:
+def _size(task: Task, root: Path, split: str) -> int:
     """How many pairs there are; what the task refuses is found before any text is tokenized."""
     return sum(1 for _ in task.read(root, split, skipped=Counter()))
 

@@ -29,12 +29,12 @@ class PretrainData:
     "complete" without its rounding; no token is left out but the last of a shard.
     """
 
-    train: list[Source]
-    valid: list[Source]
+    train: list[Source]  # the mix that is trained on
+    valid: list[Source]  # what is validated on
     length: int = setting(512, low=4)  # target tokens with BOS and EOS
-    unit: Literal["pieces", "windows"] = "pieces"
+    unit: Literal["pieces", "windows"] = "pieces"  # whole documents, or windows of running text
     verify: Verify = "full"  # "lazy" for corpora of terabytes
-    valid_samples: int = setting(512, low=1)
+    valid_samples: int = setting(512, low=1)  # samples that are validated on
 
     def __post_init__(self):
         for key in ("train", "valid"):

@@ -23,14 +23,15 @@ def decode(
     sources: Sequence[np.ndarray],
     special,
     *,
-    beam: Beam = 5,
+    beam: Beam = 5,  # hypotheses that are kept of each sentence
+    # a higher one favours longer texts
     length_penalty: Annotated[float, Allowed(low=-10, high=10)] = 1.0,
-    min_length: Count = 0,
-    max_length: Length = 200,
-    max_ratio: Ratio = 0.0,
-    no_repeat_ngram: Count = 0,
+    min_length: Count = 0,  # fewest words of a text
+    max_length: Length = 200,  # most words of a text, and max_ratio beside it
+    max_ratio: Ratio = 0.0,  # so many words more for each token of the source
+    no_repeat_ngram: Count = 0,  # no run of so many words comes twice; 0: they may
     early_stop: bool = True,
-    n_best: Beam = 1,
+    n_best: Beam = 1,  # texts that are given of each sentence
 ) -> list[Output]:
     """Score: log p / (words + EOS) ** length_penalty.
 

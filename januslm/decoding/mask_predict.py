@@ -27,8 +27,8 @@ def decode(
     special,
     watch: Watch | None = None,
     *,
-    iterations: Length = 10,
-    length_beam: Beam = 3,
+    iterations: Length = 10,  # passes
+    length_beam: Beam = 3,  # lengths that are tried side by side
     lengths: Choice = "topk",
     early_stop: bool = False,
     extra_pass: bool = False,

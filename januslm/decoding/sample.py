@@ -22,15 +22,17 @@ def decode(
     sources: Sequence[np.ndarray],
     special,
     *,
+    # below 1 likelier words gain, above 1 others
     temperature: Annotated[float, Allowed(low=1e-3, high=1e3)] = 1.0,
-    top_k: Count = 0,
+    top_k: Count = 0,  # draw from so many likeliest words
+    # draw from the likeliest words that have so much of p
     top_p: Annotated[float, Allowed(above=0, high=1)] = 1.0,
-    seed: Count = 0,
+    seed: Count = 0,  # of chance
     samples: Beam = 1,
-    min_length: Count = 0,
-    max_length: Length = 200,
-    max_ratio: Ratio = 0.0,
-    no_repeat_ngram: Count = 0,
+    min_length: Count = 0,  # fewest words of a text
+    max_length: Length = 200,  # most words of a text, and max_ratio beside it
+    max_ratio: Ratio = 0.0,  # so many words more for each token of the source
+    no_repeat_ngram: Count = 0,  # no run of so many words comes twice; 0: they may
 ) -> list[Output]:
     """top_k 0: all words.  samples: texts of each source, as drawn; others has the later ones.
 

@@ -18,9 +18,9 @@ def decode(
     sources: Sequence[np.ndarray],
     special,
     *,
-    block: Length = 4,
-    length_beam: Beam = 1,
-    lengths: Choice = "topk",
+    block: Length = 4,  # words that a pass keeps
+    length_beam: Beam = 1,  # lengths that are tried side by side
+    lengths: Choice = "topk",  # the likeliest, or the likeliest and its neighbours
 ) -> list[Output]:
     """n words (CMLM's EOS among them) take n / block passes; a word reads the blocks before it."""
     decoder.require(*NEEDS)

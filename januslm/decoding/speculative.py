@@ -34,13 +34,13 @@ def decode(
     sources: Sequence[np.ndarray],
     special,
     *,
-    block: Length = 8,
+    block: Length = 8,  # words of a draft that a pass verifies
     shifts: Annotated[int, Allowed(low=1, high=len(SHIFTS))] = 3,
-    draft_iterations: Length = 1,
-    min_length: Count = 0,
-    max_length: Length = 200,
-    max_ratio: Ratio = 0.0,
-    no_repeat_ngram: Count = 0,
+    draft_iterations: Length = 1,  # passes that make a draft
+    min_length: Count = 0,  # fewest words of a text
+    max_length: Length = 200,  # most words of a text, and max_ratio beside it
+    max_ratio: Ratio = 0.0,  # so many words more for each token of the source
+    no_repeat_ngram: Count = 0,  # no run of so many words comes twice; 0: they may
 ) -> list[Output]:
     """Tokens and score are those of greedy with the same limits; passes count the draft's too.
 

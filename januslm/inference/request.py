@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import ModuleType
 
 from januslm import registry
 from januslm.config import Refused, build, setting
+from januslm.data import tasks
+from januslm.data.tasks import Task
 from januslm.data.token_pairs import Limits
 from januslm.interop.export_folder import FILES, ExportFacts, read_facts
 from januslm.objective import LossSettings, Objective, resolve_objective
@@ -21,8 +22,9 @@ class TrainedRun:
     """An exported model with its task and where the task's data lies; no weight is read yet."""
 
     facts: ExportFacts
-    task: ModuleType
+    task: Task
     root: Path
+    own: bool = True  # the task is the one it was trained on
 
     @property
     def limits(self) -> Limits:
@@ -31,7 +33,12 @@ class TrainedRun:
 
     @property
     def task_name(self) -> str:
-        return self.task.__name__.rpartition(".")[2]
+        return tasks.name_of(self.task)
+
+    @property
+    def task_options(self) -> dict:
+        """[task_options] of its run file."""
+        return _trained_on(self.facts).task_options if self.own else {}
 
 
 @dataclass(frozen=True)
@@ -51,13 +58,14 @@ class _TrainedOn:
     """What an export says of its training, as far as writing needs it."""
 
     task: str = ""
+    task_options: dict = field(default_factory=dict)
     data: _Data = field(default_factory=_Data)
     loss: _Loss = field(default_factory=_Loss)
 
 
 def _trained_on(facts: ExportFacts) -> _TrainedOn:
     about = {}
-    for key, kind in (("task", None), ("data", _Data), ("loss", _Loss)):
+    for key, kind in (("task", None), ("task_options", None), ("data", _Data), ("loss", _Loss)):
         value = facts.about.get(key)
         if kind and isinstance(value, dict):  # it says more than is asked
             keys = {one.name for one in fields(kind)}
@@ -79,7 +87,9 @@ def find(run: str | Path, task: str | None = None, data: str | None = None) -> T
         raise Refused(f"{facts.folder}: was not trained on a task; name one with --task")
     if not root:
         raise Refused(f"{facts.folder}: does not say where the data lies; name it with --data")
-    return TrainedRun(facts, registry.find(TASKS, name), Path(root))
+    own = name == learnt.task
+    options = learnt.task_options if own else {}
+    return TrainedRun(facts, tasks.find(name, options, str(facts.folder)), Path(root), own)
 
 
 def settings(facts: ExportFacts, algorithm: str, given: Mapping, usual: Mapping) -> dict:
@@ -135,8 +145,10 @@ def knows_lengths(facts: ExportFacts) -> bool:
 
 def usual(facts: ExportFacts) -> dict:
     """Decoding options of the task that a model was trained on, where that task is here."""
-    name = _trained_on(facts).task
-    return registry.find(TASKS, name).DECODE if name in registry.names(TASKS) else {}
+    learnt = _trained_on(facts)
+    if learnt.task not in registry.names(TASKS):
+        return {}
+    return tasks.find(learnt.task, learnt.task_options, str(facts.folder)).DECODE
 
 
 def limits(facts: ExportFacts) -> Limits:

@@ -6,6 +6,7 @@ from pathlib import Path
 from januslm.config import Refused, build, json_table
 from januslm.data.tokenizer import Tokenizer
 from januslm.model.config import ModelConfig
+from januslm.registry import extend_again
 
 FILES = ("model.safetensors", "config.json", "tokenizer.json")
 FORMAT = 2  # of the folder: tensor names and the keys of config.json
@@ -58,5 +59,10 @@ def read_facts(folder: str | Path) -> ExportFacts:
     tokenizer = Tokenizer.load(place / FILES[2])
     if table.get("tokenizer") != tokenizer.sha256:
         raise Refused(f"{place / FILES[2]}: not the tokenizer that {FILES[1]} names")
+    about = table.get("about", {})
+    plugins = str(about.get("plugins", ""))
+    if plugins and Path(plugins).resolve().is_relative_to(place.resolve()):
+        raise Refused(f"{path}: plugins {plugins!r} is in the model's folder: it brings no code")
+    extend_again(plugins)
     config = build(ModelConfig, about_model, f"{path}: model")
-    return ExportFacts(place, config, tokenizer, name, objective, table.get("about", {}))
+    return ExportFacts(place, config, tokenizer, name, objective, about)

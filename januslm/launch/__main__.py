@@ -15,6 +15,7 @@
   interop bart FROM TO       weights from Hugging Face's BART, and back (bart-out)
   runs [FOLDER]              all runs below a folder (runs/), a line each; runs show RUN: its story
   checkpoint COMMAND RUN     ls, verify, export, prune: the checkpoints of a run
+  config [NAME]              every key and option: type, default, range, what it does
   tensorboard [FOLDER]       curves and samples of all runs below FOLDER (runs/)
   launch check [VERB RUN]    a table of the hosts of --hostfile FILE, and what is wrong with them
   slurm RUN --nodes N ...    a batch script for Slurm, which queues itself again until it is done
@@ -61,6 +62,7 @@ MODULES = {
     "interop": "januslm.interop",
     "runs": "januslm.runs",
     "checkpoint": "januslm.runs.checkpoint",
+    "config": "januslm.cli.reference",
 }
 WEIGHTS = ("write", "generate", "distill", "average", "interop", "replay")  # verbs that need torch
 TRAINING = ("pretrain", "finetune")

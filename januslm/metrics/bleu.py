@@ -20,8 +20,8 @@ def score(
     predictions: list[str],
     references: list[list[str]],
     *,
-    mode: Mode = "sacre",
-    lowercase: bool = False,
+    mode: Mode = "sacre",  # which script's: sacrebleu's, or another's texts and tokens
+    lowercase: bool = False,  # compare in lower case
 ) -> dict[str, float]:
     """{"bleu": percent}, with every reference that a line has."""
     ours, theirs = _texts(predictions, references, mode)

@@ -1,12 +1,8 @@
 """CoQA's F1: words shared by an answer and the gold answer, without articles and punctuation."""
 
-import re
-import string
-from collections import Counter
-
 import numpy as np
 
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+from januslm.metrics._answers import f1
 
 
 def score(predictions: list[str], references: list[list[str]]) -> dict[str, float]:
@@ -18,18 +14,7 @@ def score(predictions: list[str], references: list[list[str]]) -> dict[str, floa
 def each(predictions: list[str], references: list[list[str]]) -> dict[str, np.ndarray]:
     """The same per line."""
     values = [
-        max(_f1(words(prediction), words(text)) for text in several)
+        max(f1(prediction, text) for text in several)
         for prediction, several in zip(predictions, references, strict=True)
     ]
     return {"f1": 100 * np.array(values, dtype=float)}
-
-
-def words(text: str) -> list[str]:
-    """Lower case, punctuation deleted, then a, an and the dropped, as the SQuAD scripts do."""
-    return re.sub(r"\b(a|an|the)\b", " ", text.lower().translate(_PUNCTUATION)).split()
-
-
-def _f1(ours: list[str], gold: list[str]) -> float:
-    if not ours or not gold:
-        return float(ours == gold)  # "no answer" is right only where there is none
-    return 2 * (Counter(ours) & Counter(gold)).total() / (len(ours) + len(gold))

@@ -12,26 +12,30 @@ class ModelConfig:
     """Sizes and style of a model; PRESETS has named ones."""
 
     vocabulary: int = setting(low=8, high=2**24)
-    width: int = setting(256, low=8, high=2**16)
-    ffn: int = setting(1024, low=8, high=2**18)
-    heads: int = setting(4, low=1, high=2**12)
-    encoder_layers: int = setting(3, low=1, high=1000)
-    decoder_layers: int = setting(3, low=1, high=1000)
+    width: int = setting(256, low=8, high=2**16)  # numbers in the vector of a token
+    ffn: int = setting(1024, low=8, high=2**18)  # inner width of the feed-forward layers
+    heads: int = setting(4, low=1, high=2**12)  # of each attention; `width` is a multiple
+    encoder_layers: int = setting(3, low=1, high=1000)  # layers that read the source
+    decoder_layers: int = setting(3, low=1, high=1000)  # layers that write the target
+    # share of what a layer says that is left out in training
     dropout: float = setting(0.1, low=0, below=1)
+    # the same of attention weights; FlexAttention has none
     attention_dropout: float = setting(0.0, low=0, below=1)
-    activation: Literal["gelu", "relu"] = "gelu"
-    norm: Literal["post", "pre"] = "post"
+    activation: Literal["gelu", "relu"] = "gelu"  # of the feed-forward layers
+    norm: Literal["post", "pre"] = "post"  # LayerNorm after each sum, or before each layer
     positions: str = "learned"  # a file of januslm/model/positions/
     position_bias: str = ""  # a file of januslm/model/position_bias/, added to the scores; "": none
-    embedding_norm: bool = True
-    embedding_scale: bool = False
-    tied: bool = True
+    embedding_norm: bool = True  # LayerNorm on the embedded tokens
+    embedding_scale: bool = False  # embeddings times the root of `width`
+    tied: bool = True  # the output matrix is the embedding
+    # places a text may have, learned ones too
     max_positions: int = setting(1024, low=4, high=2**20)
+    # longest target, in tokens, that the length classifier tells
     max_length: int = setting(256, low=4, high=2**20)
     init: Literal["bert", "xavier"] = "bert"  # xavier suits widths under 512
-    extra_vectors: int = setting(
-        0, low=0, high=2**24
-    )  # learned inputs that are no words, after the vocabulary
+    # learned inputs that are no words, after the vocabulary
+    extra_vectors: int = setting(0, low=0, high=2**24)
+    # compute layers twice rather than keep what they said: less memory
     activation_checkpointing: bool = False
 
     def __post_init__(self):

@@ -14,10 +14,10 @@ def hide(
     special,
     rng,
     *,
-    ratio: Ratio = 0.3,
-    mean: Mean = 3.0,
-    decoder_only: Chance = 0.5,
-    rotate: Chance = 0.0,
+    ratio: Ratio = 0.3,  # share of the words that is hidden
+    mean: Mean = 3.0,  # length of a run of words, on average
+    decoder_only: Chance = 0.5,  # share of the runs that the source shows
+    rotate: Chance = 0.0,  # share of the examples whose source begins somewhere else
 ):
     """JANUS for pretraining: a fair coin per run; heads hides it in the decoder, tails in both.
 

@@ -12,6 +12,8 @@ def hide(source, target, special, rng, *, ratio: Ratio = 0.7, mean: Mean = 2.0):
 
     The reference's `add_whole_word_mask` (JANUS, EMNLP 2022, janus/ code): runs may overlap, a run
     that would leave the sentence shrinks to one word, empty runs hide nothing, BOS and EOS stay.
+
+    ratio: length of all runs, as a share of the text.  mean: length of a run, on average.
     """
     length = len(target)
     lengths = run_lengths(ceil(ratio * length), mean, rng, most=length)

@@ -1,4 +1,4 @@
-"""Draw a layout: `python -m januslm.objectives [NAME] [option=value ...]`.
+"""Draw a layout: `python -m januslm.objectives [NAME] [option=value ...] [--plugins DIR]`.
 
 Without a name, lists the objectives there are.  Rows read columns: '#' may look, '-> 3' must
 predict word 3.  The sentence has three words, the first and the last of them hidden.
@@ -42,7 +42,12 @@ def main(arguments: list[str]) -> int:
     try:
         if arguments and arguments[0] in ("-h", "--help"):
             print(__doc__.strip())
-        elif arguments:
+            return 0
+        if "--plugins" in arguments:
+            at = arguments.index("--plugins")
+            registry.extend("".join(arguments[at + 1 : at + 2]))
+            arguments = arguments[:at] + arguments[at + 2 :]
+        if arguments:
             print(drawing(arguments[0], assignments(arguments[1:], "read=past")))
         else:
             print(listing())

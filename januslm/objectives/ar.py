@@ -37,7 +37,8 @@ def layout(
     special,
     rng,
     *,
-    read: Read = "past",
+    read: Read = "past",  # past: words ask for the next one; next: masks beside them do
+    # input: the slot of word i asks for word i+1; target: slot t for word t
     query_position: Place = "input",
 ) -> Layout:
     """Slots of one target int64 [T]; nothing is hidden from left to right."""

@@ -62,7 +62,8 @@ def layout(
     special,
     rng,
     *,
-    read: Read = "next",
+    read: Read = "next",  # past: words ask for the next one; next: masks beside them do
+    # input: the slot of word i asks for word i+1; target: slot t for word t
     query_position: Place = "input",
 ) -> Layout:
     """Slots of one target int64 [T] with the words of `hidden` bool [T] to be filled."""

@@ -27,7 +27,10 @@ def weights(preset: str) -> dict[str, float]:
 
 
 def layout(target, hidden, special, rng, *, masked: Chance = 0.8, replaced: Chance = 0.1) -> Layout:
-    """Slots of one target int64 [T], bool [T].  masked, replaced: shares of the hidden words."""
+    """Slots of one target int64 [T], bool [T].
+
+    masked: share of the hidden words that are a <mask>.  replaced: share that are another word.
+    """
     given, holes = np.flatnonzero(~hidden), rng.permutation(np.flatnonzero(hidden))
     order, draw = np.arange(len(holes)), rng.random(len(holes))
     other = rng.integers(special.mask + 1, special.vocabulary, len(holes))

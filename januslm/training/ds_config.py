@@ -22,11 +22,13 @@ class OptimizerSettings:
     cpu_adam: DeepSpeed's compiled adamw, for offload_optimizer alone.
     """
 
+    # adamw decays the weights, adam the gradient; muon and cpu_adam are DeepSpeed's
     name: Literal["adam", "adamw", "muon", "cpu_adam"] = "adamw"
     lr: float = setting(5e-4, above=0)  # the schedule's peak
+    # memory of the gradient's mean and of its square
     betas: tuple[float, ...] = setting((0.9, 0.98), low=0, below=1)
-    eps: float = setting(1e-8, above=0)
-    weight_decay: float = setting(0.01, low=0)
+    eps: float = setting(1e-8, above=0)  # keeps the division from zero
+    weight_decay: float = setting(0.01, low=0)  # how fast weights shrink
     muon_lr: float = setting(0.02, above=0)  # of the matrices, at the schedule's peak
     momentum: float = setting(0.95, low=0, below=1)  # of the matrices
 

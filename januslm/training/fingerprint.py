@@ -5,10 +5,12 @@ import json
 import platform
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import xxhash
 
+from januslm import registry
 from januslm.cli.paths import ROOT, SPREADS, shipped
 from januslm.training.ds_config import read
 
@@ -33,11 +35,11 @@ def fingerprint(about: Mapping[str, Any], tokenizer: str, ds: str) -> dict:
 
 @functools.cache
 def code() -> str:
-    """januslm's version, and a hash of all Python files that a run may import."""
+    """januslm's version, and a hash of all Python files that a run may import, plug-ins too."""
     state = xxhash.xxh3_128()
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            state.update(str(path.relative_to(ROOT)).encode() + b"\0")
+    for folder in (*(ROOT / package for package in PACKAGES), *map(Path, registry.extended())):
+        for path in sorted(folder.rglob("*.py")):
+            state.update(str(path.relative_to(folder.parent)).encode() + b"\0")
             state.update(path.read_bytes())
     return f"{_version('januslm')} {state.hexdigest()}"
 

@@ -11,6 +11,7 @@ from januslm.config import Refused, setting
 class ScheduleSettings:
     """How the learning rate rises to its peak ([optimizer] lr) and what follows."""
 
+    # what follows the peak
     name: Literal["inverse_sqrt", "polynomial", "cosine", "constant"] = "inverse_sqrt"
     warmup: int = setting(4000, low=0)  # updates until the peak
     start: float = setting(1e-7, above=0)  # rate of the first update, where there is a warmup

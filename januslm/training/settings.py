@@ -10,14 +10,14 @@ from januslm.config import setting
 class TrainSettings:
     """How long, in which portions, and how often to look and to save; steps are updates."""
 
-    steps: int = setting(low=1)
+    steps: int = setting(low=1)  # updates
     batch: int = setting(256, low=1)  # examples per update, over all processes
     accumulate: int = setting(1, low=1)  # micro batches per update and process
     clip: float = setting(1.0, low=0)  # largest norm of the gradient; 0 does not clip
-    seed: int = setting(1, low=0)
-    log_every: int = setting(10, low=1)
-    validate_every: int = setting(1000, low=1)
-    save_every: int = setting(1000, low=1)
+    seed: int = setting(1, low=0)  # of weights, order and noise: the same seed is the same run
+    log_every: int = setting(10, low=1)  # updates between two lines of the log
+    validate_every: int = setting(1000, low=1)  # updates between two looks at the validation set
+    save_every: int = setting(1000, low=1)  # updates between two checkpoints
     # async: training goes on while a copy in host memory is written; sync: it waits, and needs none
     save: Literal["async", "sync"] = "async"
     keep: int = setting(2, low=1)  # checkpoints that stay on the disk

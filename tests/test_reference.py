@@ -11,7 +11,7 @@ import pytest
 from januslm import registry
 from januslm.cli import reference
 from januslm.config import Refused
-from januslm.training.ds_config import ALLOWED, OWNED
+from januslm.training.ds_keys import ALLOWED, OWNED, REFUSED
 from tests.conftest import ROOT
 
 TABLES = list(reference.tables_of_files())
@@ -45,7 +45,8 @@ def test_the_keys_are_those_of_the_files():
     names = {table.name: {key.name for key in table.keys} for table in TABLES}
     for name, kind in (("pretrain", PretrainRun), ("finetune", FinetuneRun), ("corpus", Recipe)):
         assert names[name] == {field.name for field in dataclasses.fields(kind)}
-    assert names["ds"] == ALLOWED | OWNED.keys()
+    assert names["ds"] == ALLOWED
+    assert names["ds.refused"] == OWNED.keys() | REFUSED.keys()
     assert "preset" in names["finetune.model"]
     assert "vocabulary" not in names["finetune.model"]  # a run file may not say it
 

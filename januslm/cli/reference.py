@@ -135,6 +135,8 @@ def _of(tables: Sequence[Table], name: str) -> list[str]:
     if inside:
         return [line for table in inside for line in table.lines()][:-1]
     single = {f"{t.name}.{key.name}": (t, key) for t in tables for key in t.keys}
+    # A key that is refused is asked for by its own name.
+    single |= {n.replace(f"{SPREAD}.refused.", f"{SPREAD}."): at for n, at in single.items()}
     if name in single:
         table, key = single[name]
         return [f"{table.name}: {table.about}", "", *key.lines()]
@@ -161,8 +163,12 @@ def tables_of_files() -> Iterator[Table]:
     """Of all files that a user writes."""
     for name, (module, kind) in FILES.items():
         yield from _tables(name, getattr(importlib.import_module(module), kind))
-    spread = importlib.import_module("januslm.training.ds_config")
-    yield _spread(spread)
+    keys = importlib.import_module("januslm.training.ds_keys")
+    yield from _tables(SPREAD, keys.DeepSpeedKeys)
+    owned = {name: f"belongs to {of}" for name, of in keys.OWNED.items()}
+    refused = (owned | keys.REFUSED).items()
+    lines = tuple(Key(name, ELSEWHERE, "", "", why) for name, why in refused)
+    yield Table(f"{SPREAD}.refused", "DeepSpeed's keys that are refused, and why.", lines)
 
 
 def _tables(name: str, kind: type) -> Iterator[Table]:
@@ -297,25 +303,6 @@ def _comments_by_line(source: str) -> tuple[dict[int, str], dict[int, str]]:
             lines = behind if token.line[: token.start[1]].strip() else alone
             lines[token.start[0]] = token.string.lstrip("# ").strip()
     return alone, behind
-
-
-def _spread(module: types.ModuleType) -> Table:
-    """What a file of ds_configs/ may say, with the comments in ds_config.ALLOWED; who says more."""
-    source = inspect.getsource(module)
-    keys = [
-        Key(str(node.value), *_typed(_comment(source, node.lineno, node.lineno)))
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Constant) and node.value in module.ALLOWED and node.col_offset == 8
-    ]
-    owned = [Key(name, ELSEWHERE, "", "", f"belongs to {of}") for name, of in module.OWNED.items()]
-    return Table(SPREAD, "A DeepSpeed file of ds_configs/: how a run is spread.", (*keys, *owned))
-
-
-def _typed(comment: str) -> tuple[str, str, str, str]:
-    """`table = {}: what it does` -> kind, default, range, sentence."""
-    head, _, sentence = comment.partition(": ")
-    kind, _, default = head.partition(" = ")
-    return kind, default, "", sentence
 
 
 def plugins(kind: str) -> list[Table]:

@@ -31,10 +31,10 @@ def decode(
     special,
     *,
     block: Annotated[int, Allowed(low=0, high=MOST)] = 0,
-    min_length: Count = 0,
-    max_length: Length = 200,
-    max_ratio: Ratio = 0.0,
-    no_repeat_ngram: Count = 0,
+    min_length: Count = 0,  # fewest words of a text
+    max_length: Length = 200,  # most words of a text, and max_ratio beside it
+    max_ratio: Ratio = 0.0,  # so many words more for each token of the source
+    no_repeat_ngram: Count = 0,  # no run of so many words comes twice; 0: they may
 ) -> list[Output]:
     """Tokens and score are those of greedy with the same limits.
 

@@ -44,9 +44,9 @@ def layout(
     special,
     rng,
     *,
-    size: Size = 8,
+    size: Size = 8,  # words of a block
     given: bool = False,
-    causal: bool = True,
+    causal: bool = True,  # a word reads the words before it alone
 ) -> Layout:
     """Slots of one target int64 [T]; the first block is shorter by a random offset.
 

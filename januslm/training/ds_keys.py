@@ -84,54 +84,60 @@ for _table in ("offload_optimizer", "offload_param"):
 class OffloadKeys:
     """Where weights or Adam's state wait between two uses."""
 
-    device: Literal["none", "cpu"] = "none"
-    pin_memory: bool = False
+    device: Literal["none", "cpu"] = "none"  # in the memory of the host, or where it is used
+    pin_memory: bool = False  # in memory that a GPU copies from faster
 
 
 @dataclass(frozen=True)
 class ZeroKeys:
     """zero_optimization.  Sizes are numbers of weights; DeepSpeed wants them whole, 5e8 is."""
 
-    stage: int = setting(0, low=0, high=3)
-    contiguous_gradients: bool = True
-    reduce_scatter: bool = True
-    reduce_bucket_size: float = setting(5e8, low=1)
+    stage: int = setting(0, low=0, high=3)  # 1 shards the optimizer, 2 gradients too, 3 weights too
+    contiguous_gradients: bool = True  # copy gradients into one block as they come
+    reduce_scatter: bool = True  # each process gets its share of the sum alone
+    reduce_bucket_size: float = setting(5e8, low=1)  # gradients that travel at once
+    # one collective for the shares of several processes
     use_multi_rank_bucket_allreduce: bool = True
-    allgather_partitions: bool = True
-    allgather_bucket_size: float = setting(5e8, low=1)
-    overlap_comm: bool = False
+    allgather_partitions: bool = True  # gather weights in buckets rather than broadcast them
+    allgather_bucket_size: float = setting(5e8, low=1)  # weights that are gathered at once
+    overlap_comm: bool = False  # reduce gradients while the backward pass goes on
+    # where the optimizer's state waits
     offload_optimizer: OffloadKeys = field(default_factory=OffloadKeys)
+    # where weights wait, at stage 3
     offload_param: OffloadKeys = field(default_factory=OffloadKeys)
-    round_robin_gradients: bool = False
-    ignore_unused_parameters: bool = True
-    enable_sanity_checks: bool = False
-    # ZeRO-3
-    sub_group_size: float = setting(1e9, low=1)
-    stage3_prefetch_bucket_size: float = setting(5e7, low=0)
-    stage3_param_persistence_threshold: float = setting(1e5, low=0)
+    round_robin_gradients: bool = False  # share the copying of offloaded gradients evenly
+    ignore_unused_parameters: bool = True  # a weight without a gradient is no error
+    enable_sanity_checks: bool = False  # DeepSpeed's own checks of its state, which cost time
+    sub_group_size: float = setting(1e9, low=1)  # weights that are updated at once
+    stage3_prefetch_bucket_size: float = setting(5e7, low=0)  # weights that are fetched ahead
+    stage3_param_persistence_threshold: float = setting(1e5, low=0)  # smaller weights stay whole
+    # how much may stay whole in all
     stage3_model_persistence_threshold: float = setting(1e9, low=0)
-    stage3_max_live_parameters: float = setting(1e9, low=0)
+    stage3_max_live_parameters: float = setting(1e9, low=0)  # weights that are whole at a time
+    # weights that are needed again sooner stay
     stage3_max_reuse_distance: float = setting(1e9, low=0)
-    stage3_use_all_reduce_for_fetch_params: bool = False
-    stage3_allgather_sequential: bool = False
+    stage3_use_all_reduce_for_fetch_params: bool = False  # fetch with all_reduce, not all_gather
+    stage3_allgather_sequential: bool = False  # fetch one weight after another
+    # processes that keep a second share of weights (hpZ)
     zero_hpz_partition_size: int = setting(1, low=1)
-    memory_efficient_linear: bool = True
-    log_trace_cache_warnings: bool = False
+    memory_efficient_linear: bool = True  # linear layers keep no copy of gathered weights
+    log_trace_cache_warnings: bool = False  # say when the order of fetching changes
 
 
 @dataclass(frozen=True)
 class BF16Keys:
     """bf16: weights that are computed with; the optimizer's stay in fp32."""
 
-    enabled: bool = False
+    enabled: bool = False  # compute in it
 
 
 @dataclass(frozen=True)
 class AutocastKeys:
     """torch_autocast: weights in fp32, products in bf16."""
 
-    enabled: bool = False
-    dtype: Literal["bfloat16"] = "bfloat16"
+    enabled: bool = False  # compute under it
+    dtype: Literal["bfloat16"] = "bfloat16"  # of the products
+    # classes whose weights travel in it
     lower_precision_safe_modules: list[str] = field(default_factory=list)
 
 
@@ -146,43 +152,48 @@ class DataTypeKeys:
 class CommsLoggerKeys:
     """comms_logger: every collective is timed; a table of them ends the run."""
 
-    enabled: bool = False
-    verbose: bool = False
-    prof_all: bool = True
-    prof_ops: list[str] = field(default_factory=list)
-    debug: bool = False
+    enabled: bool = False  # time them
+    verbose: bool = False  # a line for each collective
+    prof_all: bool = True  # all of them, or those of prof_ops
+    prof_ops: list[str] = field(default_factory=list)  # names of collectives
+    debug: bool = False  # with the name of the function that calls
 
 
 @dataclass(frozen=True)
 class FlopsProfilerKeys:
     """flops_profiler: prints one forward, module by module."""
 
-    enabled: bool = False
+    enabled: bool = False  # print it
+    # forwards that are computed again in the backward
     recompute_fwd_factor: float = setting(0.0, low=0)
-    profile_step: int = setting(1, low=1)
-    module_depth: int = setting(-1, low=-1)
-    top_modules: int = setting(1, low=1)
-    detailed: bool = True
-    output_file: str | None = None
+    profile_step: int = setting(1, low=1)  # the update whose forward is printed
+    module_depth: int = setting(-1, low=-1)  # how deep modules are told apart; -1: all the way
+    top_modules: int = setting(1, low=1)  # how many are named at each depth
+    detailed: bool = True  # the whole tree of modules
+    output_file: str | None = None  # where it goes; else to the console
 
 
 @dataclass(frozen=True)
 class DeepSpeedKeys:
     """A DeepSpeed JSON."""
 
-    zero_optimization: ZeroKeys = field(default_factory=ZeroKeys)
-    bf16: BF16Keys = field(default_factory=BF16Keys)
+    zero_optimization: ZeroKeys = field(default_factory=ZeroKeys)  # what is sharded over processes
+    bf16: BF16Keys = field(default_factory=BF16Keys)  # weights and activations in bfloat16
+    # torch's autocast in the place of bf16
     torch_autocast: AutocastKeys = field(default_factory=AutocastKeys)
-    data_types: DataTypeKeys = field(default_factory=DataTypeKeys)
+    data_types: DataTypeKeys = field(default_factory=DataTypeKeys)  # of sums
     communication_data_type: Literal["fp32", "bf16"] | None = None  # of gradients on their way
-    prescale_gradients: bool = False
+    prescale_gradients: bool = False  # divide gradients before they are summed up over processes
+    # by how much, where they are prescaled
     gradient_predivide_factor: float = setting(1.0, above=0)
-    comms_logger: CommsLoggerKeys = field(default_factory=CommsLoggerKeys)
+    comms_logger: CommsLoggerKeys = field(default_factory=CommsLoggerKeys)  # time what travels
+    # count FLOPs by module
     flops_profiler: FlopsProfilerKeys = field(default_factory=FlopsProfilerKeys)
-    wall_clock_breakdown: bool = False
-    memory_breakdown: bool = False
+    wall_clock_breakdown: bool = False  # print the time of forward, backward and update
+    memory_breakdown: bool = False  # print the memory at each part of a step
+    # how much DeepSpeed says
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "error"
-    disable_python_gc: bool = False
+    disable_python_gc: bool = False  # no garbage collection within a step
 
 
 ALLOWED = frozenset(one.name for one in fields(DeepSpeedKeys))

@@ -14,6 +14,7 @@ docs/corpora.md explains every key, the files written, and how to add a source.
 import argparse
 import sys
 
+from januslm.cli.command import error_line
 from januslm.cli.command import parser as parser_of
 from januslm.cli.paths import CORPORA, shipped
 from januslm.config import Refused
@@ -43,7 +44,7 @@ def _failed(message: object, given: argparse.Namespace, code: int) -> int:
     from data_tools.workers import first_rank
 
     if first_rank(getattr(given, "mpi", False)):
-        print(f"error: {message}", file=sys.stderr)
+        print(error_line(str(message)), file=sys.stderr)
     return code
 
 

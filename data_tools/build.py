@@ -17,17 +17,19 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.counts import KEPT, table, total
-from data_tools.journal import Journal
+from data_tools.journal import FRESH, Journal
 from data_tools.recipe import Bundle, Recipe, bundles, identity
-from data_tools.tokenize_parts import part_file, seal, tokenize
+from data_tools.tokenize_parts import Damaged, damage, part_file, seal, tokenize
 from data_tools.train_tokenizer import Report, learn_with
 from data_tools.workers import finished, pool, ranks
 from januslm.cli.progress import Progress
 from januslm.config import Refused
-from januslm.data.shard_writer import Shard, dtype_for, write_manifest
+from januslm.data.shard_writer import dtype_for, write_manifest
 from januslm.data.shards import MANIFEST, open_corpus
 from januslm.data.tokenizer import Tokenizer
 from januslm.registry import find
+
+ROUNDS = 3  # that parts may be found damaged and are tokenized anew
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,23 @@ def build(recipe: Recipe, report: Report, fresh: bool = False, mpi: bool = False
         if not recipe.tokenizer and not recipe.tokenizer_file.exists():
             learn_with(executor, recipe, work, report)
         tokenizer = Tokenizer.load(recipe.tokenizer_file)
-        journal = Journal(Path(recipe.out), identity(recipe, work, tokenizer.sha256), fresh)
+        who = identity(recipe, work, tokenizer.sha256)
+        journal = Journal(Path(recipe.out), who, report, fresh)
         it = Build(recipe, work, tokenizer, journal, report)
         try:
+            _check_numbers(it)
             if not _done(it):
                 _run(it, executor)
         finally:
             journal.close()
+
+
+def _check_numbers(it: Build) -> None:
+    """Refuse a journal that notes what the recipe has not; its shards would be taken for ours."""
+    parts = [*it.journal.parts, *(int(p) for g in it.journal.sealed.values() for p in g.counts)]
+    splits = {split for group in it.journal.sealed.values() for split in group.shards}
+    if not set(parts) <= set(range(len(it.work))) or not splits <= set(KEPT):
+        raise Refused(f"{it.journal.path}: notes parts that this corpus has not; {FRESH}")
 
 
 def _done(it: Build) -> bool:
@@ -85,14 +97,25 @@ def _done(it: Build) -> bool:
 
 
 def _summary(it: Build, folder: Path, how: str) -> str:
-    corpus = open_corpus(folder, it.tokenizer.sha256)
+    try:
+        corpus = open_corpus(folder, it.tokenizer.sha256)
+    except Refused as error:
+        raise Refused(f"{error}; {FRESH}") from None
     return f"{folder}: {how}{corpus.documents:,} documents, {corpus.tokens:,} tokens"
 
 
 def _run(it: Build, executor: Executor) -> None:
     progress = Progress("build")
-    _tokenize_all(it, executor, progress)
-    _seal_all(it, executor, progress)
+    for _ in range(ROUNDS):
+        _tokenize_all(it, executor, progress)
+        damaged = _damaged_prints(it) or _seal_all(it, executor, progress)
+        for found in damaged:
+            it.report(f"{found.file}: damaged since it was written; its part is made anew")
+            del it.journal.parts[found.part]
+        if not damaged:
+            break
+    else:
+        raise Refused(f"{found.file}: damaged again, in each of {ROUNDS} attempts: a failing disk?")
     progress.end()
     counters = _counters(it)
     _publish(it, counters)
@@ -132,38 +155,70 @@ def _size(path: Path) -> int:
 
 
 def _there(it: Build, bundle: Bundle) -> bool:
-    """Whether a part is finished and still there."""
-    line = it.journal.parts.get(bundle.number)
-    if not line or not part_file(it.recipe, bundle.number, "split.npy").exists():
+    """Whether a part is finished and still there; `seal` looks at its bytes."""
+    part = it.journal.parts.get(bundle.number)
+    if not part or (it.recipe.deduplicate and not part.print):
         return False
-    return _size(part_file(it.recipe, bundle.number, "bin")) == line["shard"]["bytes"]
+    sizes = part.shard.sizes | {"split.npy": None, "print.npy": None}
+    if not it.recipe.deduplicate:
+        del sizes["print.npy"]
+    paths = {part_file(it.recipe, bundle.number, suffix): size for suffix, size in sizes.items()}
+    return all(
+        path.is_file() and size in (None, path.stat().st_size) for path, size in paths.items()
+    )
 
 
-def _seal_all(it: Build, executor: Executor, progress: Progress) -> None:
+def _damaged_prints(it: Build) -> list[Damaged]:
+    """The parts whose hashes of documents are damaged; they decide about all the others."""
+    if not it.recipe.deduplicate:
+        return []
+    parts = (it.journal.parts[bundle.number] for bundle in it.work)
+    return [found for part in parts if (found := damage(it.recipe, part, "print.npy"))]
+
+
+def _seal_all(it: Build, executor: Executor, progress: Progress) -> list[Damaged]:
+    """Seal what is not sealed; the parts that were found to be damaged."""
     keep = _kept(it)
     groups = _groups(it)
+    if strange := it.journal.sealed.keys() - set(range(len(groups))):
+        raise Refused(f"{it.journal.path}: notes shard {min(strange)} of {len(groups)}; {FRESH}")
     tasks = [
         partial(
             seal,
             number,
-            members=[(part, keep[part]) for part in group],
+            members=[(it.journal.parts[part], keep[part]) for part in group],
             recipe=it.recipe,
             dtype=it.dtype,
             eos=it.tokenizer.special.eos,
         )
         for number, group in enumerate(groups)
-        if number not in it.journal.sealed
+        if not _sealed(it, number)
     ]
     before = len(groups) - len(tasks)
     progress.phase(len(groups), "shards sealed", before)
-    for _, line in finished(executor, tasks, lambda done: progress.show(before + done)):
-        it.journal.append(line)
+    damaged = []
+    for _, found in finished(executor, tasks, lambda done: progress.show(before + done)):
+        if isinstance(found, Damaged):
+            damaged.append(found)
+        else:
+            it.journal.append(found)
+    return damaged
+
+
+def _sealed(it: Build, number: int) -> bool:
+    """Whether the shards of a group are finished and still there."""
+    group = it.journal.sealed.get(number)
+    return group is not None and all(
+        _size(it.out / split / f"{shard.name}.{suffix}") == size
+        for split, shard in group.shards.items()
+        for suffix, size in shard.sizes.items()
+    )
 
 
 def _kept(it: Build) -> list[np.ndarray]:
     """Which documents of each part are not dropped as duplicates: bool [documents] each."""
     if not it.recipe.deduplicate:
-        sizes = [it.journal.parts[bundle.number]["shard"]["documents"] for bundle in it.work]
+        sizes = [it.journal.parts[bundle.number].shard.documents for bundle in it.work]
         return [np.ones(size, dtype=bool) for size in sizes]
     prints = [np.load(part_file(it.recipe, bundle.number, "print.npy")) for bundle in it.work]
     return find("data_tools.dedup", it.recipe.deduplicate).kept(prints)
@@ -174,7 +229,7 @@ def _groups(it: Build) -> list[list[int]]:
     groups: list[list[int]] = []
     room = -1.0
     for part, line in sorted(it.journal.parts.items()):
-        size = line["shard"]["bytes"]
+        size = line.shard.bytes
         if size > room:
             groups.append([])
             room = it.recipe.shard_megabytes * 1e6
@@ -186,21 +241,22 @@ def _groups(it: Build) -> list[list[int]]:
 def _counters(it: Build) -> dict[str, dict]:
     counts: dict[str, Counter] = {bundle.source: Counter() for bundle in it.work}
     for bundle in it.work:
-        counts[bundle.source].update(it.journal.parts[bundle.number]["counts"])
-    for line in it.journal.sealed.values():
-        for part, one in line["counts"]:
-            counts[it.work[part].source].update(one)
+        counts[bundle.source].update(it.journal.parts[bundle.number].counts)
+    for group in it.journal.sealed.values():
+        for part, one in group.counts.items():
+            counts[it.work[int(part)].source].update(one)
     return {source: total(one) for source, one in counts.items()}
 
 
 def _publish(it: Build, counters: dict) -> None:
     """Write the manifests, unless there is nothing to write one for."""
     versions = {one.name: one.version for b in it.work for one in b.inputs if one.version}
-    sealed = [line["shards"] for _, line in sorted(it.journal.sealed.items())]
-    shards = {split: [Shard(**s[split]) for s in sealed if split in s] for split in it.splits}
+    groups = [group.shards for _, group in sorted(it.journal.sealed.items())]
+    shards = {split: [one[split] for one in groups if split in one] for split in it.splits}
     for split in it.splits:
         if not shards[split]:
-            raise Refused(f"{it.out / split} would be empty\n{table(counters)}")
+            it.report(table(counters))
+            raise Refused(f"{it.out / split} would be empty; what became of the texts stands above")
     for split in it.splits:
         write_manifest(
             it.out / split,

@@ -1,9 +1,10 @@
 """What became of every document: the numbers of a manifest, and the table that shows them."""
 
 from collections import Counter
+from dataclasses import dataclass
 
 from januslm.cli.table import drawn
-from januslm.config import Refused
+from januslm.config import Refused, build
 
 KEPT = ("train", "valid")
 DROP = "dropped: "
@@ -25,10 +26,22 @@ def total(counts: Counter) -> dict:
     return report
 
 
-def table(counters: dict[str, dict]) -> str:
-    """The counters of all sources as lines for people."""
+@dataclass(frozen=True)
+class _Counts:
+    read: int
+    repaired: int
+    train: int
+    valid: int
+    dropped: dict[str, int]
+
+
+def table(counters: dict[str, dict], where: str = "counters") -> str:
+    """The counters of all sources as lines for people; Refused where they are no such counters."""
+    if not isinstance(counters, dict):
+        raise Refused(f"{where} must be a table, got {counters!r}")
     rows = []
     for source, report in counters.items():
+        build(_Counts, report, f"{where}.{source}")
         rows.append((source, "read", report["read"]))
         rows += [("", f"  dropped: {why}", number) for why, number in report["dropped"].items()]
         rows += [("", f"  kept for {split}", report[split]) for split in KEPT]

@@ -22,6 +22,7 @@ Invalid = Literal["replace", "drop", "refuse"]
 
 
 CHUNK = 1 << 20  # bytes of a packed file read at a time
+LONGEST = 1 << 30  # bytes of one line or file: more comes of a packed file made to fill the memory
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,23 @@ def matching(root: Path, patterns: list[str]) -> list[tuple[str, Path]]:
             raise Refused(f"no file matches {pattern!r} in {os.path.abspath(root)}")
         found.update(names)
     return [(name, root / name) for name in sorted(found)]
+
+
+def lines(file: BinaryIO, where: str) -> Iterator[bytes]:
+    """The lines of a file; Refused for one that no memory should hold."""
+    while line := file.readline(LONGEST + 1):
+        yield _bounded(line, where)
+
+
+def whole(file: BinaryIO, where: str) -> bytes:
+    """All of a file; Refused where no memory should hold it."""
+    return _bounded(file.read(LONGEST + 1), where)
+
+
+def _bounded(raw: bytes, where: str) -> bytes:
+    if len(raw) > LONGEST:
+        raise Refused(f"{where}: a document of more than {LONGEST:,} bytes; split it")
+    return raw
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def inspect(path: str, amount: int, tokenizer_file: str, report: Callable[[str],
         size = f"{corpus.documents:,} documents, {corpus.tokens:,} tokens"
         report(f"{folder}: {size} of {about['dtype']}")
         if "counters" in about:
-            report(table(about["counters"]))
+            report(table(about["counters"], f"{folder / MANIFEST}: counters"))
         lengths = np.sort(corpus.lengths())
         marks = [int(lengths[int(q * (len(lengths) - 1))]) for q in (0, 0.05, 0.5, 0.95, 1)]
         report("tokens in a document, least/5 %/median/95 %/most: " + " / ".join(map(str, marks)))

@@ -1,23 +1,58 @@
-"""What a build has finished, one JSON line per step, so that a killed build goes on from there."""
+"""What a build has finished, a sealed line per step, so that a killed build goes on from there."""
 
 import fcntl
 import json
 import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from xxhash import xxh3_128_hexdigest
 
-from januslm.config import Refused
-from januslm.data import atomic
+from januslm.config import Refused, build
+from januslm.data import atomic, sealed
+from januslm.data.shards import Shard
+
+FRESH = "--fresh deletes what was built and builds again"
+
+
+@dataclass(frozen=True)
+class TokenizedPart:
+    """A bundle that was tokenized into a part; split, print: xxh3_128 of those .npy, "": none."""
+
+    part: int  # the bundle's number
+    shard: Shard
+    counts: dict[str, int]
+    split: str
+    print: str = ""
+
+
+@dataclass(frozen=True)
+class SealedGroup:
+    """Some parts whose documents were copied into a shard of each split."""
+
+    sealed: int  # the group's number
+    shards: dict[str, Shard]  # by split
+    counts: dict[str, dict[str, int]]  # by the part's number
+
+    def __post_init__(self):
+        if strange := [part for part in self.counts if not part.isdecimal()]:
+            raise Refused(f"counts must be by the numbers of parts, got {strange[0]!r}")
+
+
+Step = TokenizedPart | SealedGroup
 
 
 class Journal:
     """The journal of one output folder, which it locks until `close`.
 
-    `parts` and `sealed` hold the finished steps by bundle number.
+    `parts` and `sealed` hold the finished steps by their numbers.  A line that a kill cut short is
+    left out, and so is a damaged one, which is reported: its step is done again.
     """
 
-    def __init__(self, out: Path, identity: dict, fresh: bool = False):
+    def __init__(
+        self, out: Path, identity: dict, report: Callable[[str], None], fresh: bool = False
+    ):
         out.mkdir(parents=True, exist_ok=True)
         self.path = out / "journal.jsonl"
         self.identity = xxh3_128_hexdigest(json.dumps(identity, sort_keys=True).encode())
@@ -28,46 +63,55 @@ class Journal:
             raise Refused(f"{out}: another build is writing to it") from None
         if fresh:
             _clear(out)
-        self.parts: dict[int, dict] = {}
-        self.sealed: dict[int, dict] = {}
-        lines = self._lines()
-        if lines:
-            self._compare(lines[0], identity)
-        for line in lines[1:]:
-            self._note(line)
+        self.parts: dict[int, TokenizedPart] = {}
+        self.sealed: dict[int, SealedGroup] = {}
+        for step in self._steps(identity, report):
+            self._note(step)
         # written anew: what a kill left of a half line must not stay in front of the next one
         with atomic.durable(self.path) as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines or [identity])
+            file.write(sealed.line(identity))
+            file.writelines(_line(part) for part in self.parts.values())
+            file.writelines(_line(group) for group in self.sealed.values())
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
 
-    def append(self, line: dict) -> None:
+    def append(self, step: Step) -> None:
         """Note a finished step; it is on the disk when this returns."""
-        self._file.write(json.dumps(line) + "\n")
+        self._file.write(_line(step))
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._note(line)
+        self._note(step)
 
     def close(self) -> None:
         """Let other builds write to the folder."""
         self._file.close()
         self._lock.close()
 
-    def _note(self, line: dict) -> None:
-        if "part" in line:
-            self.parts[line["part"]] = line
+    def _note(self, step: Step) -> None:
+        if isinstance(step, TokenizedPart):
+            self.parts[step.part] = step
         else:
-            self.sealed[line["sealed"]] = line
+            self.sealed[step.sealed] = step
 
-    def _lines(self) -> list[dict]:
+    def _steps(self, identity: dict, report: Callable[[str], None]) -> list[Step]:
+        """The steps of an earlier build of the same recipe; Refused where it was another one."""
         if not self.path.exists():
             return []
-        lines = []
-        for raw in self.path.read_bytes().split(b"\n"):
-            try:
-                lines.append(json.loads(raw))
-            except ValueError:
-                break  # the half line of a killed build, or the end
-        return lines
+        (_, first), *rest = [*sealed.lines(self.path)] or [(1, None)]
+        if first is None:
+            raise Refused(
+                f"{self.path}:1: damaged, or of an earlier version: it does not say which recipe "
+                f"the parts are of; {FRESH}"
+            )
+        self._compare(first, identity)
+        steps: list[Step] = []
+        cut = not self.path.read_bytes().endswith(b"\n")  # the half line of a killed build
+        for number, line in rest[: len(rest) - cut]:
+            if line is None:
+                report(f"{self.path}:{number}: damaged; what it noted is done again")
+            else:
+                kind: type[Step] = TokenizedPart if "part" in line else SealedGroup
+                steps.append(build(kind, line, f"{self.path}:{number}"))
+        return steps
 
     def _compare(self, old: dict, new: dict) -> None:
         new, old = _flat(json.loads(json.dumps(new))), _flat(old)
@@ -75,8 +119,12 @@ class Journal:
         if changed:
             raise Refused(
                 f"{self.path.parent}: holds shards of another recipe, which differs in "
-                f"{_difference(changed, old, new)}; --fresh deletes them and builds again"
+                f"{_difference(changed, old, new)}; {FRESH}"
             )
+
+
+def _line(step: Step) -> str:
+    return sealed.line(asdict(step))
 
 
 def _flat(tables: dict, before: str = "") -> dict:
@@ -100,7 +148,8 @@ def _difference(changed: list[str], old: dict, new: dict) -> str:
 def _clear(out: Path) -> None:
     """Delete what a build writes, and nothing else; the manifests and the journal first."""
     for pattern in (
-        "*/manifest.json*",
+        "train/manifest.json*",
+        "valid/manifest.json*",
         "journal.*",
         "parts/part-*",
         "train/shard-*",

@@ -23,12 +23,16 @@ class Recipe:
     sources: dict[str, dict]
     root: str = "."  # where the sources' relative file patterns start
     tokenizer: str = ""  # tokenizer file; empty: OUT/tokenizer.json
-    vocabulary: int = setting(16384, low=261)  # for `tokenizer`: how many tokens to learn
-    tokenizer_megabytes: float = setting(64.0, above=0)  # for `tokenizer`: text to learn them from
+    vocabulary: int = setting(16384, low=261, high=2**24)  # for `tokenizer`: tokens to learn
+    tokenizer_megabytes: float = setting(
+        64.0, above=0, high=1e6
+    )  # for `tokenizer`: text to learn them from
     processes: int = setting(2, low=1, high=1024)  # the shards do not depend on it
-    part_megabytes: float = setting(64.0, above=0)  # inputs one process works on at a time
+    part_megabytes: float = setting(
+        64.0, above=0, high=1e9
+    )  # inputs one process works on at a time
     # tokens of several parts share a shard up to this
-    shard_megabytes: float = setting(512.0, above=0)
+    shard_megabytes: float = setting(512.0, above=0, high=1e9)
     # one table per filter: [filters.NAME], a file of data_tools/filters/, with its options
     filters: dict[str, dict] = field(default_factory=dict)
     # a file of data_tools/dedup/: drops documents that came before, in any source; "": all stay

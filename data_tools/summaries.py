@@ -3,6 +3,7 @@
 A pair is the first paragraph of a docstring (the target) and the rest of its prose (the source).
 """
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh3_64_intdigest, xxh3_128
 
 from data_tools.counts import DROP
 from data_tools.prose import letters, paragraphs, words
@@ -18,7 +19,7 @@ from data_tools.sources.docstrings import Package, chosen, docstrings
 from data_tools.workers import finished, pool
 from januslm.cli.progress import Progress
 from januslm.config import Refused
-from januslm.data import atomic
+from januslm.data import atomic, sealed
 
 SPLITS = ("test", "valid", "train")  # of pairs that occur twice, the first of these keeps one
 TEST = ("networkx",)
@@ -76,8 +77,8 @@ def write(
     _disjoint(packages)
     tasks = [(split, one) for split in SPLITS for one in chosen(packages[split], [])]
     made = Path(out) / "made.json"
-    mark = json.dumps({"packages": packages, "most": most, "files": _fingerprint(tasks)})
-    if made.is_file() and made.read_text(encoding="utf-8") == mark:
+    mark = {"packages": packages, "most": most, "files": _fingerprint(tasks)}
+    if _written(made, mark):
         report(f"reused: {out}, made from the same files")
         return
     made.unlink(missing_ok=True)
@@ -104,8 +105,24 @@ def write(
         with atomic.durable(Path(out) / f"{split}.jsonl") as file:
             file.writelines(json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in kept)
     with atomic.durable(made) as file:
-        file.write(mark)
+        file.write(json.dumps(sealed.sealed(mark | {"texts": _digests(made.parent)})))
     report(_summary(out, packages, counts, progress.seconds))
+
+
+def _written(made: Path, mark: dict) -> bool:
+    """Whether the files of an earlier call with the same mark are there as they were written."""
+    try:
+        return sealed.read(made) == mark | {"texts": _digests(made.parent)}
+    except (Refused, OSError):  # missing or damaged: written again
+        return False
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    found = {}
+    for split in SPLITS:
+        with (folder / f"{split}.jsonl").open("rb") as file:
+            found[split] = hashlib.file_digest(file, xxh3_128).hexdigest()
+    return found
 
 
 def _fingerprint(tasks: list[tuple[str, Package]]) -> str:

@@ -1,16 +1,19 @@
 """The work of one process in a build: a bundle into a part, a part into its shards."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh3_64_intdigest, xxh3_128
 
 from data_tools.counts import DROP, KEPT
 from data_tools.documents import Document, Dropped
 from data_tools.filtering import AFTER, BEFORE, rules, text_passed, tokens_dropped
+from data_tools.journal import SealedGroup, TokenizedPart
 from data_tools.recipe import Bundle, Recipe
 from januslm.data import atomic
 from januslm.data.shard_writer import Writer, dtype_for
@@ -53,8 +56,36 @@ def split_of(document: Document, recipe: Recipe) -> int:
     return int(by_hash or document.group in recipe.validation_groups)
 
 
-def tokenize(bundle: Bundle, recipe: Recipe, tokenizer_file: str) -> dict:
-    """Write the part of a bundle and the facts about its documents; the journal's line for it."""
+@dataclass(frozen=True)
+class Damaged:
+    """A part's file that is not as it was written."""
+
+    part: int
+    file: Path
+
+
+def damage(recipe: Recipe, part: TokenizedPart, *suffixes: str) -> Damaged | None:
+    """The first of these files of a part that is missing or does not match its hash."""
+    wanted = {"bin": part.shard.bin, "idx": part.shard.idx}
+    wanted |= {"split.npy": part.split, "print.npy": part.print}
+    for suffix in suffixes:
+        path = part_file(recipe, part.part, suffix)
+        try:
+            found = _digest(path)
+        except OSError:  # missing, a folder, a bad sector
+            found = ""
+        if found != wanted[suffix]:
+            return Damaged(part.part, path)
+    return None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, xxh3_128).hexdigest()
+
+
+def tokenize(bundle: Bundle, recipe: Recipe, tokenizer_file: str) -> TokenizedPart:
+    """Write the part of a bundle and the facts about its documents; what to note of it."""
     tokenizer = _tokenizer(tokenizer_file)
     stem = part_file(recipe, bundle.number, "bin").stem
     writer = Writer(
@@ -79,10 +110,13 @@ def tokenize(bundle: Bundle, recipe: Recipe, tokenizer_file: str) -> dict:
     facts = {"split": np.array(splits, np.uint8)}
     if dedup:
         facts["print"] = np.array(prints, dedup.FINGERPRINT)
-    for suffix, values in facts.items():
-        with atomic.durable(part_file(recipe, bundle.number, f"{suffix}.npy"), "wb") as file:
+    hashes = {}
+    for name, values in facts.items():
+        path = part_file(recipe, bundle.number, f"{name}.npy")
+        with atomic.durable(path, "wb") as file:
             np.save(file, values)
-    return {"part": bundle.number, "shard": writer.close().__dict__, "counts": dict(counts)}
+        hashes[name] = _digest(path)
+    return TokenizedPart(bundle.number, writer.close(), dict(counts), **hashes)
 
 
 def _batches(items: Iterable, size: int) -> Iterator[list]:
@@ -97,16 +131,24 @@ def _batches(items: Iterable, size: int) -> Iterator[list]:
 
 
 def seal(
-    number: int, members: list[tuple[int, np.ndarray]], recipe: Recipe, dtype: str, eos: int
-) -> dict:
-    """Copy the kept documents of some parts into one shard per split; the journal's line for it.
+    number: int,
+    members: list[tuple[TokenizedPart, np.ndarray]],
+    recipe: Recipe,
+    dtype: str,
+    eos: int,
+) -> SealedGroup | Damaged:
+    """Copy the kept documents of some parts into one shard per split; what to note of it.
 
-    members: the parts' numbers, and which of their documents to keep, bool [documents].
+    members: the parts, and which of their documents to keep, bool [documents].  Nothing is written
+    where a part is not as it was when it was tokenized.
     """
+    for part, _ in members:
+        if found := damage(recipe, part, "bin", "idx", "split.npy"):
+            return found
     writers: dict[str, Writer] = {}
-    counts = []
+    counts = {}
     for part, keep in members:
-        splits = np.load(part_file(recipe, part, "split.npy"))
+        splits = np.load(part_file(recipe, part.part, "split.npy"))
         one = {DROP + "duplicate": int((~keep).sum())}
         for place, split in enumerate(KEPT):
             mine = keep & (splits == place)
@@ -116,10 +158,10 @@ def seal(
             if split not in writers:
                 folder = Path(recipe.out) / split
                 writers[split] = Writer(folder, f"shard-{number:05d}", dtype, eos)
-            _copy(recipe, part, mine, writers[split])
-        counts.append([part, one])
-    shards = {split: writer.close().__dict__ for split, writer in writers.items()}
-    return {"sealed": number, "shards": shards, "counts": counts}
+            _copy(recipe, part.part, mine, writers[split])
+        counts[str(part.part)] = one
+    shards = {split: writer.close() for split, writer in writers.items()}
+    return SealedGroup(number, shards, counts)
 
 
 def _copy(recipe: Recipe, part: int, mine: np.ndarray, writer: Writer) -> None:

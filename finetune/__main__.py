@@ -37,7 +37,7 @@ def main() -> int:
         from finetune.job import build
         from januslm.training.process import run_process
 
-        return run_process(begun, build, options)
+        return run_process(begun, build)
 
     return begin.process(lambda: load_run().out, resolved, train, options)
 

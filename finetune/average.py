@@ -132,6 +132,8 @@ def _validation(path: Path, by: str) -> dict[int, float]:
         value = math.inf if row[by] is None else row[by]  # a run that broke writes null
         if not isinstance(value, int | float):
             raise Refused(f"{path}:{number}: {by!r} must be a number, got {value!r}")
+        if not isinstance(row["step"], int):
+            raise Refused(f"{path}:{number}: 'step' must be a whole number, got {row['step']!r}")
         found[row["step"]] = math.inf if math.isnan(value) else value
     return found
 

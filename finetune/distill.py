@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from januslm import registry
-from januslm.cli.command import answered, check_counts, parser
+from januslm.cli.command import answered, check_counts, parser, warn
 from januslm.cli.progress import Progress
 from januslm.config import Refused, assignments, json_table
 from januslm.data import atomic
@@ -35,7 +35,7 @@ from januslm.interop.export_folder import FILES
 from januslm.training.run_dir import difference
 
 if TYPE_CHECKING:  # it imports torch
-    from januslm.inference.generator import LoadedModel
+    from januslm.inference.trained_model import TrainedModel
 
 BEGUN, PORTIONS = "begun.json", ".portions"
 
@@ -67,23 +67,24 @@ def _arguments() -> argparse.Namespace:
 class Teacher:
     """A model with its task and how it decodes."""
 
-    trained: LoadedModel
+    run: TrainedRun
+    model: TrainedModel
     settings: dict  # of the beam
     batch: int
 
     def read(self, skipped: Counter) -> Iterator[Pair]:
         """The task's own training pairs; empty ones are counted and left out."""
-        return self.trained.task.read(self.trained.root, "train", skipped=skipped)
+        return self.run.task.read(self.run.root, "train", skipped=skipped)
 
     def write(self, pairs: list[Pair], tick: Callable[[int], None]) -> tuple[list[str], dict]:
         """What it makes of the sources, and the counts; `tick` gets how many are done."""
         from januslm.decoding import beam
         from januslm.inference import generator
 
-        words, model = self.trained.saved.tokenizer, self.trained.decoder
-        arrays, cut = sources([pair.source for pair in pairs], words, self.trained.limits.source)
+        words, decoder = self.model.tokenizer, self.model.incremental()
+        arrays, cut = sources([pair.source for pair in pairs], words, self.run.limits.source)
         ways = {"beam": partial(beam.decode, **self.settings)}
-        made = generator.write(model, ways, arrays, words.special, self.batch, tick)["beam"]
+        made = generator.write(decoder, ways, arrays, words.special, self.batch, tick)["beam"]
         counts = {"sentences": len(pairs), "sources cut": len(cut), "words": made.tokens}
         texts = [generator.text(words, output) for output in made.outputs]
         return texts, counts | {"seconds": made.seconds}
@@ -141,16 +142,20 @@ def _asked(options: argparse.Namespace) -> tuple[TrainedRun, dict]:
             if hasattr(registry.find("finetune.tasks", one), "save")
         ]
         raise Refused(f"task {found.task_name!r} has no `save`; tasks with it: {', '.join(able)}")
-    return found, request.settings(found, "beam", assignments(options.options, "beam=5"))
+    given = assignments(options.options, "beam=5")
+    settings = request.settings(found.facts, "beam", given, found.task.DECODE)
+    warn(request.notes(found.facts, "beam", given))
+    return found, settings
 
 
 def teacher(found: TrainedRun, settings: dict, batch: int, threads: int | None) -> Teacher:
-    """The run's model; Refused where it has not learnt to write word by word."""
-    from januslm.inference import generator
+    """The run's model, ready to write."""
+    import torch
 
-    trained = generator.load(found, threads)
-    trained.decoder.require("word by word")
-    return Teacher(trained, settings, batch)
+    from januslm.inference import trained_model
+
+    torch.set_num_threads(threads or torch.get_num_threads())
+    return Teacher(found, trained_model.opened(found.facts), settings, batch)
 
 
 def _begin(out: Path, about: dict) -> None:
@@ -181,7 +186,7 @@ def _portions(made: Teacher, place: Path, size: int, limit: int | None) -> Count
     empty: Counter = Counter()
     total = sum(1 for _ in islice(made.read(empty), limit))
     if not total:
-        raise Refused(f"{made.trained.root}: the training set has nothing but empty lines")
+        raise Refused(f"{made.run.root}: the training set has nothing but empty lines")
     counts = Counter({f"{side} left out": number for side, number in empty.items()})
     pairs, progress = made.read(Counter()), Progress("distilled", total, "sentences")
     for number, start in enumerate(range(0, total, size)):

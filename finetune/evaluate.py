@@ -5,9 +5,8 @@ import json
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
-from itertools import groupby
 from pathlib import Path
 from types import ModuleType
 
@@ -28,14 +27,16 @@ Score predictions: one table per task, a row per algorithm, next to the lead bas
   PROGRAM evaluate runs/tiny/docsum             all predictions of a run, or of a folder
   PROGRAM evaluate greedy.jsonl nar.jsonl       or these files
   ... --intervals                                   scores with their 95 % intervals
-  ... --compare greedy nar                          is their difference real? (paired bootstrap)
+  PROGRAM evaluate --compare greedy.jsonl nar.jsonl   is their difference real? (paired bootstrap)
+  ... --compare greedy beam                         the same of rows of the table, by name
   ... --metric bleu:mode=compound --metric bleu     other metrics than the task's own
   ... --data ../shared/data                         check ids against the task's test set
   PROGRAM evaluate glge runs/glge/ar            GLGE: all tasks, overall score, submission
 
 A predictions file has one JSON object a line, in the order of the test set:
 {"id", "source", "prediction", "references": [...]}; beside it lies a .json of the same name with
-task, algorithm and time, as `generate` writes them. Scores are also written to scores.json."""
+task, algorithm and time, as `generate` writes them. Of a folder, files that were decoded with
+--limit are left out where others have more lines. Scores are also written to scores.json."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,14 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["glge"]:
         return leaderboard.main(words[1:])
-    given = _parser().parse_args(words)
+    known = _parser()
+    given = known.parse_args(words)
+    places = [*given.places, *_compared_files(given.compare or ())]
+    if not places:
+        known.error("the following arguments are required: DIR_OR_FILE")
 
     def command() -> None:
         scoring.asked(given.metric)  # a wrong name or option is refused before texts are read
-        paths = predictions.files(given.places)
-        runs = [predictions.load(path, given.task) for path in paths]
-        home = Path(given.places[0])
-        found = evaluate(runs, given)
+        runs = [predictions.load(path, given.task) for path in predictions.files(places)]
+        named = {Path(place) for place in places if Path(place).is_file()}
+        home = Path(places[0])
+        found = evaluate(runs, given, named)
         out = (home if home.is_dir() else home.parent) / "scores.json"
         predictions.put(out, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
         print(f"scores written to {out}")
@@ -58,28 +63,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return answered(command)
 
 
-def evaluate(runs: list[Predictions], given: argparse.Namespace) -> list[dict]:
-    """Print a table per task and split; return what it says."""
+def _compared_files(names: Sequence[str]) -> list[str]:
+    """What --compare names by its file is scored, too: it need not be named twice."""
+    return [name for name in names if name.endswith(".jsonl") and Path(name).is_file()]
 
-    def place(run: Predictions) -> tuple[str, str]:
-        return run.facts.task, run.facts.split
 
+def evaluate(
+    runs: list[Predictions], given: argparse.Namespace, named: Collection[Path] = ()
+) -> list[dict]:
+    """Print examples, a table and its verdicts per test set; return what they say.
+
+    named: files that are scored in any case; of all others those of --limit may be left out.
+    """
+    groups = predictions.by_test_set(runs, apart=not given.data)
+    able = [g for g in groups if all(_matching(g, name) for name in given.compare or ())]
     found = []
-    for (name, split), several in groupby(sorted(runs, key=place), key=place):
-        task = find("finetune.tasks", name)
-        group, note = _checked(list(several), task, given.data)
+    for several in groups:
+        facts, comparable = several[0].facts, any(several is group for group in able)
+        task = find("finetune.tasks", facts.task)
+        several, left_out = predictions.whole(several, named)
+        group, note = _checked(several, task, given.data)
+        note = "\n".join([note, *left_out])
         chosen = scoring.metrics(task, given.metric)
         if not given.metric:  # what is asked for by name is refused where it cannot run
             chosen, lacking = scoring.able(chosen)
             note = "\n".join([note, *lacking])
-        result: dict = {"task": name, "split": split, "modes": {}}
-        print(f"\n{name}, {split}: {len(group[0].ids)} sentences{note}")
-        for mode in scoring.modes(task):
-            result["modes"][mode] = _mode(group, task, chosen, mode, given.intervals)
-        if given.compare:
-            result["compare"] = _compare(group, given.compare, task, chosen)
+        result: dict = {"task": facts.task, "split": facts.split, "data": facts.data, "modes": {}}
+        print(f"\n{facts.task}, {facts.split}: {len(group[0].ids)} sentences{note}")
         if given.examples:
             print("\n" + examples(group, given.examples, shutil.get_terminal_size().columns))
+        for mode in scoring.modes(task):
+            result["modes"][mode] = _mode(group, task, chosen, mode, given.intervals)
+        if given.compare and (comparable or not able):
+            result["compare"] = _compare(group, given.compare, task, chosen)
         found.append(result)
     return found
 
@@ -153,7 +169,12 @@ def table(
 def anchor(runs: list[Predictions]) -> Predictions | None:
     """The AR beam run that speed is compared with: the one with the widest beam."""
     timed = [r for r in runs if r.facts.algorithm == "beam" and r.facts.ms_per_sentence]
-    return max(timed, key=lambda r: r.facts.settings.get("beam", 0), default=None)
+    return max(timed, key=_width, default=None)
+
+
+def _width(run: Predictions) -> int:
+    beam = run.facts.settings.get("beam")
+    return beam if isinstance(beam, int) else 0  # of another program it may be anything
 
 
 def beats(label: str, score: float, lead: str, base: float, key: str) -> str:
@@ -219,24 +240,28 @@ def _compare(
 
 def _named(runs: list[Predictions], name: str) -> Predictions:
     """The run of that row, file or end of a path (janus/predictions/test.beam), or algorithm."""
-    ends = [
-        run for run in runs if f"/{run.path.as_posix()}".endswith((f"/{name}", f"/{name}.jsonl"))
-    ]
-    same = [run for run in runs if run.facts.algorithm == name]
-    for found in ([run for run in runs if run.label == name], ends, same):
-        if len(found) == 1:
-            return found[0]
-        if found:
-            break
+    found = _matching(runs, name)
+    if len(found) == 1:
+        return found[0]
     known = "; ".join(run.label for run in runs)
     raise Refused(f"--compare: {len(found)} predictions {name!r} among these; there are {known}")
 
 
+def _matching(runs: list[Predictions], name: str) -> list[Predictions]:
+    """All that may be meant by a name, by the first of three readings that finds any."""
+    path = Path(name).as_posix()
+    ends = [
+        run for run in runs if f"/{run.path.as_posix()}".endswith((f"/{path}", f"/{path}.jsonl"))
+    ]
+    same = [run for run in runs if run.facts.algorithm == name]
+    return [run for run in runs if run.label == name] or ends or same
+
+
 def _parser() -> argparse.ArgumentParser:
     known = parser("evaluate", HELP)
-    known.add_argument("places", nargs="+", metavar="DIR_OR_FILE")
+    known.add_argument("places", nargs="*", metavar="DIR_OR_FILE")
     known.add_argument("--intervals", action="store_true", help="95 %% intervals of all scores")
-    known.add_argument("--compare", nargs=2, metavar=("A", "B"), help="file names or row labels")
+    known.add_argument("--compare", nargs=2, metavar=("A", "B"), help="files, or rows of the table")
     known.add_argument("--metric", action="append", default=[], help="NAME or NAME:option=value")
     known.add_argument("--task", help="where no settings lie beside the predictions")
     known.add_argument("--data", type=Path, metavar="ROOT", help="folder with the tasks' data")

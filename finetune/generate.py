@@ -1,50 +1,54 @@
-"""Decode a task's texts with a fine-tuned model.
+"""Decode a task's texts, or texts of your own, with a trained model.
 
   PROGRAM generate runs/tiny/docsum                                      greedy
   PROGRAM generate runs/tiny/docsum --algorithm beam beam=5 length_penalty=1.2
   PROGRAM generate runs/tiny/docsum --algorithm mask_predict iterations=4 length_beam=3
+  PROGRAM generate runs/tiny/docsum --input mine.txt --output out.txt    a line, a text
+  PROGRAM generate runs/tiny/docsum --input mine.csv --column body       CSV to stdout
+  ... | PROGRAM generate runs/tiny/docsum --input - | ...                predictions alone
 
 Options of the algorithm are key=value; docs/decoding.md lists them.  All that can be refused is
-refused before the weights are read.
+refused before the weights are read.  Predictions of a task lie in RUN/predictions/, named by split
+and algorithm and by all that was given: task, data other than the run's own, limit, options.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
-import tempfile
 from collections import Counter
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from finetune import decode, own_texts, text_files
 from finetune.evaluation.facts import Facts
 from finetune.evaluation.facts import write as write_facts
 from januslm import registry
-from januslm.cli.command import answered, check_counts, parser
+from januslm.cli.command import answered, parser, warn, whole
 from januslm.cli.progress import Progress
-from januslm.config import Refused, assignments
+from januslm.config import Refused
 from januslm.data import atomic
 from januslm.data.text_pairs import Pair
 from januslm.data.token_pairs import sources
 from januslm.inference import request
-from januslm.inference.request import ALGORITHMS, PRECISIONS, TrainedRun
-from januslm.launch.environment import has_gpu
+from januslm.inference.request import ALGORITHMS, TrainedRun
 
 if TYPE_CHECKING:  # they import torch
-    from januslm.inference.generator import Generated, LoadedModel
-
-LONGER = ("cut", "refuse")
+    from januslm.inference.generator import Generated
+    from januslm.inference.trained_model import TrainedModel
 
 
 def main() -> int:
     options = _arguments()
 
     def command() -> int:
+        if options.input is not None:
+            return own_texts.generate(options)
         written, same = generate(options)
         print(f"wrote {written}")
         return 0 if same else 1
@@ -58,9 +62,9 @@ def _arguments() -> argparse.Namespace:
     known.add_argument("options", nargs="*", metavar="key=value", help="options of the algorithm")
     names = ", ".join(registry.names(ALGORITHMS))
     known.add_argument("--algorithm", default="greedy", help=f"{names} (default: greedy)")
-    known.add_argument("--split", default="test", help="train, valid or test")
-    known.add_argument("--limit", type=int, help="only the first N texts")
-    known.add_argument("--batch", type=int, default=16, help="sentences at once; 1 for latency")
+    known.add_argument("--split", help="train, valid or test (default: test)")
+    known.add_argument("--limit", type=whole, help="only the first N texts")
+    known.add_argument("--batch", type=whole, default=16, help="sentences at once; 1 for latency")
     known.add_argument("--task", help="another task than the run was trained on")
     known.add_argument("--data", help="where the task's files lie (default: as in training)")
     known.add_argument(
@@ -77,8 +81,13 @@ def _arguments() -> argparse.Namespace:
         help="fp32 or bf16 (default: bf16 on a GPU, where --verify may then find "
         "near ties that fall otherwise; else fp32)",
     )
-    known.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
-    known.add_argument("--out", type=Path, help="default: RUN/predictions/SPLIT.ALGORITHM....jsonl")
+    known.add_argument("--threads", type=whole, help="CPU threads (default: torch's)")
+    known.add_argument(
+        "--output",
+        "--out",
+        help="default: RUN/predictions/SPLIT.ALGORITHM....jsonl; of --input: - (stdout)",
+    )
+    own_texts.arguments(known)
     return known.parse_intermixed_args()
 
 
@@ -88,22 +97,26 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
     Returns the path of the predictions, and whether --verify found nothing (True without it).
     """
     _check(options)
-    names = ", ".join(registry.names(ALGORITHMS))
-    given = assignments(options.options, f"max_length=60; one of {names} goes after --algorithm")
+    given = decode.given(options)
     found = request.find(options.run, options.task, options.data)
-    settings = request.settings(found, options.algorithm, given)
-    out = options.out or _place(options, given)
-    _writable(out)
+    settings = request.settings(found.facts, options.algorithm, given, found.task.DECODE)
+    unused = request.useless(options.algorithm, given)
+    given = {key: value for key, value in given.items() if key not in unused}
+    out = Path(options.output) if options.output else _place(options, given, found)
+    if out.suffix == ".json":
+        raise Refused(f"{out}: settings and times go to the .json; give a file of lines, .jsonl")
+    decode.check_writable(out)
     pairs, arrays, counts = _read(found, options)
+    warn(request.notes(found.facts, options.algorithm, unused))
     ways = {options.algorithm: settings}
     if options.verify:
         shared = registry.declared(ALGORITHMS, "greedy", "decode").parameters
         ways["greedy"] = {key: value for key, value in settings.items() if key in shared}
-    trained, made = _decoded(found, ways, arrays, options)
+    model, made = _decoded(found, ways, arrays, options)
     mine = made[options.algorithm]
     verified = compared(mine, made["greedy"], pairs) if options.verify else {}
-    facts = _facts(options, settings, trained, mine, pairs, counts, verified)
-    write(out, pairs, mine, trained.saved.tokenizer, facts)
+    facts = _facts(options, settings, found, model, mine, pairs, counts, verified)
+    write(out, pairs, mine, model.tokenizer, facts)
     for line in summary(facts):
         print(line)
     return out, "different" not in facts.verified
@@ -111,25 +124,23 @@ def generate(options: argparse.Namespace) -> tuple[Path, bool]:
 
 def _decoded(
     found: TrainedRun, ways: dict[str, dict], arrays: list, options: argparse.Namespace
-) -> tuple[LoadedModel, dict[str, Generated]]:
+) -> tuple[TrainedModel, dict[str, Generated]]:
     """What each way, an algorithm by its name and with its settings, writes: torch from here on."""
     from januslm.inference import generator
 
-    trained = generator.load(found, options.threads, options.graphs, options.precision)
-    calls = {
-        name: partial(registry.find(ALGORITHMS, name).decode, **settings)
-        for name, settings in ways.items()
-    }
-    special, progress = trained.saved.tokenizer.special, Progress("decoded", len(arrays), "texts")
-    made = generator.write(trained.decoder, calls, arrays, special, options.batch, progress.show)
+    model, decoder = decode.opened(found.facts, options)
+    special, progress = model.tokenizer.special, Progress("decoded", len(arrays), "texts")
+    calls = decode.calls(ways)
+    made = generator.write(decoder, calls, arrays, special, options.batch, progress.show)
     progress.end()
-    return trained, made
+    return model, made
 
 
 def _facts(
     options: argparse.Namespace,
     settings: dict,
-    trained: LoadedModel,
+    found: TrainedRun,
+    model: TrainedModel,
     mine: Generated,
     pairs: list[Pair],
     counts: Counter,
@@ -139,18 +150,18 @@ def _facts(
     import torch
 
     return Facts(
-        task=trained.task.__name__.rpartition(".")[2],
-        split=options.split,
+        task=found.task_name,
+        split=options.split or "test",
         algorithm=options.algorithm,
         settings=settings,
-        checkpoint=str(trained.saved.folder),
-        learnt=trained.saved.about.get("task") or "",
-        data=str(trained.root),
+        checkpoint=str(found.facts.folder),
+        learnt=found.facts.about.get("task") or "",
+        data=str(found.root),
         limit=options.limit,
         sentences=len(pairs),
         batch=options.batch,
         threads=torch.get_num_threads(),
-        precision=str(trained.decoder.model.embedding.weight.dtype).partition(".")[2],
+        precision=str(model.embedding.weight.dtype).partition(".")[2],
         graphs=options.graphs,
         seconds=mine.seconds,
         cpu_seconds=mine.cpu_seconds,
@@ -165,55 +176,53 @@ def _facts(
 
 
 def _check(options: argparse.Namespace) -> None:
-    check_counts(options, "limit", "batch", "threads")
-    if options.precision not in (None, *PRECISIONS):
-        kinds = " or ".join(PRECISIONS)
-        raise Refused(f"--precision must be {kinds}, got {options.precision!r}")
-    if options.longer not in LONGER:
-        raise Refused(f"--longer must be one of {', '.join(LONGER)}, got {options.longer!r}")
+    decode.check(options)
+    own_texts.refuse_options(options)
+    if options.output == text_files.STREAM:
+        raise Refused("--output -: predictions of a task are a file with its .json beside it")
     if options.verify and options.algorithm != "speculative":
         raise Refused(
             "--verify compares --algorithm speculative with greedy; "
             f"the algorithm here is {options.algorithm!r}"
         )
-    if options.graphs and not has_gpu():
-        raise Refused("--graphs: there is no CUDA device to capture graphs on")
 
 
-def _place(options: argparse.Namespace, given: dict) -> Path:
+def _place(options: argparse.Namespace, given: dict, found: TrainedRun) -> Path:
+    """A name that says all that was given, so that no two commands write one file."""
     run = Path(options.run)
     run = run.parent if run.name == "export" else run
-    given = {"task": options.task, "limit": options.limit} | given
-    given_options = [f"{k}-{v}" for k, v in given.items() if v is not None]
-    name = ".".join([options.split, options.algorithm, *given_options])
+    given = {"task": options.task, "data": _other_data(found), "limit": options.limit} | given
+    given_options = [f"{key}-{_short(v)}" for key, v in given.items() if v is not None]
+    name = ".".join([options.split or "test", options.algorithm, *given_options])
     return run / "predictions" / f"{name}.jsonl"
 
 
-def _writable(out: Path) -> None:
-    """Refused where `out` cannot be written, before hours of decoding."""
-    if out.suffix == ".json":
-        raise Refused(f"{out}: settings and times go to the .json; give a file of lines, .jsonl")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if out.is_dir():
-            raise IsADirectoryError(None, "it is a folder")
-        tempfile.TemporaryFile(dir=out.parent).close()
-    except OSError as error:
-        raise Refused(f"{out}: cannot be written ({error.strerror})") from None
+def _short(value) -> str:
+    """1e1 and 10 are one number, and one name."""
+    return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _other_data(found: TrainedRun) -> str | None:
+    """Data other than the run was trained on: its folder's name and a mark of where it lies."""
+    here, own = found.root.resolve(), found.facts.about.get("data", {}).get("root")
+    if own and Path(own).resolve() == here:
+        return None
+    return f"{here.name}-{hashlib.sha256(str(here).encode()).hexdigest()[:6]}"
 
 
 def _read(found: TrainedRun, options: argparse.Namespace) -> tuple[list[Pair], list, Counter]:
     """The texts, their tokens, and the counts of what is empty or was cut."""
     counts: Counter = Counter()
-    texts = found.task.read(found.root, options.split, skipped=counts)
+    split = options.split or "test"
+    texts = found.task.read(found.root, split, skipped=counts)
     pairs = list(islice(texts, options.limit))
     if not pairs:
-        raise Refused(f"{found.root}: split {options.split!r} has no texts")
+        raise Refused(f"{found.root}: split {split!r} has no texts")
     words, most = found.facts.tokenizer, found.limits.source
     arrays, cut = sources([p.source for p in pairs], words, most)
     if cut and options.longer == "refuse":
         raise Refused(
-            f"{options.split}: {len(cut)} of {len(pairs)} sources, {pairs[cut[0]].id} the first, "
+            f"{split}: {len(cut)} of {len(pairs)} sources, {pairs[cut[0]].id} the first, "
             f"are longer than the {most} tokens the model was trained for; shorten them, or cut "
             "them with --longer cut"
         )

@@ -10,7 +10,7 @@ from januslm.interop import native
 from januslm.model.joint_loss import ModelWithLoss
 from januslm.training import process
 from januslm.training.checkpoint import on_rank0
-from januslm.training.engine import World
+from januslm.training.engine import World, read, sharder
 from januslm.training.job import Job
 from januslm.training.trainer import RunPlan
 
@@ -18,8 +18,9 @@ from januslm.training.trainer import RunPlan
 def build(resolved: ResolvedFinetuneRun, world: World) -> tuple[RunPlan, Job]:
     """The run's plan and its job in this process; rank 0 prints what they are."""
     run, objective = resolved.run, resolved.objective
+    ds = process.spread(resolved.about["ds"], world)
     torch.manual_seed(run.train.seed)
-    model = native.created(resolved.model, resolved.start)
+    model = native.created(resolved.model, resolved.start, sharder(read(ds), world))
     train, valid = (_pairs(resolved, split, world.first) for split in ("train", "valid"))
     # Known only now: the same files under another path are the same run, other pairs are not.
     pairs = {"pairs": {"train": train.fingerprint}}
@@ -37,7 +38,6 @@ def build(resolved: ResolvedFinetuneRun, world: World) -> tuple[RunPlan, Job]:
         device=world.device,
         about=about,
     )
-    ds = process.spread(resolved.about["ds"], world)
     length = run.train.until(len(train))
     if world.first:
         passes = f"{length.steps * length.batch / len(train):.1f} epochs"

@@ -41,7 +41,8 @@ class FinetuneSettings(TrainSettings):
     """[train] of a fine-tuning run: that of any run, and a length in passes over the pairs."""
 
     steps: int = setting(0, low=0)  # 0: as many as `epochs` make
-    epochs: float = setting(0.0, low=0)  # 0: no limit but `steps`; the first that is reached counts
+    # 0: no limit but `steps`; the first that is reached counts
+    epochs: float = setting(0.0, low=0, high=1e6)
 
     def __post_init__(self):
         if not self.steps and not self.epochs:
@@ -126,7 +127,7 @@ def resolve(run: FinetuneRun, where: str, data: str, ds: str = "") -> ResolvedFi
     task = registry.find("finetune.tasks", run.task)
     if run.train.steps:
         check(run.schedule, run.train.steps, where)
-    check_spread(ds or run.ds)
+    check_spread(ds or run.ds, run.optimizer, run.train.clip)
     start, tokenizer_file = _start(run, where)
     tokenizer = start.tokenizer if start else Tokenizer.load(tokenizer_file)
     table = _inherit(run.objective, start) if start else run.objective
@@ -135,7 +136,7 @@ def resolve(run: FinetuneRun, where: str, data: str, ds: str = "") -> ResolvedFi
         model = config.build(ModelConfig, asdict(start.config) | run.model, f"{where}: model")
     else:
         model = configure(run.model, tokenizer.size, f"{where}: model", objective.extra_vectors)
-    _fits(run.data, model, where)
+    _fits(run.data, model, objective, where)
     objective.check_fit(model, where)
     objective.check_data(True, where)
     limits = Limits(run.data.max_source, run.data.max_target, run.data.longer)
@@ -182,9 +183,10 @@ def _inherit(table: dict, start: ExportFacts) -> dict:
     return {key: value for key, value in start.options.items() if key in known} | table
 
 
-def _fits(data: FinetuneData, model: ModelConfig, where: str) -> None:
+def _fits(data: FinetuneData, model: ModelConfig, objective: Objective, where: str) -> None:
     # One place more than the target: with query_position "target" an EOS comes first.
-    for key, need in (("max_source", data.max_source), ("max_target", data.max_target + 1)):
+    most = objective.positions(data.max_target + 1)
+    for key, need in (("max_source", data.max_source), ("max_target", most)):
         if need > model.max_positions:
             raise Refused(
                 f"{where}: data.{key} = {getattr(data, key)} does not fit model.max_positions = "

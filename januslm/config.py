@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 EXAMPLE = "optimizer.lr=1e-4"
+MOST = 2**63 - 1  # of a whole number: what torch, numpy and files have room for
+# of one with a range, unless that says more: steps, sizes; 2**32 times a seed is one of torch's
+COUNT = 2**31 - 1
 
 
 class Refused(ValueError):
@@ -62,7 +65,7 @@ def json_table(path: str | Path) -> dict:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise Refused(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Refused(f"{path}: not a JSON file: {error}") from None
     if not isinstance(found, dict):
         raise Refused(f"{path}: must be one table, got {found!r:.40}")
@@ -84,7 +87,7 @@ def tree(path: str | Path, changes: Iterable[str] = ()) -> dict:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise Refused(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise Refused(f"{path}: not a TOML file: {error}") from None
     for change in changes:
         apply(tables, change)
@@ -137,12 +140,14 @@ def _dotted(key: str) -> list[str]:
 def _value(text: str):
     try:
         return tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text  # a bare word is a string
 
 
 def build(kind: type, tree: Mapping, where: str):
     """Make the dataclass `kind` from tables; raises Refused with `where: key: what is wrong`."""
+    if not isinstance(tree, Mapping):
+        raise Refused(f"{where} must be a table, got {tree!r}")
     known = {f.name: f for f in dataclasses.fields(kind)}
     hints = typing.get_type_hints(kind)
     values = {}
@@ -151,6 +156,8 @@ def build(kind: type, tree: Mapping, where: str):
             raise Refused(f"{where}: unknown key {key!r}{suggest(key, known)}")
         values[key] = _typed(hints[key], value, f"{where}: {key}")
         allowed = known[key].metadata.get("allowed")
+        if allowed and allowed.high is None and _beyond(values[key]):
+            raise Refused(f"{where}: {key} must be at most {COUNT}, got {values[key]!r}")
         if allowed and values[key] is not None and not allowed.admits(values[key]):
             raise Refused(f"{where}: {key} must be {allowed}, got {value!r}")
     for f in known.values():
@@ -160,6 +167,11 @@ def build(kind: type, tree: Mapping, where: str):
         return kind(**values)
     except Refused as error:  # a __post_init__ that compares two keys
         raise Refused(f"{where}: {error}") from None
+
+
+def _beyond(value) -> bool:
+    several = value if isinstance(value, list | tuple) else [value]
+    return any(isinstance(one, int) and one > COUNT for one in several)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -199,8 +211,14 @@ def _typed(want, value, where: str):
         return {key: _typed(inside[1], item, f"{where}.{key}") for key, item in value.items()}
     if want is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) < 2**1023 else math.inf
+    if want is int and isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)  # 1e3
     if want is float and isinstance(value, float) and not math.isfinite(value):
         raise Refused(f"{where} must be a finite number, got {value}")
+    if want is int and isinstance(value, int) and abs(value) > MOST:
+        raise Refused(f"{where} is a number of {value.bit_length()} bits; 63 is the most")
+    if want is str and isinstance(value, str) and "\0" in value:
+        raise Refused(f"{where} must be a text without NUL, got {value!r}")
     if isinstance(want, type) and (
         not isinstance(value, want) or (isinstance(value, bool) and want is not bool)
     ):

@@ -184,6 +184,8 @@ class ArRead:
     asks: str  # the stream that predicts the next word: `words`, or one that reads as it does
     query: int  # the token of an asking slot, which stands where the last word does
     prefix: tuple[int, ...]  # tokens before the first word
+    drafts: str = ""  # the stream whose slots, a block at once, ask for what follows a word
+    block: int = 0  # how many of them, at the places behind the word; 0: none were taught
 
 
 def leaks(layout: Layout, depends: np.ndarray) -> np.ndarray:

@@ -81,6 +81,11 @@ class Objective:
         """How many learned inputs it needs that are no words."""
         return len(self.special.extra)
 
+    def positions(self, length: int) -> int:
+        """How many positions the slots of a target of so many tokens may take."""
+        made = self._declared("positions")
+        return made(length) if made else length
+
     @property
     def ar_read(self) -> ArRead | None:
         """How it is read word by word; None for what writes all at once alone."""
@@ -165,7 +170,7 @@ def resolve_objective(
     plugin = registry.find("januslm.objectives", name)
     extra = getattr(plugin, "EXTRA_VECTORS", 0)
     special = replace(special, extra=tuple(special.vocabulary + i for i in range(extra)))
-    if preset not in plugin.NOISE:
+    if preset not in list(plugin.NOISE):  # a list compares with anything, a dict may not
         raise Refused(f"{where}: objective.preset must be one of {', '.join(plugin.NOISE)}")
     options = registry.options(plugin.layout, table, f"{where}: objective")
     usual, usual_options = plugin.NOISE[preset]
@@ -173,8 +178,11 @@ def resolve_objective(
     hide = registry.find("januslm.noise", noise_name).hide
     given = (usual_options if noise_name == usual else {}) | noise_table
     noise_options = registry.options(hide, given, f"{where}: noise")
-    weights = plugin.weights(preset) if loss.weights is None else loss.weights
-    check_weights(weights, plugin.RULE.distributions, f"{where}: loss.weights")
+    taught = _taught(plugin, special, options)
+    if (weights := loss.weights) is None:
+        able = [*terms_of(taught), "ce/length"]
+        weights = {name: w for name, w in plugin.weights(preset).items() if name in able}
+    check_weights(weights, taught, f"{where}: loss.weights")
     known = {
         "weights": {k: w for k, w in weights.items() if w},
         "smoothing": plugin.SMOOTHING[preset] if loss.smoothing is None else loss.smoothing,
@@ -182,6 +190,16 @@ def resolve_objective(
     }
     complete = Loss(**vars(loss) | known)
     return Objective(name, plugin, options, noise_name, hide, noise_options, complete, special)
+
+
+def _taught(plugin: ModuleType, special: Special, options: Mapping) -> list[str]:
+    """The distributions that have goals with these options: found on an example."""
+    target = np.array([special.bos, *[special.mask] * 30, special.eos])
+    hidden = target == special.mask
+    slots = plugin.layout(target, hidden, special, np.random.default_rng(0), **options).slots
+    rule = plugin.RULE
+    found = set(rule.distribution[slots.stream[slots.goal != NONE]])
+    return [name for place, name in enumerate(rule.distributions) if place in found]
 
 
 def _unfit(hide: Callable, pairs: bool, special: Special, options: Mapping) -> str:

@@ -26,6 +26,7 @@ def check(package: str, name: str) -> None:
     """Refused, with the names there are, for a plug-in that is not there; nothing is imported."""
     known = names(package)
     if name not in known:
+        name = name if isinstance(name, str) else repr(name)  # of a run file, where it may be 3
         raise Refused(f"no {name!r} in {package.rpartition('.')[2]}/{suggest(name, known)}")
 
 

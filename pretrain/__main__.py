@@ -37,7 +37,7 @@ def main() -> int:
         from januslm.training.process import run_process
         from pretrain.job import build
 
-        return run_process(begun, build, options)
+        return run_process(begun, build)
 
     return begin.process(lambda: load_run().out, resolved, train, options)
 

@@ -6,9 +6,9 @@ import torch
 
 from januslm.interop import native
 from januslm.model.joint_loss import ModelWithLoss
-from januslm.model.transformer import parameters
+from januslm.model.transformer import size
 from januslm.training import process
-from januslm.training.engine import World
+from januslm.training.engine import World, read, sharder
 from januslm.training.job import Job
 from januslm.training.trainer import RunPlan
 from pretrain.settings import ResolvedPretrainRun
@@ -17,8 +17,9 @@ from pretrain.settings import ResolvedPretrainRun
 def build(resolved: ResolvedPretrainRun, world: World) -> tuple[RunPlan, Job]:
     """The run's plan and its job in this process; rank 0 prints what they are."""
     run, objective = resolved.run, resolved.objective
+    ds = process.spread(resolved.about["ds"], world)
     torch.manual_seed(run.train.seed)
-    model = native.created(resolved.model, resolved.start)
+    model = native.created(resolved.model, resolved.start, sharder(read(ds), world))
     job = Job(
         module=ModelWithLoss(model, objective.loss),
         objective=objective,
@@ -32,9 +33,8 @@ def build(resolved: ResolvedPretrainRun, world: World) -> tuple[RunPlan, Job]:
         device=world.device,
         about=resolved.about,
     )
-    ds = process.spread(resolved.about["ds"], world)
     if world.first:
-        size = f"{parameters(model):,} parameters, {len(resolved.texts):,} samples"
-        print(f"{size}, {world.size} processes, {ds.name}", flush=True)
+        what = f"{size(resolved.model):,} parameters, {len(resolved.texts):,} samples"
+        print(f"{what}, {world.size} processes, {ds.name}", flush=True)
     plan = RunPlan(Path(run.out), run.train, run.optimizer, run.schedule, ds, resolved.about)
     return plan, job

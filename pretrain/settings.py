@@ -65,15 +65,16 @@ def resolve(run: PretrainRun, where: str, ds: str = "", quick: bool = False) -> 
     quick: only the sizes of the shards are looked at.  Raises Refused, naming the file and the key.
     """
     check(run.schedule, run.train.steps, where)
-    check_spread(ds or run.ds)
+    check_spread(ds or run.ds, run.optimizer, run.train.clip)
     tokenizer = Tokenizer.load(run.tokenizer)
     special = tokenizer.special
     objective = resolve_objective(run.objective, run.noise, run.loss, "pretrain", special, where)
     model = configure(run.model, tokenizer.size, f"{where}: model", objective.extra_vectors)
-    if run.data.length + 1 > model.max_positions:
+    need = objective.positions(run.data.length + 1)
+    if need > model.max_positions:
         raise Refused(
             f"{where}: data.length {run.data.length} needs model.max_positions of at least "
-            f"{run.data.length + 1}, got {model.max_positions}"
+            f"{need}, got {model.max_positions}"
         )
     objective.check_fit(model, where)
     objective.check_data(False, where)

@@ -4,8 +4,11 @@ import inspect
 import tomllib
 from pathlib import Path
 
+from januslm.config import Refused
 from januslm.inference.incremental import IncrementalDecoder
-from januslm.registry import find, names, options
+from januslm.inference.request import check_ways
+from januslm.registry import constant, find, names, options
+from tests.samples import resolved
 
 DECODERS = names("januslm.decoding")
 FOLDER = Path(__file__).parent / "fixtures" / "decoding"
@@ -31,6 +34,17 @@ def taking(*limits: str) -> list[str]:
     return [name for name in DECODERS if set(limits) <= set(known[name])]
 
 
+def taught(name: str) -> str:
+    """An objective whose checkpoints can write in this way: JANUS where it can."""
+    for objective in ("janus", *names("januslm.objectives")):
+        try:
+            check_ways(resolved(objective), constant("januslm.decoding", name, "NEEDS", ()))
+        except Refused:
+            continue
+        return objective
+    raise AssertionError(f"no objective teaches {name}")
+
+
 class CountingDecoder(IncrementalDecoder):
     """Counts its passes of each kind."""
 
@@ -43,6 +57,10 @@ class CountingDecoder(IncrementalDecoder):
     def block(self, *given, **more):
         self.word_by_word += 1
         return super().block(*given, **more)
+
+    def draft(self, *given, **more):
+        self.word_by_word += 1
+        return super().draft(*given, **more)
 
     def fill(self, *given, **more):
         self.all_at_once += 1

@@ -20,6 +20,31 @@ CONFIGS = Path(__file__).parents[1] / "ds_configs"
 STEPS, BATCH = 6, 16
 
 
+CALLS: list[tuple[str, str]] = []  # (who, what): collectives and waits, as they happen
+COLLECTIVES = ("all_reduce", "broadcast", "barrier", "reduce", "all_gather", "reduce_scatter")
+COLLECTIVES += ("all_gather_into_tensor", "reduce_scatter_tensor", "all_to_all_single", "gather")
+COLLECTIVES += ("all_gather_object", "broadcast_object_list", "_all_gather_base")
+WAITS = ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__")
+
+
+def listen() -> None:
+    """Note every collective, and every reading of a tensor by our own code, from here on."""
+    for place, names in ((torch.distributed, COLLECTIVES), (torch.Tensor, WAITS)):
+        for name in names:
+            setattr(place, name, _noted(getattr(place, name), name, place is torch.Tensor))
+
+
+def _noted(function, name: str, ours_alone: bool):
+    def noted(*arguments, **keywords):
+        file = sys._getframe(1).f_code.co_filename
+        who = "ours" if "/januslm/" in file else "deepspeed" if "/deepspeed/" in file else "torch"
+        if who == "ours" or not ours_alone:
+            CALLS.append((who, name))
+        return function(*arguments, **keywords)
+
+    return noted
+
+
 def portion(step: int, rank: int, world: int, accumulate: int, spoilt: bool = False) -> list:
     """Micro batches of one rank; a spoilt one gives rank 1 a loss that is not finite."""
     ids = np.arange(step * BATCH, (step + 1) * BATCH)
@@ -37,7 +62,14 @@ def run(world, stage=0, bf16=False, accumulate=1, spoil=(), offload=False, norm=
     for step in range(STEPS):
         for spoilt in [True, False] if step in spoil else [False]:
             micro = portion(step, world.rank, world.size, accumulate, spoilt)
-            results.append(it.step(micro, WEIGHTS, norm, 0.01))
+            CALLS.clear()
+            agreed = it.agree(micro, WEIGHTS, {"stop": spoilt and world.first})
+            results += [agreed.finished] if agreed.finished else []
+            assert agreed.asked == {"stop": int(spoilt)}
+            it.step(micro, agreed.counts, WEIGHTS, norm, 0.01)
+            calls = list(CALLS)
+    results.append(it.finish())
+    assert it.finish() is None
     valid = it.evaluate([make(np.arange(9))], WEIGHTS, "term", 1)
     with it.gathered_copy() as module:
         mark = fingerprint(module) if module else ""
@@ -58,6 +90,7 @@ def run(world, stage=0, bf16=False, accumulate=1, spoil=(), offload=False, norm=
         "tied": tied,
         "kinds": sorted(kinds),
         "again": again,
+        "calls": calls,
     }
 
 
@@ -79,6 +112,7 @@ def plain() -> dict:
 
 def main(out: Path) -> None:
     torch.set_num_threads(1)
+    listen()
     world = engine.connect(minutes=1)
     cases = {f"z{stage} fp32": {"stage": stage} for stage in range(4)}
     cases |= {f"z{stage} bf16": {"stage": stage, "bf16": True} for stage in range(1, 4)}

@@ -45,7 +45,8 @@ WRONG = [
     ),
     ("name = 'a'", "steps is missing"),
     ("steps = 0", "steps must be at least 1, got 0"),
-    ("steps = 1.0", "steps must be a whole number, got 1.0"),
+    ("steps = 1.5", "steps must be a whole number, got 1.5"),
+    ("steps = 1e300", "steps must be a whole number, got 1e+300"),
     ("steps = true", "steps must be a whole number, got True"),
     ("steps = '1'", "steps must be a whole number, got '1'"),
     ("steps = 1\nkind = 'adm'", "kind must be one of adam, sgd, got 'adm'"),
@@ -110,6 +111,13 @@ def test_changes_on_the_command_line_win_and_reach_any_depth(tmp_path):
     assert run == Run(
         7, "sgd", "a.b", True, [3, 4], None, Inner(0.0, {"ce/ar.x": 2.0}), {"a": {"b.c": 1}}
     )
+
+
+def test_a_whole_number_may_be_written_with_an_exponent(tmp_path):
+    assert read(tmp_path, "steps = 1e3").steps == 1000
+    run = read(tmp_path, "steps = 1", "steps=2.5e4", "sizes=[1e1]")
+    assert (run.steps, run.sizes) == (25000, [10])
+    assert type(run.steps) is int
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,16 @@ import torch
 from januslm.decoding import greedy
 from januslm.inference.cuda_graphs import ROUND, GraphedDecoder
 from januslm.inference.incremental import IncrementalDecoder
-from tests.decoders import DECODERS, algorithm, settings
+from tests.decoders import DECODERS, algorithm, settings, taught
 from tests.test_incremental import SPECIAL, V, built, sentence
 
 
 @pytest.mark.parametrize(("read", "patience"), [("next", 0), ("past", 1)])
 @pytest.mark.parametrize("name", DECODERS)
 def test_every_way_writes_the_same_on_fixed_places(name, read, patience):
-    model, objective = built(read=read, positions="rotary" if read == "past" else "learned")
+    model, objective = built(
+        taught(name), read=read, positions="rotary" if read == "past" else "learned"
+    )
     rng = np.random.default_rng(4)
     sources = [sentence(rng, n) for n in rng.integers(1, 25, 8)]
     decode, given = algorithm(name), settings(name, max_length=36)  # past the first room

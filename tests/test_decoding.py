@@ -17,7 +17,7 @@ from januslm.inference.incremental import IncrementalDecoder
 from januslm.layout import NONE
 from januslm.objectives import janus
 from januslm.registry import options
-from tests.decoders import DECODERS, FOLDER, CountingDecoder, algorithm, settings, taking
+from tests.decoders import DECODERS, FOLDER, CountingDecoder, algorithm, settings, taking, taught
 from tests.test_incremental import V, built, sentence
 
 SPECIAL = Special()
@@ -53,7 +53,7 @@ class Texts:
 class Table:
     """A model-shaped table: the logits are drawn from what stands before, by a hash."""
 
-    prefix, most_words, most_length = (0,), 30, 12
+    prefix, most_words, most_length, most_block = (0,), 30, 12, 3
 
     def __init__(self, seed=0):
         self.seed = seed
@@ -103,6 +103,18 @@ class Table:
             for s, ts in zip(state.sources, state.texts, strict=True)
         ]
         return torch.tensor(np.array(logits))
+
+    def draft(self, state, words, size):
+        after = self.block(state, words[:, None])[:, 0]
+        run = words.shape[1]
+        behind = [
+            [
+                [self.logits("draft", s, t[: len(t) - run + i + 1], j) for j in range(size)]
+                for i in range(run)
+            ]
+            for s, (t,) in zip(state.sources, state.texts, strict=True)
+        ]
+        return after, torch.tensor(np.array(behind))
 
     def template(self, length):
         slots = janus.template(length, SPECIAL)
@@ -344,7 +356,7 @@ def test_options_are_checked_by_name(name):
 @pytest.mark.parametrize("read", ["next", "past"])
 @pytest.mark.parametrize("name", DECODERS)
 def test_a_text_has_words_a_score_and_the_passes_it_took(name, read):
-    model, objective = built(read=read)
+    model, objective = built(taught(name), read=read)
     rng = np.random.default_rng(8)
     for words in (1, 4, 9):
         decoder, source = CountingDecoder(model, objective), sentence(rng, words)
@@ -374,7 +386,7 @@ def test_a_checkpoint_that_writes_in_one_way_is_used_or_refused_by_name(name, ob
 @pytest.mark.parametrize("read", ["next", "past"])
 @pytest.mark.parametrize("name", DECODERS)
 def test_a_batch_of_many_is_many_batches_of_one(name, read):
-    model, objective = built(read=read)
+    model, objective = built(taught(name), read=read)
     rng = np.random.default_rng(4)
     sources = [sentence(rng, n) for n in rng.integers(1, 12, 12)]
     decoder, decode = IncrementalDecoder(model, objective), algorithm(name)
@@ -497,7 +509,7 @@ def test_top_is_topk():
 
 @pytest.mark.parametrize("name", DECODERS)
 def test_every_way_works_in_half_precision_up_to_the_last_position(name):
-    model, objective = built(dtype=torch.bfloat16)
+    model, objective = built(taught(name), dtype=torch.bfloat16)
     decoder = IncrementalDecoder(model, objective, packed=True)
     for output in algorithm(name)(decoder, SOURCES, SPECIAL):
         assert len(output.tokens) <= decoder.most_words

@@ -1,6 +1,7 @@
 """What the documents quote, print, link to and name is there, as it is."""
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.test_distill import GERMAN, teach
 
-DOCS = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md")
+DOCS = sorted([*ROOT.glob("docs/*.md"), *(ROOT / name for name in PAGES)])
 TOUR = ROOT / "docs" / "tour.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 QUOTE = re.compile(r"^# (\S+\.py)(?:: ([\w.]+))?$")  # of a function, or of a whole file
@@ -87,6 +90,85 @@ def test_the_script_of_the_tour_prints_what_the_tour_shows(tmp_path):
     for line in shown:
         assert line in printed[at:], line
         at = printed.index(line, at) + 1
+
+
+@pytest.fixture(scope="module")
+def newcomer(tmp_path_factory) -> Path:
+    """A folder as a newcomer has it: a run with predictions, and files of texts."""
+    place = tmp_path_factory.mktemp("newcomer")
+    rows = [{"id": f"m.{i}", "source": text, "target": text} for i, text in enumerate(GERMAN)]
+    (place / "corpora" / "docsum").mkdir(parents=True)
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (place / "corpora" / "docsum" / "test.jsonl").write_text(text)
+    run = teach(place / "corpora", task="docsum")
+    (place / "runs" / "tiny").mkdir(parents=True)
+    run.rename(place / "runs" / "tiny" / "docsum")
+    (place / "mine.jsonl").write_text('{"id": 7, "body": "Open a file."}\n')
+    (place / "mine.csv").write_text("id,source,body\n7,Open a file.,Close it.\n")
+    (place / "launch.sh").symlink_to(ROOT / "launch.sh")
+    done = in_shell(place, "./launch.sh generate runs/tiny/docsum --algorithm beam --limit 200")
+    assert done.returncode == 0, done.stderr
+    done = in_shell(place, "./launch.sh generate runs/tiny/docsum --limit 200")
+    assert done.returncode == 0, done.stderr
+    return place
+
+
+def in_shell(place: Path, line: str) -> subprocess.CompletedProcess:
+    """A line as it is typed, with this interpreter; stdin is empty."""
+    variables = {"JANUSLM_PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        ["bash", "-c", line.replace("./launch.sh", str(ROOT / "launch.sh"))],
+        cwd=place,
+        env=os.environ | variables,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def typed(path: Path, pattern: str) -> list[str]:
+    """The lines of fenced blocks that match, without what a comment says."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", path.read_text(encoding="utf-8"), re.M | re.S)
+    plain = [line for kind, body in found if not kind for line in body.splitlines()]
+    lines = [line.partition("  #")[0].strip() for line in plain]
+    return [line for line in lines if re.search(pattern, line)]
+
+
+OWN = [
+    *typed(ROOT / "docs" / "decoding.md", r"\bwrite runs/tiny|--input"),
+    *typed(ROOT / "README.md", r"\b(write|generate|evaluate) runs/tiny"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", OWN)
+def test_commands_for_texts_of_ones_own_run_as_they_are_written(newcomer, line):
+    done = in_shell(newcomer, line)
+    asks = " write " in line and "echo" not in line  # nobody types a sentence here
+    assert done.returncode == (2 if asks else 0), done.stdout + done.stderr
+    assert not asks or done.stderr.endswith("error: stdin: has no texts\n")
+
+
+def test_every_such_command_is_found():
+    assert len(OWN) == 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [ROOT / "docs" / "python.md", ROOT / "README.md"])
+def test_the_python_of_the_documents_runs_as_it_is_written(newcomer, path):
+    code = [line for body in blocks(path, "python") if not QUOTE.match(body[0]) for line in body]
+    (newcomer / "documented.py").write_text("\n".join(code) + "\n")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "documented.py"],
+        cwd=newcomer,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("[")
 
 
 @EVERY

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from januslm.config import Refused, build
-from januslm.training.ds_config import ALLOWED, OWNED, OptimizerSettings, Values, merge, read
+from januslm.training.ds_config import OptimizerSettings, Values, merge, read
+from januslm.training.ds_keys import ALLOWED, OWNED
 from tests.launching import finish, start
 
 CONFIGS = Path(__file__).parents[1] / "ds_configs"
@@ -49,7 +50,9 @@ def test_the_refusals_read_like_this():
         "ds_configs/x.json: 'optimizer' belongs to the run file as [optimizer]"
     )
     unknown = refusal({"zero_optimisation": {"stage": 1}})
-    assert unknown.startswith("ds_configs/x.json: unknown key 'zero_optimisation'; there are aio, ")
+    assert unknown.startswith(
+        "ds_configs/x.json: unknown key 'zero_optimisation'; there are bf16, "
+    )
     assert unknown.endswith("Did you mean 'zero_optimization'?")
     assert refusal({"bf16": {"enabled": True}}) == (
         "ds_configs/x.json: bf16 needs zero_optimization.stage of at least 1: with stage 0 "
@@ -142,3 +145,27 @@ def test_other_normalisations_weigh_the_terms_differently(stages):
     assert stages["by tokens"]["loss"][0] < stages["z2 fp32"]["loss"][0]
     assert stages["by microbatch"]["loss"][0] == pytest.approx(stages["z2 fp32"]["loss"][0], 0.2)
     assert stages["by microbatch"]["loss"][0] != stages["z2 fp32"]["loss"][0]
+
+
+@pytest.mark.slow
+def test_an_update_has_one_collective_of_ours_and_one_wait_for_the_device(stages):
+    for name, case in stages.items():
+        if name == "torch":
+            continue
+        ours = [what for who, what in case["calls"] if who == "ours"]
+        assert ours == ["all_reduce", "tolist"], name
+    # What DeepSpeed adds, once gradients are reduced: the norm at every stage but 0.
+    others = {f"z{s} fp32": [w for who, w in stages[f"z{s} fp32"]["calls"]] for s in range(4)}
+    assert others["z0 fp32"].count("all_reduce") == 2, others
+    assert others["z1 fp32"].count("all_reduce") > 1, others
+
+
+@pytest.mark.slow
+def test_a_model_sharded_while_it_is_made_trains_as_one_that_was_whole(tmp_path):
+    out = tmp_path / "results.json"
+    codes, said = finish(start("shards_worker.py", str(out)))
+    assert codes == [0, 0], said
+    for name, (whole, sharded) in json.loads(out.read_text()).items():
+        assert whole.pop("here") > 1000, name
+        assert sharded.pop("here") == 0, f"{name}: weights that ZeRO-3 keeps elsewhere are here"
+        assert sharded == whole, name

@@ -14,6 +14,7 @@ from finetune.evaluation.facts import Facts
 from finetune.evaluation.predictions import Predictions
 from finetune.tasks import docsum
 from januslm.data.text_pairs import Pair
+from januslm.metrics._bootstrap import Difference
 from januslm.registry import find
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -150,7 +151,7 @@ def test_an_equal_score_does_not_beat():
 
 def test_examples_show_source_reference_and_every_system_within_the_width(runs, capsys):
     text = said(capsys, runs, "--examples", "2")
-    block = text[text.index("example m.") :]
+    block = text[text.index("example m.") : text.index("\nalgorithm ")]
     for word in ("source", "reference", "AR greedy", "AR beam 5", "NAR 4 iterations"):
         assert block.count(f"\n{word} ") == 2
     assert max(map(len, block.splitlines()[:-1])) <= 80
@@ -180,7 +181,8 @@ def test_scores_have_their_intervals_where_they_are_asked_for(runs, capsys):
     assert not re.search("\\d \u00b1", said(capsys, runs, "--intervals")), "of four lines"
     repeated(runs, 5)
     text = said(capsys, runs, "--intervals")
-    row = next(line for line in text.splitlines() if line.startswith("AR greedy"))
+    lines = text[text.index("\nalgorithm ") :].splitlines()
+    row = next(line for line in lines if line.startswith("AR greedy"))
     found = re.findall(r"(\d+\.\d\d) \u00b1(\d+\.\d\d)", row)
     assert len(found) == 3
     assert 0 < float(found[0][1]) < 50
@@ -283,6 +285,89 @@ def test_two_runs_with_the_same_name_are_reported_apart_by_their_files(runs, cap
 def test_the_references_of_the_task_are_used_where_its_data_is_at_hand(runs, corpus, capsys):
     assert f"ids as in {corpus}" in said(capsys, runs, "--data", corpus)
     assert "ids not checked" in said(capsys, runs)
+
+
+def test_the_verdict_comes_last_after_examples_and_table(runs, capsys):
+    text = said(capsys, runs)
+    places = [text.index(words) for words in ("example m.", "\nalgorithm ", "does not beat lead-1")]
+    assert places == sorted(places)
+
+
+def limited(runs: Path, name: str, count: int) -> Path:
+    """The first lines of a predictions file, as --limit leaves them."""
+    path = runs / f"test.{name}.jsonl"
+    made = path.with_name(f"test.{name}.limit-{count}.jsonl")
+    made.write_text("".join(path.read_text().splitlines(keepends=True)[:count]))
+    facts = json.loads(path.with_suffix(".json").read_text())
+    made.with_suffix(".json").write_text(json.dumps(facts | {"limit": count, "sentences": count}))
+    return made
+
+
+def test_a_file_of_a_few_texts_in_a_folder_is_left_out_and_said_so(runs, capsys):
+    before = said(capsys, runs)
+    path = limited(runs, "greedy", 2)
+    line = f"left out: {path.name}, decoded with --limit 2; name it alone to have it scored\n"
+    text = said(capsys, runs)
+    assert line in text
+    assert text.replace(line, "") == before
+    assert "AR greedy" in said(capsys, path)
+    assert "4 predictions" in refused(capsys, path, runs / "test.beam.jsonl")
+
+
+def test_files_of_one_limit_are_scored_and_those_of_a_smaller_one_are_left_out(runs, capsys):
+    for name in ("greedy", "beam", "mask_predict"):
+        limited(runs, name, 3)
+        (runs / f"test.{name}.jsonl").unlink()
+    text = said(capsys, runs)
+    assert "docsum, test: 3 sentences" in text
+    assert "left out" not in text
+    few = limited(runs, "greedy.limit-3", 1)
+    assert f"left out: {few.name}, decoded with --limit 1" in said(capsys, runs)
+    # More was asked for than there is: nothing is missing.
+    facts = json.loads((runs / "test.beam.limit-3.json").read_text())
+    (runs / "test.beam.limit-3.json").write_text(json.dumps(facts | {"limit": 500}))
+    assert "beam" not in re.findall(r"left out: (.*)", said(capsys, runs))[0]
+
+
+def test_predictions_of_other_data_have_a_table_of_their_own(runs, corpus, capsys, tmp_path):
+    other = [Pair(f"o.{i}", f"Text {i}. More.", (f"Text {i}.",)) for i in range(3)]
+    facts = {"task": "docsum", "algorithm": "greedy", "data": str(tmp_path / "other")}
+    write(runs / "test.greedy.data-other-123456.jsonl", other, ["Text."] * 3, **facts)
+    for path in runs.glob("test.*.json"):
+        known = json.loads(path.read_text())
+        path.write_text(json.dumps({"data": str(corpus)} | known))
+    text = said(capsys, runs, "--compare", "beam", "mask_predict")
+    assert re.findall(r"^docsum, test: (\d) sentences", text, re.MULTILINE) == ["4", "3"]
+    assert text.count("paired bootstrap") == 1
+    assert [one["data"] for one in json.loads((runs / "scores.json").read_text())] == [
+        str(corpus),
+        str(tmp_path / "other"),
+    ]
+
+
+def test_the_same_texts_from_another_place_share_a_table(runs, capsys):
+    for number, path in enumerate(sorted(runs.glob("test.*.json"))):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"data": f"/nowhere/{number}"}))
+    assert said(capsys, runs).count("4 sentences") == 1
+
+
+def test_files_to_compare_are_named_once(runs, capsys, monkeypatch):
+    monkeypatch.chdir(runs)
+    for ours in ("test.beam.jsonl", "./test.beam.jsonl", str(runs / "test.beam.jsonl")):
+        text = said(capsys, "--compare", ours, "test.greedy.jsonl")
+        assert "AR beam 5 - AR greedy, paired bootstrap" in text
+        assert "NAR" not in text
+    assert "NAR" in said(capsys, ".", "--compare", "./test.beam.jsonl", "test.greedy.jsonl")
+    with pytest.raises(SystemExit) as caught:
+        evaluate.main(["--compare", "beam", "greedy"])
+    assert caught.value.code == 2
+
+
+def test_a_difference_that_no_decimal_shows_is_none(runs, capsys):
+    nothing = Difference("bleu", 3e-8, 1e-8, 1e-9, 4e-8, 95.0)
+    assert not nothing.real
+    assert str(nothing).endswith("no difference in two decimals")
+    assert Difference("bleu", 30.01, 30.0, 0.005, 0.02, 95.0).real
 
 
 # What is refused

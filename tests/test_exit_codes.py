@@ -1,96 +1,124 @@
 """How a training run may end, and the exit code it then has: real processes, real signals."""
 
+import json
 import os
+import re
 import signal
 import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.launching import wait_until
-from tests.test_refusals import CORPUS, PRETRAIN
+from tests.tiny_run import ENDLESS, built, ranks, started, updates
 
 pytestmark = pytest.mark.slow
-ENDLESS = ("train.steps=100000", "train.validate_every=100000", "train.save_every=100000")
 GOES_ON = "the same command goes on"
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    """A corpus of this project's documentation and a run file of a tiny model."""
-    place = tmp_path_factory.mktemp("codes")
-    text = " ".join(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))
-    words = text.split()
-    lines = (" ".join(words[i : i + 9]) for i in range(0, 4500, 9))
-    (place / "plain.txt").write_text("\n".join(lines))
-    for name, content in (("corpus.toml", CORPUS), ("run.toml", PRETRAIN)):
-        (place / name).write_text(content.format(base=place))
-    for verb in ("tokenizer", "build"):
-        done = _start(place, "data", verb, "corpus.toml")
-        said, _ = done.communicate(timeout=120)
-        assert done.returncode == 0, said
-    return place
-
-
-def _start(place: Path, *words, **variables: str) -> subprocess.Popen:
-    """launch.sh, as a user starts it in that folder."""
-    usual = {"JANUSLM_PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
-    environment = os.environ | usual | variables
-    return subprocess.Popen(
-        ["bash", str(ROOT / "launch.sh"), *map(str, words)],
-        cwd=place,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    """A corpus and a run file of a tiny model."""
+    return built(tmp_path_factory.mktemp("codes"))
 
 
 def _ended(place: Path, run: subprocess.Popen, out: Path) -> tuple[int, str]:
     """Exit code and what was said; no process of the run is left."""
     said, _ = run.communicate(timeout=120)
-    assert _processes(out) == {}, said
+    assert ranks(out) == {}, said
     return run.returncode, said
 
 
-def _processes(out: Path) -> dict[int, str]:
-    """Process ids and command lines that name a run's folder."""
-    found = subprocess.run(["pgrep", "-af", str(out)], capture_output=True, text=True).stdout
-    return {int(pid): line for pid, _, line in (row.partition(" ") for row in found.splitlines())}
+def _training(base: Path, out: Path, *words, **variables: str) -> subprocess.Popen:
+    """Two ranks without an end, once they have made an update more than before."""
+    before = updates(out)
+    words = ("pretrain", "run.toml", "--gpus", 2, f"out={out}", *ENDLESS, *words)
+    run = started(base, *words, "train.log_every=1", **variables)
+    wait_until(lambda: updates(out) > before or run.poll() is not None)
+    return run
 
 
-def test_stopped_by_a_signal_it_is_85_and_killed_it_is_none_of_the_codes(base):
+@pytest.mark.parametrize(
+    ("number", "name"), [(signal.SIGUSR1, "SIGUSR1"), (signal.SIGINT, "Ctrl-C")]
+)
+def test_stopped_by_a_signal_it_is_85(base, number, name):
     out = base / "long"
-    words = ("pretrain", "run.toml", "--gpus", 2, f"out={out}", *ENDLESS, "train.log_every=1")
-    log = out / "train.jsonl"
-    run = _start(base, *words)
-    wait_until(lambda: log.is_file() or run.poll() is not None)
-    run.send_signal(signal.SIGUSR1)
+    run = _training(base, out)
+    run.send_signal(number)
     code, said = _ended(base, run, out)
     assert code == 85, said
-    assert f"stopped on request; {GOES_ON} from {out}" in said
-    before = log.stat().st_size
+    assert f"stopped on request ({name}); {GOES_ON} from {out}" in said
+    assert list((out / "checkpoints").glob("step-*"))
 
-    run = _start(base, *words)
-    wait_until(lambda: log.stat().st_size > before or run.poll() is not None)
-    [rank] = [pid for pid, line in _processes(out).items() if " --local_rank=1 " in line]
-    os.kill(rank, signal.SIGKILL)
+
+def test_killed_it_is_1_and_the_rank_is_named(base):
+    out = base / "killed"
+    run = _training(base, out)
+    [victim] = [pid for pid, rank in ranks(out).items() if rank == 1]
+    os.kill(victim, signal.SIGKILL)
     code, said = _ended(base, run, out)
-    assert code not in (0, 2, 85), said
-    assert f"the run ended without finishing (launcher's code {code}); {GOES_ON}" in said
+    assert code == 1, said
+    assert re.search(rf"rank 1 was killed by SIGKILL .*; {GOES_ON}", said), said
     assert not (out / "done").exists()
+
+
+def test_a_second_ctrl_c_ends_at_once_and_says_so(base):
+    """The ranks are stopped, so that none of them can save."""
+    out = base / "twice"
+    run = _training(base, out)
+    for pid in ranks(out):
+        os.kill(pid, signal.SIGSTOP)
+    run.send_signal(signal.SIGINT)
+    time.sleep(1.5)  # sooner, it would be taken for the same Ctrl-C
+    run.send_signal(signal.SIGINT)
+    code, said = _ended(base, run, out)
+    assert code == 1, said
+    assert "Ctrl-C once more: ended without saving" in said
+
+
+def test_who_does_not_stop_in_time_is_killed(base):
+    out = base / "late"
+    run = _training(base, out, JANUSLM_GRACE="2")
+    for pid in ranks(out):
+        os.kill(pid, signal.SIGSTOP)
+    run.send_signal(signal.SIGTERM)
+    code, said = _ended(base, run, out)
+    assert code == 1, said
+    assert "was killed by SIGKILL" in said
+
+
+def test_a_killed_launcher_takes_its_ranks_with_it_once_they_have_saved(base):
+    out = base / "orphans"
+    run = _training(base, out)
+    assert len(ranks(out)) == 2
+    run.kill()
+    wait_until(lambda: not ranks(out), 60)
+    assert list((out / "checkpoints").glob("step-*"))
+    run.communicate()
+
+
+def test_each_rank_has_a_log_and_the_console_is_rank_0s(base):
+    out = base / "short"
+    run = started(base, "pretrain", "run.toml", "--gpus", 2, f"out={out}", "packing.samples=0")
+    code, said = _ended(base, run, out)
+    assert code == 0, said
+    first, second = ((out / "logs" / f"rank-{n:05d}.log").read_text() for n in (0, 1))
+    lines = [line for line in said.splitlines() if not line.startswith("starting, ")]
+    assert [line for line in lines if line not in first.splitlines()] == []
+    assert "done: step 4" in said
+    assert "rank 1 of 2" in second
+    assert second.endswith("--- ended with code 0\n")
 
 
 def test_finished_it_is_0_and_a_mistake_is_2_without_a_word_of_going_on(base):
     out = base / "short"
-    run = _start(base, "pretrain", "run.toml", f"out={out}", "packing.samples=0")
+    run = started(base, "pretrain", "run.toml", f"out={out}", "packing.samples=0")
     code, said = _ended(base, run, out)
     assert code == 0, said
     assert "done: step 4" in said
     for words in (("--bogus",), ("train.stepz=3",), ("data.length=20",), ("--gpus", 5)):
-        run = _start(base, "pretrain", "run.toml", f"out={out}", *words)
+        run = started(base, "pretrain", "run.toml", f"out={out}", *words)
         code, said = _ended(base, run, out)
         assert code == 2, said
         assert said.startswith("error: ")
@@ -104,7 +132,7 @@ def test_what_only_a_rank_finds_is_2_as_well(base):
     place = len(whole) // 2
     try:
         shard.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        run = _start(base, "pretrain", "run.toml", "--gpus", 2, f"out={base / 'flipped'}")
+        run = started(base, "pretrain", "run.toml", "--gpus", 2, f"out={base / 'flipped'}")
         code, said = _ended(base, run, base / "flipped")
     finally:
         shard.write_bytes(whole)
@@ -114,33 +142,39 @@ def test_what_only_a_rank_finds_is_2_as_well(base):
     assert "do not match their hash" in errors[0]
 
 
-def test_other_hosts_are_reported_the_variables_of_the_run_and_the_users_own(base, tmp_path):
-    """Scripts in the place of ssh and pdsh, the programs that reach hosts, note what is asked."""
-    (tmp_path / "ssh").write_text("#!/bin/bash\necho 127.0.0.1\n")
-    (tmp_path / "ssh").chmod(0o755)
-    pdsh = tmp_path / "pdsh"
-    pdsh.write_text(f'#!/bin/bash\nprintf "%s\\n" "$@" >>{tmp_path}/asked\nexit 3\n')
-    pdsh.chmod(0o755)
-    (base / "hosts").write_text("one slots=1\ntwo slots=2\n")
-    own = base / ".deepspeed_env"
-    own.write_text("MINE=1\n")
-    words = (
-        "pretrain",
-        "run.toml",
-        "--hostfile",
-        "hosts",
-        f"out={base / 'hosted'}",
-        "train.batch=3",
+def test_a_host_that_cannot_be_reached_is_named_with_what_ssh_says(base, tmp_path):
+    """A script in the place of ssh notes what it is asked, and what it is told on stdin."""
+    ssh = tmp_path / "ssh"
+    ssh.write_text(
+        f'#!/bin/bash\nprintf "%s\\n" "$@" >>{tmp_path}/asked\nhead -n 1 >>{tmp_path}/told\n'
+        "echo no way there >&2\nexit 255\n"
     )
-    run = _start(base, *words, PATH=f"{tmp_path}:{os.environ['PATH']}")
-    code, said = _ended(base, run, base / "hosted")
-    assert code == 3, said
-    assert "ended before its first update (launcher's code 3); the lines above say why" in said
-    assert GOES_ON not in said
+    ssh.chmod(0o755)
+    (base / "hosts").write_text("localhost slots=1\nelsewhere slots=2\n")
+    own = base / ".deepspeed_env"
+    own.write_text("MINE=a 'b' $(c)\n")
+    words = ("pretrain", "run.toml", "--hostfile", "hosts", f"out={base / 'ho$(id)sted'}")
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    run = started(base, *words, PATH=path, NCCL_DEBUG="INFO", OTHER="1")
+    code, said = _ended(base, run, base / "ho")
+    assert code == 2, said
+    assert "error: " in said
+    assert "elsewhere: cannot be reached: no way there" in said
     asked = (tmp_path / "asked").read_text()
-    for variable in ("MINE=1", "OMP_NUM_THREADS=1", "TOKENIZERS_PARALLELISM=false"):
-        assert f"export {variable};" in asked, asked
-    assert "one,two" in asked
-    assert own.read_text() == "MINE=1\n"
-    run = _start(base, *words[:-1], "train.batch=2")
-    assert _ended(base, run, base / "hosted")[0] == 2
+    assert "BatchMode=yes" in asked
+    assert "--\nelsewhere\nexec env PYTHONPATH=" in asked
+    assert "$(id)" not in asked
+    told = json.loads((tmp_path / "told").read_text())
+    assert told["folder"] == str(base)
+    assert told["variables"]["MINE"] == "a 'b' $(c)"
+    assert told["variables"]["NCCL_DEBUG"] == "INFO"
+    assert "OTHER" not in told["variables"]
+    assert own.read_text() == "MINE=a 'b' $(c)\n"
+    own.unlink()
+
+
+def test_too_many_processes_are_refused_in_a_line(base):
+    run = started(base, "pretrain", "run.toml", f"out={base / 'many'}", "--gpus", 100_000)
+    code, said = _ended(base, run, base / "many")
+    assert code == 2, said
+    assert re.fullmatch(r"error: 100000 processes on \d+ cores, at most \d+\n", said)

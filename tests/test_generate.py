@@ -1,6 +1,7 @@
 """The command `generate`: what it writes and says, and how it answers mistakes."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -188,11 +189,52 @@ def test_a_long_source_is_cut_and_counted_or_refused(root, said, refused):  # no
     )
 
 
+def test_predictions_of_other_data_have_a_name_of_their_own(root, said, tmp_path):  # noqa: F811
+    run = teach(root)
+    said(run)
+    said(run, "--data", root)  # the run's own
+    said(run, "--data", root.parent / root.name / ".." / root.name)
+    for place in ("a", "b"):
+        lay(tmp_path / place / "data", "test", {"de": [place, *GERMAN], "en": [place, *ENGLISH]})
+        said(run, "--data", tmp_path / place / "data")
+    names = sorted(path.name for path in (run / "predictions").glob("*.jsonl"))
+    assert len(names) == 3
+    assert names[-1] == "test.greedy.jsonl"
+    assert all(re.fullmatch(r"test\.greedy\.data-data-[0-9a-f]{6}\.jsonl", n) for n in names[:2])
+    assert {rows(run / "predictions" / name)[0]["source"] for name in names} == {
+        "a",
+        "b",
+        GERMAN[0],
+    }
+
+
+def test_an_option_that_only_others_have_is_left_out_with_a_warning(root, capsys, monkeypatch):  # noqa: F811
+    run = teach(root)
+    for name in ("beam", "greedy", "mask_predict", "sample", "semi", "speculative"):
+        words = [run, "--algorithm", name, "max_length=9", "iterations=2"]
+        code, _, error = main(capsys, monkeypatch, *words)
+        lacks = {"mask_predict": "max_length", "semi": "max_length, iterations"}
+        unused = lacks.get(name, "iterations")
+        assert (code, error) == (0, f"warning: {name} has no use for {unused}: left out\n")
+    names = {path.name for path in (run / "predictions").glob("*.jsonl")}
+    assert {"test.semi.jsonl", "test.mask_predict.iterations-2.jsonl"} < names
+    assert "test.greedy.max_length-9.jsonl" in names
+
+
+def test_a_whole_number_may_have_an_exponent(root, said):  # noqa: F811
+    run = teach(root)
+    said(run, "--batch", "1e1", "--limit", "0.3e1", "max_length=1e1")
+    facts = json.loads((run / "predictions" / "test.greedy.limit-3.max_length-10.json").read_text())
+    assert (facts["batch"], facts["limit"], facts["settings"]["max_length"]) == (10, 3, 10)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("--column", "x"), "--column is for texts of your own: name them with --input"),
+        (("--output", "-"), "--output -: predictions of a task are a file with its .json"),
         (("--algorithm", "beem"), "no 'beem' in decoding/; there are beam, greedy"),
-        (("beam=3",), "greedy: unknown key 'beam'; there are "),
+        (("beem=3",), "greedy: unknown key 'beem'; there are "),
         (("--algorithm", "beam", "beam=0"), "beam: beam must be at least 1, got 0"),
         (("--algorithm", "beam", "beam=2", "n_best=3"), "n_best 3 is more than beam 2 can give"),
         (("--algorithm", "sample", "top_p=1.5"), "sample: top_p must be more than 0 and at most 1"),
@@ -212,7 +254,7 @@ def test_a_long_source_is_cut_and_counted_or_refused(root, said, refused):  # no
         (("--verify",), "--verify compares --algorithm speculative with greedy; the algorithm"),
         (("--longer", "skip"), "--longer must be one of cut, refuse, got 'skip'"),
         (("--limit", "0"), "--limit must be at least 1, got 0"),
-        (("--threads", "99999999999"), "--threads must be at most 1,024, got 99,999,999,999"),
+        (("--threads", "99999999999"), "cores, got 99,999,999,999"),
         (("--batch", "-1"), "--batch must be at least 1, got -1"),
         (("--split", "dev"), "no split 'dev'; there are train, valid, test"),
         (("--task", "wmt41"), "no 'wmt41' in tasks/; there are cnndm"),

@@ -1,5 +1,6 @@
 """Reading with caches gives what the training pass gives."""
 
+import inspect
 import itertools
 
 import numpy as np
@@ -14,7 +15,7 @@ from januslm.model.config import ModelConfig
 from januslm.model.packing import Packer
 from januslm.model.transformer import Seq2Seq
 from januslm.objective import LossSettings, resolve_objective
-from januslm.registry import names
+from januslm.registry import find, names
 
 SPECIAL = Special()
 V = 23
@@ -31,9 +32,9 @@ def built(name="janus", read="next", query_position="input", dtype=torch.float64
         else:
             p.data += 0.1 * torch.randn_like(p)
     name, _, ends = name.partition(" ")
-    options = (
-        {"ends": bool(ends)} if name == "cmlm" else dict(read=read, query_position=query_position)
-    )
+    asked = dict(read=read, query_position=query_position, ends=bool(ends))
+    known = inspect.signature(find("januslm.objectives", name).layout).parameters
+    options = {key: value for key, value in asked.items() if key in known}
     objective = resolve_objective(
         {"name": name, **options}, {}, LossSettings(), "nmt", SPECIAL, "test"
     )

@@ -76,6 +76,16 @@ def test_the_packages_that_are_run_are_the_installed_ones(installed, tmp_path):
     assert said.count(str(installed.parents[1])) == 2
 
 
+def test_it_is_imported_with_its_types(installed, tmp_path):
+    code = (
+        "import sys, januslm; from pathlib import Path\n"
+        "print((Path(januslm.__file__).parent / 'py.typed').is_file(), 'torch' in sys.modules)\n"
+        "print(januslm.load.__name__, 'deepspeed' in sys.modules)"
+    )
+    said = _run([installed.with_name("python"), "-c", code], tmp_path).stdout
+    assert said == "True False\nload False\n"
+
+
 def test_help_names_the_command_and_verbs(installed, tmp_path):
     assert _run([installed], tmp_path).stdout.startswith("Usage: januslm VERB")
     assert "usage: januslm finetune" in _run([installed, "finetune", "--help"], tmp_path).stdout

@@ -29,7 +29,7 @@ def launch(*words, cwd=ROOT, code=0) -> str:
     return done.stdout + done.stderr
 
 
-def test_a_dry_run_prints_the_deepspeed_command_and_runs_nothing(tmp_path):
+def test_a_dry_run_prints_the_command_of_each_rank_and_runs_nothing(tmp_path):
     text = launch(
         "pretrain",
         "--dry-run",
@@ -41,20 +41,28 @@ def test_a_dry_run_prints_the_deepspeed_command_and_runs_nothing(tmp_path):
         "ds_configs/zero2_bf16.json",
         f"out={tmp_path / 'run'}",
     )
-    assert "deepspeed.launcher.runner" in text
-    assert "--num_gpus 2 --module pretrain" in text
-    assert "pretrain/runs/tiny.toml train.steps=3" in text
-    assert "--ds " in text
-    assert "zero2_bf16.json" in text
+    first, second = text.splitlines()
+    for rank, line in enumerate((first, second)):
+        assert line.startswith(f"env RANK={rank} LOCAL_RANK={rank} WORLD_SIZE=2 {sys.executable} ")
+        assert "-P -m pretrain pretrain/runs/tiny.toml train.steps=3" in line
+        assert "--ds ds_configs/zero2_bf16.json" in line
     assert not (tmp_path / "run").exists()
 
 
-def test_a_hostfile_is_handed_to_deepspeed(tmp_path):
-    (tmp_path / "hosts").write_text("one slots=8\ntwo slots=8\n")
-    text = launch(
-        "pretrain", "--dry-run", "pretrain/runs/base.toml", "--hostfile", "hosts", cwd=tmp_path
-    )
-    assert "--hostfile hosts" in text
+def test_a_dry_run_says_how_each_host_is_reached_and_what_its_ranks_are(tmp_path):
+    (tmp_path / "hosts").write_text("one slots=1\ntwo slots=2\n")
+    text = launch("pretrain", "--dry-run", "x y.toml", "--hostfile", "hosts", cwd=tmp_path)
+    lines = text.splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        ["ssh", "-T"],
+        ["env", "RANK=0"],
+        ["ssh", "-T"],
+        ["env", "RANK=1"],
+        ["env", "RANK=2"],
+    ]
+    assert re.search(r"ServerAliveInterval=5 .* -- two 'exec env PYTHONPATH=", lines[2])
+    assert lines[4].startswith("env RANK=2 LOCAL_RANK=1 WORLD_SIZE=3 ")
+    assert lines[4].endswith(" -P -m pretrain 'x y.toml'")
 
 
 @pytest.mark.parametrize(
@@ -84,7 +92,7 @@ def test_help_is_help_and_starts_nothing(verb, word):
 def test_it_works_from_any_directory(tmp_path):
     (tmp_path / "mine.toml").write_text("")
     text = launch("pretrain", "--dry-run", "mine.toml", cwd=tmp_path)
-    assert "--module pretrain mine.toml" in text
+    assert "-m pretrain mine.toml" in text
     assert launch("pretrain", "mine.toml", cwd=tmp_path, code=2) == (
         "error: mine.toml: out is missing\n"
     )
@@ -99,10 +107,12 @@ def test_it_works_from_any_directory(tmp_path):
         ("one slots=8\ntwo\n", ':2: must be "host slots=N", got "two"'),
         ("one slots=0\n", ':1: must be "host slots=N", got "one slots=0"'),
         ("one slots=8\none slots=8\n", ":2: host one comes twice"),
+        ("-oProxyCommand=x slots=1\n", ":1: '-oProxyCommand=x' is no name of a host"),
+        ("one;id slots=1\n", ":1: 'one;id' is no name of a host"),
     ],
 )
 def test_a_hostfile_that_names_no_hosts_is_refused(text, message, tmp_path):
-    """DeepSpeed would train on this machine alone if there is none."""
+    """Nor does ssh see a name that is an option of it, or a shell one that is a command."""
     if text is not None:
         (tmp_path / "hosts").write_text(text)
     said = launch("pretrain", "pretrain/runs/base.toml", "--hostfile", tmp_path / "hosts", code=2)
@@ -181,7 +191,7 @@ def test_a_mistake_is_reported_before_the_environment_is_made(tmp_path, words):
 def test_help_and_dry_runs_need_no_environment(tmp_path):
     assert alone(tmp_path).stdout.startswith("Usage: ")
     shutil.rmtree(tmp_path / "clone")
-    assert "deepspeed" in alone(tmp_path, "pretrain", "tiny", "--dry-run").stdout
+    assert "-m pretrain tiny" in alone(tmp_path, "pretrain", "tiny", "--dry-run").stdout
     assert not (tmp_path / "clone" / ".venv").exists()
 
 

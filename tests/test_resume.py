@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from januslm.data import sealed
 from januslm.training.checkpoint import newest
 from tests.launching import finish, start, wait_until
 
@@ -27,10 +29,17 @@ TRAIN = {
 }
 
 
-def asked(folder: Path, config: str = "cpu_fp32.json", work: dict | None = None, **changes) -> str:
-    train = TRAIN | changes
-    ds = str(CONFIGS / config)
-    return json.dumps({"folder": str(folder), "ds": ds, "train": train, "work": work or {}})
+def asked(
+    folder: Path,
+    config: str = "cpu_fp32.json",
+    work: dict | None = None,
+    die: tuple = (None,),
+    dropout: float = 0.1,
+    **changes,
+) -> str:
+    """What tiny_worker does; changes: of [train]."""
+    what = {"folder": str(folder), "ds": str(CONFIGS / config), "train": TRAIN | changes}
+    return json.dumps(what | {"work": work or {}, "die": die, "dropout": dropout})
 
 
 def train(*arguments, processes: int = 2, **changes) -> tuple[list[int], str]:
@@ -76,7 +85,11 @@ def same_state(a: Path, b: Path) -> bool:
     return True
 
 
-@pytest.fixture(scope="module", params=["cpu_fp32.json", "zero3_bf16.json"])
+LAST = "rank-00001.pt"  # what stage 0 has of rank 1
+STAGES = ["cpu_fp32.json", "zero3_bf16.json", "zero0_fp32.json", "zero1_bf16.json"]  # 2, 3, 0, 1
+
+
+@pytest.fixture(scope="module", params=STAGES)
 def uninterrupted(request, tmp_path_factory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("whole") / "run"
     codes, said = train(folder, request.param)
@@ -93,7 +106,7 @@ def test_a_run_killed_in_the_middle_ends_bit_for_bit_like_an_uninterrupted_one(
     whole, config = uninterrupted
     folder = tmp_path / "run"
     group = start("tiny_worker.py", asked(folder, config, {"pause": 0.1}))
-    wait_until(lambda: len(lines(folder)) >= 8)
+    wait_until(lambda: len(lines(folder)) >= 7)
     group[1].send_signal(signal.SIGKILL)
     codes, said = finish(group, 120)
     assert codes[1] == -signal.SIGKILL
@@ -103,7 +116,9 @@ def test_a_run_killed_in_the_middle_ends_bit_for_bit_like_an_uninterrupted_one(
     saved = folder / "checkpoints"
     shutil.rmtree(saved / "step-00000009", ignore_errors=True)
     shutil.copytree(saved / "step-00000006", saved / "step-00000009")
-    shard = next((saved / "step-00000009" / "state").glob("*_rank_1_*optim*"))
+    manifest = saved / "step-00000009" / "manifest.json"
+    manifest.write_text(sealed.document(sealed.read(manifest) | {"step": 9}))
+    shard = next((saved / "step-00000009").rglob("*_rank_1_*optim*"), manifest.parent / LAST)
     os.truncate(shard, shard.stat().st_size // 2)
     (saved / ".saving-step-00000012").mkdir()
 
@@ -118,6 +133,49 @@ def test_a_run_killed_in_the_middle_ends_bit_for_bit_like_an_uninterrupted_one(
         assert same_state(saved / name, whole / "checkpoints" / name)
     mine, theirs = (load_file(f / "export" / "model.safetensors") for f in (folder, whole))
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("uninterrupted", ["cpu_fp32.json"], indirect=True)
+def test_kills_while_a_checkpoint_is_written_beside_training_cost_nothing_but_time(
+    uninterrupted, tmp_path
+):
+    whole, config = uninterrupted
+    folder = tmp_path / "run"
+    saved = folder / "checkpoints"
+    for die, kept in (
+        ((1, ".saving-step-00000003/rank-00001.pt"), None),  # its thread, at the first save
+        ((0, ".saving-step-00000003/manifest.json"), None),  # all is written, nothing published
+        ((0, "checkpoints/newest"), 3),  # renamed, the pointer not yet
+        ((1, ".saving-step-00000006/state"), 3),  # its thread, with a checkpoint before it
+    ):
+        codes, said = train(folder, config, die=die)
+        assert codes[die[0]] == -signal.SIGKILL, (die, said)
+        assert codes[1 - die[0]] != 0
+        there = sorted(path.name for path in saved.glob("step-*"))
+        assert there == ([f"step-0000000{kept}"] if kept else []), die
+    codes, said = train(folder, config)
+    assert codes == [0, 0], said
+    assert "going on from step-00000003, after 24 samples" in said
+    assert learnt(folder) == learnt(whole)
+    assert same_state(saved / "step-00000010", whole / "checkpoints" / "step-00000010")
+
+
+@pytest.mark.parametrize("config", ["cpu_fp32.json", "cpu_zero3_fp32.json"])
+def test_other_numbers_of_processes_learn_the_same_from_the_same_samples(tmp_path, config):
+    order = {"dropout": 0.0, "save_every": 100}
+    codes, said = train(tmp_path / "one", config, processes=1, steps=12, **order)
+    assert codes == [0], said
+    folder = tmp_path / "many"
+    for steps, processes in ((3, 1), (6, 2), (9, 4), (12, 2)):
+        codes, said = train(folder, config, processes=processes, steps=steps, **order)
+        assert codes == [0] * processes, said
+    one, many = lines(tmp_path / "one"), lines(folder)
+    assert [line["samples"] for line in many] == [8 * step for step in range(1, 13)]
+    for key in ("loss", "ce/ar", "ce/nar"):
+        expected = [line[key] for line in one]
+        assert [line[key] for line in many] == pytest.approx(expected, rel=1e-6, abs=0), key
+    valid = [lines(f, "valid")[-1]["loss"] for f in (tmp_path / "one", folder)]
+    assert valid[1] == pytest.approx(valid[0], rel=1e-6, abs=0)
 
 
 def test_what_a_run_leaves_behind_is_complete(uninterrupted):
@@ -188,8 +246,8 @@ def test_a_full_disk_stops_the_run_with_its_last_checkpoint_untouched(small_disk
     assert codes == [2, 2], said
     checkpoints = small_disk / "run" / "checkpoints"
     refused = next(line for line in said.splitlines() if line.startswith("refused: "))
-    assert "could not be saved (rank " in refused
-    assert ": No space left on device); the last complete checkpoint" in refused
+    assert re.search(r"saved \(it takes [\d,]+ bytes, as the last one, and [\d,]+ are fr", refused)
+    assert "); the last complete checkpoint" in refused
     kept = (checkpoints / "newest").read_text().strip()
     assert f"{checkpoints / kept}, is untouched" in refused
     assert newest(checkpoints)[0].folder.name == kept

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from januslm.config import Refused
+from januslm.data import sealed
 from januslm.data.shard_writer import Writer, dtype_for, write_manifest
 from januslm.data.shards import BLOCK, open_corpus
 
@@ -199,17 +200,14 @@ def test_a_foreign_tokenizer_is_refused(folder):
 
 def test_a_manifest_of_another_format_is_refused(folder, tmp_path):
     damaged = copied(folder, tmp_path / "corpus")
-    from januslm.data.shards import digest
-
-    body = json.loads((damaged / "manifest.json").read_text())
-    del body["self"]
+    body = sealed.read(damaged / "manifest.json")
     body["dtype"] = "uint32"
-    (damaged / "manifest.json").write_text(json.dumps(body | {"self": digest(body)}))
+    (damaged / "manifest.json").write_text(json.dumps(sealed.sealed(body)))
     with pytest.raises(Refused, match=r"manifest\.json: dtype 'uint32', possible are uint16"):
         open_corpus(damaged)
     body["format"] = 99
-    (damaged / "manifest.json").write_text(json.dumps(body | {"self": digest(body)}))
-    with pytest.raises(Refused, match=r"manifest\.json: format 99, this version reads 1"):
+    (damaged / "manifest.json").write_text(json.dumps(sealed.sealed(body)))
+    with pytest.raises(Refused, match=r"manifest\.json: format 99, this version reads 2"):
         open_corpus(damaged)
 
 

@@ -5,7 +5,16 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from data_tools.documents import Document, Dropped, Input, Invalid, document, matching, opened
+from data_tools.documents import (
+    Document,
+    Dropped,
+    Input,
+    Invalid,
+    document,
+    lines,
+    matching,
+    opened,
+)
 from januslm.config import Refused
 
 
@@ -25,8 +34,8 @@ def inputs(
 
 
 def _read(name: str, path: Path, field: str, invalid: str) -> Iterator[Document | Dropped]:
-    with opened(path) as lines:
-        for number, line in enumerate(lines, 1):
+    with opened(path) as file:
+        for number, line in enumerate(lines(file, str(path)), 1):
             yield _line(line, name, field, invalid, f"{path}:{number}")
 
 

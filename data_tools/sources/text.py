@@ -5,9 +5,19 @@ import zipfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, BinaryIO, Literal, cast
 
-from data_tools.documents import Document, Dropped, Input, Invalid, document, matching, opened
+from data_tools.documents import (
+    Document,
+    Dropped,
+    Input,
+    Invalid,
+    document,
+    lines,
+    matching,
+    opened,
+    whole,
+)
 from januslm.config import Allowed, Refused
 
 
@@ -28,11 +38,11 @@ def inputs(
     headings for example, are dropped.  undo_bpe: ha@@ us of subword-nmt is read as haus.
     """
     try:
-        "".encode(encoding)
-    except LookupError:
+        bytes(range(256)).decode(encoding, "replace")  # some that Python knows are of other use
+    except (LookupError, ValueError):
         raise Refused(f"encoding {encoding!r} is not known; utf-8 and latin-1 are") from None
     reader = partial(
-        _read, split=split, encoding=encoding, least=minimum_words, whole=undo_bpe, invalid=invalid
+        _read, split=split, encoding=encoding, least=minimum_words, joined=undo_bpe, invalid=invalid
     )
     return [
         Input(name, path.stat().st_size, partial(reader, name, path))
@@ -41,13 +51,13 @@ def inputs(
 
 
 def _read(
-    name: str, path: Path, split: str, encoding: str, least: int, whole: bool, invalid: str
+    name: str, path: Path, split: str, encoding: str, least: int, joined: bool, invalid: str
 ) -> Iterator[Document | Dropped]:
     for where, raw in _chunks(path, split):
         text = raw.strip()
         if encoding != "utf-8":
             text = raw.decode(encoding, "replace").strip().encode()
-        if whole:
+        if joined:
             text = re.sub(rb"@@(?: |$)", b"", text, flags=re.MULTILINE)
         found = document(text, name, invalid, where)
         if not isinstance(found, Document):
@@ -66,24 +76,30 @@ def _chunks(path: Path, split: str) -> Iterator[tuple[str, bytes]]:
             with zipfile.ZipFile(file) as archive:
                 names = sorted(n for n in archive.namelist() if n.endswith(".txt"))
                 for name in names:
-                    for where, chunk in _parts(archive.open(name), split):
-                        yield f"{path}/{name}{where}", chunk
+                    yield from _parts(_member(archive, name, path), split, f"{path}/{name}")
             return
-        for where, chunk in _parts(file, split):
-            yield f"{path}{where}", chunk
+        yield from _parts(file, split, str(path))
 
 
-def _parts(file, split: str) -> Iterator[tuple[str, bytes]]:
+def _member(archive: zipfile.ZipFile, name: str, path: Path) -> BinaryIO:
+    try:
+        return cast(BinaryIO, archive.open(name))
+    except RuntimeError as error:  # encrypted, or packed in a way that zipfile does not know
+        raise Refused(f"{path}: {error}; unpack it yourself") from None
+
+
+def _parts(file: BinaryIO, split: str, where: str) -> Iterator[tuple[str, bytes]]:
+    """(where it stands, its bytes) of each piece that may be a document."""
     if split == "file":
-        yield "", file.read()
+        yield where, whole(file, where)
     elif split == "line":
-        yield from ((f":{number}", line) for number, line in enumerate(file, 1))
+        yield from ((f"{where}:{n}", line) for n, line in enumerate(lines(file, where), 1))
     else:
         paragraph, start = [], 1
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(lines(file, where), 1):
             if line.strip():
                 paragraph.append(line)
                 continue
-            yield f":{start}", b"".join(paragraph)
+            yield f"{where}:{start}", b"".join(paragraph)
             paragraph, start = [], number + 1
-        yield f":{start}", b"".join(paragraph)
+        yield f"{where}:{start}", b"".join(paragraph)

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -156,8 +156,57 @@ def files(places: Iterable[str]) -> list[Path]:
             inside = [path for path in there if path.parent.name == "predictions"] or there
         if not inside:
             raise Refused(f"{place}: no predictions (*.jsonl) in it")
-        found += [path for path in inside if path not in found]
+        found += [path for path in inside if path.resolve() not in map(Path.resolve, found)]
     return found
+
+
+def by_test_set(runs: Iterable[Predictions], apart: bool) -> list[list[Predictions]]:
+    """Runs of one task and split together; apart: only where they are of the same data.
+
+    That is data in one place, or the same texts.  Of what does not say its data nothing is known.
+    """
+    groups: list[list[Predictions]] = []
+    for run in sorted(runs, key=lambda one: (one.facts.task, one.facts.split)):
+        mine = next((group for group in groups if _together(group[0], run, apart)), None)
+        if mine is None:
+            groups.append([run])
+        else:
+            mine.append(run)
+    return groups
+
+
+def _together(one: Predictions, other: Predictions, apart: bool) -> bool:
+    a, b = one.facts, other.facts
+    if (a.task, a.split) != (b.task, b.split):
+        return False
+    if not apart or a.data == b.data or not (a.data and b.data):
+        return True
+    count = min(len(one.ids), len(other.ids))
+    return all(
+        getattr(one, name)[:count] == getattr(other, name)[:count]
+        for name in ("ids", "sources", "references")
+    )
+
+
+def whole(
+    runs: Sequence[Predictions], named: Collection[Path]
+) -> tuple[list[Predictions], list[str]]:
+    """Runs of equally many lines, and a line on each that was left out for having fewer.
+
+    Left out is what was decoded with --limit and is not `named`; so many lines are right as all
+    others have, or else the most of those with a limit.
+    """
+    full = [len(run.ids) for run in runs if not run.facts.limit or run.path in named]
+    sizes = Counter(full or [len(run.ids) for run in runs])
+    right = max(sizes, key=lambda size: (sizes[size], size))
+    out = [
+        run for run in runs if run.facts.limit and run.path not in named and len(run.ids) != right
+    ]
+    return [run for run in runs if run not in out], [
+        f"left out: {run.path.name}, decoded with --limit {run.facts.limit}; name it alone to have "
+        "it scored"
+        for run in out
+    ]
 
 
 def check(run: Predictions, wanted: Sequence[tuple[str, str]], against: str) -> None:

@@ -22,7 +22,18 @@ DAMAGE = (
     KeyError,  # a link in a tar to what is not in it
 )
 
+MOST = 16 << 30  # bytes of one file: GLGE's largest has two; more fills a disk on purpose
+
 Opener = Callable[[], IO[bytes]]
+
+
+def copy(stream: IO[bytes], file: IO[bytes], where: str) -> None:
+    """All of one file of an archive; Refused for one that only a bomb holds."""
+    left = MOST
+    while chunk := stream.read(1 << 20):
+        if (left := left - len(chunk)) < 0:
+            raise Refused(f"{where}: unpacks to more than {MOST:,} bytes: not GLGE's")
+        file.write(chunk)
 
 
 def contents(archive: Path) -> Iterator[tuple[str, Opener]]:

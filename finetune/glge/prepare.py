@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from finetune.glge.archive import DAMAGE, contents
+from finetune.glge.archive import DAMAGE, contents, copy
 from januslm.cli.command import answered, parser, program
 from januslm.cli.table import drawn
 from januslm.config import Refused
@@ -127,7 +127,7 @@ def _unpacked(archive: Path, stage: Path, found: dict[Part, Path]) -> None:
             new = target.with_name(f"{target.name}.new")
             new.parent.mkdir(parents=True, exist_ok=True)
             with new.open("wb") as file:
-                shutil.copyfileobj(stream, file)
+                copy(stream, file, f"{archive}: {'/'.join(one)}")
             if one in found and not filecmp.cmp(target, new, shallow=False):
                 raise Refused(f"{found[one]} and {archive}: have different {'/'.join(one)}")
             new.replace(target)

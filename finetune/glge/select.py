@@ -53,7 +53,12 @@ def system(runs: Sequence[Predictions]) -> str:
     stems = {run.path.stem.removeprefix("test.") for run in runs}
     if len(stems) == 1 and not stems & set(TASKS):
         return stems.pop()
-    return "+".join(sorted({run.facts.algorithm or "mixed" for run in runs}))
+    name = "+".join(sorted({run.facts.algorithm or "mixed" for run in runs}))
+    if (
+        name in (".", "..") or Path(name).name != name
+    ):  # files from elsewhere must not say where we write
+        raise Refused(f"{runs[0].path.parent}: algorithm {name!r} cannot be the name of a folder")
+    return name
 
 
 def version_of(runs: Mapping[str, Predictions], asked: str | None) -> str:

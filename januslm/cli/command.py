@@ -4,13 +4,12 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from januslm.config import Refused
 
-THREADS = 1024  # more than any machine has cores for
+EACH = 8  # threads a core: more are of no use, and at some number none can be started
 
 
 def answered(command: Callable[[], int | None]) -> int:
@@ -22,14 +21,50 @@ def answered(command: Callable[[], int | None]) -> int:
     try:
         return command() or 0
     except Refused as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(error_line(str(error)), file=sys.stderr)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
+        print(error_line(f"{place}{error.strerror or error}"), file=sys.stderr)
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        print(error_line(f"not enough memory: {error}"), file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     return 2
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether it is memory that ran out; torch, which is not imported here, has no one type."""
+    named = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or named
+
+
+def error_line(message: str) -> str:
+    """The one line of a mistake: what a text from outside could do to a terminal is spelled out."""
+    shown = (c if c.isprintable() else ascii(c)[1:-1] for c in message)
+    return f"error: {''.join(shown)}"
+
+
+def warn(lines: Iterable[str]) -> None:
+    """A line on each thing that was changed or left out."""
+    for line in lines:
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
+def whole(text: str) -> int:
+    """A whole number of the command line; 1e3 is one, as in run files."""
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+        if not number.is_integer() or abs(number) > 2**53:
+            raise ValueError from None
+        return int(number)
+
+
+whole.__name__ = "int"  # in argparse's errors: invalid int value
 
 
 def print_json(value) -> None:
@@ -46,8 +81,12 @@ def check_counts(options, *names: str) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise Refused(f"--{name} must be at least 1, got {value}")
-    if options.threads is not None and options.threads > THREADS:
-        raise Refused(f"--threads must be at most {THREADS:,}, got {options.threads:,}")
+    cores = os.cpu_count() or 1
+    if options.threads is not None and options.threads > EACH * cores:
+        raise Refused(
+            f"--threads must be at most {EACH * cores:,}, {EACH} for each of {cores:,} cores, got "
+            f"{options.threads:,}"
+        )
 
 
 def program() -> str:
@@ -59,7 +98,7 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, like every other mistake."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}; {self.prog} --help tells more\n")
+        self.exit(2, error_line(f"{message}; {self.prog} --help tells more") + "\n")
 
 
 def parser(verb: str, description: str, usage: str | None = None) -> Parser:
@@ -88,6 +127,5 @@ def run_parser(verb: str, description: str) -> Parser:
         help="begin anew: what the run has left is moved into before-TIME/",
     )
     known.add_argument("--check", type=int, metavar="PROCESSES", help=argparse.SUPPRESS)
-    known.add_argument("--report", type=Path, help=argparse.SUPPRESS)
     known.add_argument("--local_rank", help=argparse.SUPPRESS)  # DeepSpeed's launcher adds it
     return known

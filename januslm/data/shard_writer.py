@@ -3,14 +3,14 @@
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from xxhash import xxh3_64, xxh3_128
 
-from januslm.data import atomic
-from januslm.data.shards import BLOCK, FORMAT, MANIFEST, digest
+from januslm.data import atomic, sealed
+from januslm.data.shards import BLOCK, FORMAT, MANIFEST, Shard
 
 MAGIC = b"MMIDIDX\x00\x00"
 CODES = {"uint16": 8, "int32": 4}  # Megatron's numbers for the types
@@ -19,19 +19,6 @@ CODES = {"uint16": 8, "int32": 4}  # Megatron's numbers for the types
 def dtype_for(vocabulary: int) -> str:
     """The smallest type of Megatron's that holds every id of the vocabulary."""
     return "uint16" if vocabulary <= 1 << 16 else "int32"
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One finished shard as the manifest lists it; bin, idx and xxh are xxh3_128 of those files."""
-
-    name: str
-    tokens: int
-    documents: int
-    bytes: int
-    bin: str
-    idx: str
-    xxh: str
 
 
 class Writer:
@@ -132,4 +119,4 @@ def write_manifest(folder: str | Path, shards: list[Shard], **about) -> None:
         "shards": [asdict(shard) for shard in shards],
     }
     with atomic.durable(Path(folder) / MANIFEST) as file:
-        file.write(json.dumps(body | {"self": digest(body)}, indent=1))
+        file.write(json.dumps(sealed.sealed(body), indent=1))

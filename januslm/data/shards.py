@@ -7,21 +7,72 @@ This file reads; januslm/data/shard_writer.py writes.
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 from xxhash import xxh3_64, xxh3_128
 
-from januslm.config import Refused
+from januslm.config import Refused, build, json_table
+from januslm.data import sealed
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 BLOCK = 4 << 20  # bytes under one hash in .xxh
 HEADER = 34  # of .idx: magic 9, version 8, dtype code 1, sequences 8, documents + 1 8
 DTYPES = ("uint16", "int32")  # Megatron has no uint32, so vocabularies above 65,536 use int32
 Verify = Literal["size", "lazy", "full"]
+AGAIN = "build it again (data build ... --fresh)"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One finished shard as the manifest lists it; bin, idx and xxh are xxh3_128 of those files."""
+
+    name: str
+    tokens: int
+    documents: int
+    bytes: int
+    bin: str
+    idx: str
+    xxh: str
+
+    def __post_init__(self):
+        if Path(self.name).name != self.name:  # from elsewhere, it could lead anywhere
+            raise Refused(f"name must be that of a file in the corpus, got {self.name!r}")
+        if min(self.tokens, self.documents, self.bytes) < 0:
+            raise Refused(f"{self.name}: tokens, documents and bytes must be at least 0")
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The bytes of each of its files, by their suffix."""
+        index = HEADER + 12 * self.documents + 8 * (self.documents + 1)
+        return {"bin": self.bytes, "idx": index, "xxh": 8 * -(-self.bytes // BLOCK)}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What reading a corpus needs of its manifest; `shards` in the order of their documents."""
+
+    dtype: str
+    vocabulary: int
+    tokenizer: str  # its sha256
+    eos: int
+    documents: int
+    tokens: int
+    shards: tuple[Shard, ...]
+
+    def __post_init__(self):
+        if self.dtype not in DTYPES:
+            raise Refused(f"dtype {self.dtype!r}, possible are {', '.join(DTYPES)}")
+        size = np.dtype(self.dtype).itemsize
+        for shard in self.shards:
+            if shard.bytes != shard.tokens * size:
+                raise Refused(f"{shard.name}: {shard.bytes} bytes are not {shard.tokens} tokens")
+        for key in ("documents", "tokens"):
+            if (found := sum(getattr(one, key) for one in self.shards)) != getattr(self, key):
+                raise Refused(f"{key} {getattr(self, key)}, its shards have {found}")
 
 
 def open_corpus(
@@ -36,28 +87,27 @@ def open_corpus(
         raise Refused(f"verify must be one of {', '.join(get_args(Verify))}, got {verify!r}")
     folder = Path(folder)
     manifest = read_manifest(folder)
-    theirs = manifest["tokenizer"]
+    facts = _facts(folder, manifest)
+    theirs = facts.tokenizer
     if tokenizer_sha256 not in (None, theirs):
         raise Refused(
             f"{folder / MANIFEST}: the shards were made with tokenizer {theirs[:12]}..., "
             f"this one is {tokenizer_sha256[:12]}...: its ids mean other words"
         )
-    dtype = np.dtype(manifest["dtype"])
-    shards = [_open(folder, about, dtype, verify != "size") for about in manifest["shards"]]
-    corpus = Corpus(folder, manifest, shards)
+    dtype = np.dtype(facts.dtype)
+    shards = [_open(folder, about, dtype, verify != "size") for about in facts.shards]
+    corpus = Corpus(folder, manifest, facts, shards)
     if verify == "full":
         for number in range(len(shards)):
             corpus.check(number)
     return corpus
 
 
-def _open(folder: Path, about: dict, dtype: np.dtype, watch: bool) -> "_Open":
-    name, documents, size = about["name"], about["documents"], about["bytes"]
-    blocks = -(-size // BLOCK)
-    sizes = {"bin": size, "idx": HEADER + 12 * documents + 8 * (documents + 1), "xxh": 8 * blocks}
+def _open(folder: Path, about: Shard, dtype: np.dtype, watch: bool) -> "_Open":
+    name, documents, sizes = about.name, about.documents, about.sizes
     raw = {suffix: _mapped(folder / f"{name}.{suffix}", wanted) for suffix, wanted in sizes.items()}
     for suffix in ("idx", "xxh"):
-        if xxh3_128(raw[suffix].data).hexdigest() != about[suffix]:
+        if xxh3_128(raw[suffix].data).hexdigest() != getattr(about, suffix):
             raise Refused(
                 f"{folder / name}.{suffix}: does not match its hash in {MANIFEST}; "
                 "the file was changed or damaged after it was written"
@@ -70,7 +120,7 @@ def _open(folder: Path, about: dict, dtype: np.dtype, watch: bool) -> "_Open":
         lengths=lengths,
         pointers=pointers,
         hashes=raw["xxh"].view("<u8"),
-        unchecked=np.ones(blocks, dtype=bool) if watch else None,
+        unchecked=np.ones(sizes["xxh"] // 8, dtype=bool) if watch else None,
     )
 
 
@@ -88,30 +138,29 @@ def _mapped(path: Path, wanted: int) -> np.ndarray:
         raise Refused(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def digest(body: dict) -> str:
-    """The checksum a manifest carries under "self", over everything else in it."""
-    return xxh3_128(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
 def read_manifest(folder: str | Path) -> dict:
     """The manifest of a corpus folder; raises Refused where it is missing or damaged."""
     path = Path(folder) / MANIFEST
-    try:
-        body = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    if not path.exists():
         raise Refused(
             f"{path}: missing; {folder} is not a finished corpus "
-            "(python -m data_tools build makes one, and continues an interrupted one)"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise Refused(f"{path}: cannot be read as JSON ({error})") from None
-    if not isinstance(body, dict) or body.pop("self", None) != digest(body):
-        raise Refused(f"{path}: does not match its own checksum; it was edited or damaged")
-    if body["format"] != FORMAT:
-        raise Refused(f"{path}: format {body['format']}, this version reads {FORMAT}")
-    if body["dtype"] not in DTYPES:
-        raise Refused(f"{path}: dtype {body['dtype']!r}, possible are {', '.join(DTYPES)}")
-    return body
+            "(data build makes one, and continues an interrupted one)"
+        )
+    body = json_table(path)
+    if sealed.KEY not in body and "self" in body:
+        raise Refused(f"{path}: of an earlier version, without a seal; {AGAIN}")
+    if not sealed.is_whole(body):
+        raise Refused(f"{path}: does not match its own hash; it was edited or damaged: {AGAIN}")
+    if body.get("format") != FORMAT:
+        raise Refused(f"{path}: format {body.get('format')}, this version reads {FORMAT}; {AGAIN}")
+    return {key: value for key, value in body.items() if key != sealed.KEY}
+
+
+def _facts(folder: Path, manifest: dict) -> Manifest:
+    """The manifest's part that reading needs, checked key by key."""
+    known = {field.name for field in fields(Manifest)}
+    found = {key: value for key, value in manifest.items() if key in known}
+    return build(Manifest, found, str(folder / MANIFEST))
 
 
 @dataclass
@@ -150,18 +199,16 @@ class Corpus:
     Windows do not cross shards: the last few tokens of a shard (fewer than one window) are unused.
     """
 
-    def __init__(self, folder: Path, manifest: dict, shards: list[_Open]):
+    def __init__(self, folder: Path, manifest: dict, facts: Manifest, shards: list[_Open]):
         self.folder, self.manifest, self._shards = folder, manifest, shards
-        self.documents: int = manifest["documents"]
-        self.tokens: int = manifest["tokens"]
-        self.eos: int = manifest["eos"]
+        self.documents, self.tokens, self.eos = facts.documents, facts.tokens, facts.eos
         self._first = _starts(len(shard.lengths) for shard in shards)
         self._tables: dict[tuple[str, int], np.ndarray] = {}
 
     @property
     def fingerprint(self) -> str:
         """A checksum of the manifest, and so of every shard: what a checkpoint remembers."""
-        return digest(self.manifest)
+        return xxh3_128(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
 
     def check(self, number: int) -> None:
         """Hash what is not hashed yet of one shard; raises Refused where it is damaged."""

@@ -120,8 +120,8 @@ def records(
     for number, line in enumerate(lines(path), 1):
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise Refused(f"{path}:{number}: not JSON ({error.msg})") from None
+        except (ValueError, RecursionError) as error:
+            raise Refused(f"{path}:{number}: not JSON ({error})") from None
         missing = [key for key in wanted if not isinstance(record, dict) or key not in record]
         if missing:
             raise Refused(f"{path}:{number}: no {missing[0]!r}; a line has {', '.join(wanted)}")

@@ -4,6 +4,7 @@ A split is a folder with two shards, source and target, and their manifest: docu
 and document i of the other are pair i.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,18 +13,20 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+from xxhash import xxh3_128
 
 from januslm.cli.progress import Progress
 from januslm.config import Refused
 from januslm.data import text_pairs
 from januslm.data.sampler import Sampler
 from januslm.data.shard_writer import Writer, dtype_for, write_manifest
-from januslm.data.shards import MANIFEST, digest, open_corpus, read_manifest
+from januslm.data.shards import MANIFEST, open_corpus, read_manifest
 from januslm.data.text_pairs import Pair
 from januslm.data.tokenizer import Special, Tokenizer
 
 CHUNK = 4096  # texts that are tokenized at once
 SIDES = ("source", "target")
+COUNTED = ("pairs", "source tokens", "target tokens")  # what `summary` divides
 ENDS = 2  # tokens of a text that are no words: BOS and EOS
 
 
@@ -83,9 +86,20 @@ def prepare(
 def _prepared(folder: Path) -> dict:
     """The manifest of a split; {} if there is none or it is damaged: it is prepared again."""
     try:
-        return read_manifest(folder)
+        found = read_manifest(folder)
     except Refused:
         return {}
+    return found if _counted(found, "counts", *COUNTED) and _counted(found, "skipped") else {}
+
+
+def _counted(manifest: dict, key: str, *needed: str) -> bool:
+    """Whether a table of the manifest has numbers alone, and these among them."""
+    table = manifest.get(key)
+    return (
+        isinstance(table, dict)
+        and all(type(number) is int for number in table.values())
+        and all(table.get(name, 0) > 0 for name in needed)
+    )
 
 
 def summary(about: dict) -> str:
@@ -179,8 +193,8 @@ class Pairs:
     @property
     def fingerprint(self) -> str:
         """A checksum of the pairs themselves, wherever the files lie that they came from."""
-        shards = self.corpus.manifest["shards"]
-        return digest({"shards": [[shard["bin"], shard["idx"]] for shard in shards]})
+        hashes = [[shard["bin"], shard["idx"]] for shard in self.corpus.manifest["shards"]]
+        return xxh3_128(json.dumps(hashes).encode()).hexdigest()
 
     def __len__(self) -> int:
         return self.size

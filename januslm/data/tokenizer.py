@@ -55,6 +55,14 @@ class Tokenizer:
         model.encode_special_tokens = True
         return cls(model, sha256(raw).hexdigest())
 
+    def __deepcopy__(self, memo: dict) -> "Tokenizer":
+        return self  # nothing of it changes, and its copy would make tokens of texts
+
+    def __setstate__(self, state: dict) -> None:
+        """Unpickled, it is as it was loaded: the flag is lost on the way."""
+        self.__dict__.update(state)
+        self.model.encode_special_tokens = True
+
     @cached_property
     def special(self) -> Special:
         """The ids that are no words of a text."""

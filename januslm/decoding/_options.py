@@ -8,5 +8,5 @@ MOST = 1 << 31  # of what is counted: beyond it, products would leave int64
 Count = Annotated[int, Allowed(low=0, high=MOST)]
 Length = Annotated[int, Allowed(low=1, high=MOST)]
 Ratio = Annotated[float, Allowed(low=0, high=1000)]
-Beam = Annotated[int, Allowed(low=1)]
+Beam = Annotated[int, Allowed(low=1, high=1024)]  # each is a sentence in memory
 Choice = Literal["topk", "around"]

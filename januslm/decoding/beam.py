@@ -11,7 +11,7 @@ from torch import Tensor
 from januslm.config import Allowed
 from januslm.decoding import Output
 from januslm.decoding._constraints import log_p, rules, top, worth_compacting
-from januslm.decoding._options import Count, Length, Ratio
+from januslm.decoding._options import Beam, Count, Length, Ratio
 
 NEEDS = ("word by word",)  # how a checkpoint must have learnt to write
 AT_MOST = {"n_best": "beam"}  # options that another one bounds
@@ -23,14 +23,14 @@ def decode(
     sources: Sequence[np.ndarray],
     special,
     *,
-    beam: Annotated[int, Allowed(low=1)] = 5,
+    beam: Beam = 5,
     length_penalty: Annotated[float, Allowed(low=-10, high=10)] = 1.0,
     min_length: Count = 0,
     max_length: Length = 200,
     max_ratio: Ratio = 0.0,
     no_repeat_ngram: Count = 0,
     early_stop: bool = True,
-    n_best: Annotated[int, Allowed(low=1)] = 1,
+    n_best: Beam = 1,
 ) -> list[Output]:
     """Score: log p / (words + EOS) ** length_penalty.
 

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from januslm.decoding import Output
-from januslm.decoding._constraints import log_p
 from januslm.decoding._options import Beam, Choice, Length
+from januslm.decoding._scores import word_by_word
 from januslm.decoding._templates import Templates, candidates, ranked, write
 
 RESCORED = 8  # sentences whose logits are in memory at a time
 NEEDS = ("all at once",)  # how a checkpoint must have learnt to write
+Watch = Callable[[Templates, Tensor], None]
 
 
 @torch.inference_mode()
@@ -24,6 +25,7 @@ def decode(
     decoder,
     sources: Sequence[np.ndarray],
     special,
+    watch: Watch | None = None,
     *,
     iterations: Length = 10,
     length_beam: Beam = 3,
@@ -41,7 +43,8 @@ def decode(
     `iterations`, as JANUS' published code counts them.  ban_specials: special tokens are no words;
     without it, as in published code, they are written like any, and a mask is filled again.
     rescore: the model's left-to-right streams choose the length, in one more pass; the score is
-    then theirs.
+    then theirs.  watch(templates, again): called after each pass with what it has filled and what
+    is hidden again, bool [B, C, L].
     """
     decoder.require(*NEEDS)
     if rescore:
@@ -49,8 +52,21 @@ def decode(
     state = decoder.start(sources)
     tried = candidates(state.length_scores, length_beam, lengths, decoder.most_length)
     hide = schedule(iterations + extra_pass, None if ban_specials else special.mask)
+    if watch is not None:
+        hide = watched(hide, watch)
     outputs = write(decoder, copy.copy(state), special, tried, hide, early_stop, ban_specials)
     return rescored(decoder, state, outputs, special) if rescore else outputs
+
+
+def watched(hide: Callable[[Templates, int], Tensor], watch: Watch) -> Callable:
+    """The same rule, which tells what it says."""
+
+    def telling(templates: Templates, done: int) -> Tensor:
+        again = hide(templates, done)
+        watch(templates, again)
+        return again
+
+    return telling
 
 
 def schedule(passes: int, again: int | None = None) -> Callable[[Templates, int], Tensor]:
@@ -72,22 +88,13 @@ def rescored(decoder, state, outputs: list[Output], special) -> list[Output]:
     for start in range(0, len(outputs), RESCORED):
         some = outputs[start : start + RESCORED]
         texts = [[np.append(o.tokens, special.eos) for o in (best, *best.others)] for best in some]
-        width = max(map(len, texts))
-        texts = [row + row[-1:] * (width - len(row)) for row in texts]
-        most = max(len(text) for row in texts for text in row)
-        padded = np.array([[np.pad(text, (0, most - len(text))) for text in row] for row in texts])
-        goals = torch.from_numpy(padded).to(state.length_scores.device)
-        head = torch.tensor(decoder.prefix, device=goals.device).expand(*goals.shape[:2], -1)
         twin = copy.copy(state)
-        twin.keep(torch.arange(start, start + len(some), device=goals.device))
-        logits = decoder.block(twin, torch.cat([head, goals[..., :-1]], -1))
-        logits = logits[:, :, head.shape[-1] - 1 :]
-        each = log_p(logits).gather(-1, goals[..., None])[..., 0].double().cpu().numpy()
-        for best, row, values in zip(some, texts, each, strict=True):
+        twin.keep(torch.arange(start, start + len(some), device=state.length_scores.device))
+        for best, row, values in zip(some, texts, word_by_word(decoder, twin, texts), strict=True):
             new.append(
                 ranked(
                     [
-                        Output(text[:-1], float(value[: len(text)].mean()), best.passes + 1)
+                        Output(text[:-1], float(value[-len(text) :].mean()), best.passes + 1)
                         for text, value in zip(row, values, strict=True)
                     ]
                 )

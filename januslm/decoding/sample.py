@@ -10,7 +10,7 @@ import torch
 
 from januslm.config import Allowed
 from januslm.decoding import Output
-from januslm.decoding._options import Count, Length, Ratio
+from januslm.decoding._options import Beam, Count, Length, Ratio
 from januslm.decoding.greedy import write
 
 NEEDS = ("word by word",)  # how a checkpoint must have learnt to write
@@ -26,7 +26,7 @@ def decode(
     top_k: Count = 0,
     top_p: Annotated[float, Allowed(above=0, high=1)] = 1.0,
     seed: Count = 0,
-    samples: Annotated[int, Allowed(low=1)] = 1,
+    samples: Beam = 1,
     min_length: Count = 0,
     max_length: Length = 200,
     max_ratio: Ratio = 0.0,

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from januslm.config import Allowed
 from januslm.decoding import Output, mask_predict
-from januslm.decoding._constraints import bar_repeats, log_p, rules, top, worth_compacting
+from januslm.decoding._constraints import log_p, rules, top, worth_compacting
 from januslm.decoding._options import Count, Length, Ratio
 from januslm.decoding._templates import candidates, write
+from januslm.decoding._verified import agreeing, bar, table
 
 # Where the draft goes on after a wrong word: behind it, at it (the draft lacks a word), one
 # further (it has one too many), ...; in the order of how often each is right.
@@ -89,9 +90,9 @@ def _round(decoder, state, allowed, rows: list["_Text"], head, block: int, shift
     eos, device = allowed.special.eos, allowed.limit.device
     heads = [head or tuple(text.words[-1:] or [eos]) for text in rows]
     tails = [text.proposals(block) for text in rows]
-    words = _table(heads, tails, eos, device)
+    words = table(heads, tails, eos, device)
     scores = log_p(decoder.block(state, words)[:, :, len(heads[0]) - 1 :])
-    _bar(allowed, scores, rows, tails, device)
+    bar(allowed, scores, [text.words for text in rows], tails)
     value, word = (x.view(scores.shape[:-1]).tolist() for x in top(scores.flatten(0, 2), 1))
     kept = [
         text.accept(tail, w, v, eos, shifts)
@@ -101,32 +102,6 @@ def _round(decoder, state, allowed, rows: list["_Text"], head, block: int, shift
     if width > 1:
         state.choose(torch.tensor([best for best, _ in kept], device=device), width, run)
     return run - len(heads[0]) - torch.tensor([right for _, right in kept], device=device)
-
-
-def _table(heads, tails: list[list[list[int]]], fill: int, device) -> Tensor:
-    """What is read in one pass, int64 [B, C, R]; what is missing repeats the first candidate."""
-    width = max(map(len, tails))
-    rows = [
-        [[*head, *tail] for tail in [*some, *[some[0]] * (width - len(some))]]
-        for head, some in zip(heads, tails, strict=True)
-    ]
-    most = max(len(row) for some in rows for row in some)
-    full = [[row + [fill] * (most - len(row)) for row in some] for some in rows]
-    return torch.tensor(full, device=device)
-
-
-def _bar(allowed, scores: Tensor, rows: list["_Text"], tails, device) -> None:
-    """Greedy's rules for what follows each word of the blocks.  scores: float [B, C, R, V]."""
-    if allowed.no_repeat_ngram:
-        for text, some, score in zip(rows, tails, scores, strict=True):
-            for tail, one in zip(some, score, strict=False):
-                for at in range(len(tail) + 1):
-                    before = torch.tensor(text.words + tail[:at], dtype=torch.long, device=device)
-                    after = one[at].view(1, 1, -1)
-                    bar_repeats(after, before.view(1, 1, -1), allowed.no_repeat_ngram)
-    written = torch.tensor([len(text.words) for text in rows], device=device)
-    count = written[:, None] + torch.arange(scores.shape[2], device=device)
-    allowed.by_count(scores.flatten(1, 2), count.repeat(1, scores.shape[1]))
 
 
 @dataclass
@@ -158,7 +133,7 @@ class _Text:
         if self.ended:
             return 0, -1  # its last word need not stay in the cache either
         self.passes += 1
-        counts = [_agreeing(tail, w, eos) for tail, w in zip(tails, word, strict=False)]
+        counts = [agreeing(tail, w, eos) for tail, w in zip(tails, word, strict=False)]
         right = max(counts)
         best = counts.index(right)
         self.log_p += sum(value[best][: right + 1])
@@ -175,11 +150,3 @@ class _Text:
         return Output(
             np.array(self.words, np.int64), self.log_p / (len(self.words) + 1), self.passes
         )
-
-
-def _agreeing(tail: list[int], word: list[int], eos: int) -> int:
-    """How many words of the tail are those chosen before them."""
-    right = 0
-    while right < len(tail) and tail[right] == word[right] != eos:
-        right += 1
-    return right

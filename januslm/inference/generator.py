@@ -1,33 +1,12 @@
-"""A trained model with its task, ready to write, and the loop that has many texts written."""
+"""The loop that has many texts written, one or several ways side by side, and what it took."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
-import torch
 
-from januslm.config import Refused
-from januslm.data.token_pairs import Limits
 from januslm.decoding import Output
-from januslm.inference.cuda_graphs import GraphedDecoder
-from januslm.inference.incremental import IncrementalDecoder
-from januslm.inference.request import PRECISIONS, TrainedRun
-from januslm.interop import native
-from januslm.objective import LossSettings, resolve_objective
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """What an exported run can be asked for: its model, its task and where the task's data lies."""
-
-    saved: native.Saved
-    task: ModuleType
-    root: Path
-    decoder: IncrementalDecoder
-    limits: Limits
 
 
 @dataclass(frozen=True)
@@ -46,36 +25,6 @@ class Generated:
     def passes(self) -> float:
         """Decoder passes a sentence."""
         return sum(o.passes for o in self.outputs) / len(self.outputs)
-
-
-def load(
-    found: TrainedRun,
-    threads: int | None = None,
-    graphs: bool = False,
-    precision: str | None = None,
-) -> LoadedModel:
-    """A run's model on the GPU where there is one, in bf16, else on some CPU threads, in fp32.
-
-    precision: one of PRECISIONS in place of that.  graphs: capture passes (cuda_graphs.py).
-    Refused for damaged weights, and for graphs without a GPU.
-    """
-    gpu = torch.cuda.is_available()
-    if graphs and not gpu:
-        raise Refused("--graphs: there is no CUDA device to capture graphs on")
-    torch.set_num_threads(threads or torch.get_num_threads())
-    saved = native.read(found.facts.folder)
-    table, special = {"name": saved.objective, **saved.options}, saved.tokenizer.special
-    objective = resolve_objective(table, {}, LossSettings(), "nmt", special, str(saved.folder))
-    # bf16 is slower on the CPU
-    kind = getattr(torch, PRECISIONS[precision or ("bf16" if gpu else "fp32")])
-    model = saved.model.to("cuda" if gpu else "cpu", kind)
-    packed = not gpu and kind == torch.float32
-    decoder = (
-        GraphedDecoder(model, objective)
-        if graphs
-        else IncrementalDecoder(model, objective, packed=packed)
-    )
-    return LoadedModel(saved, found.task, found.root, decoder, found.limits)
 
 
 def write(

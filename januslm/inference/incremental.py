@@ -15,7 +15,7 @@ from januslm.config import Refused
 from januslm.inference.kv_cache import Batched, Cached, Shared, State, additive_mask, both
 from januslm.inference.onednn_linear import Packed, fits, packed_copy
 from januslm.inference.request import check_ways
-from januslm.layout import Slots, visible
+from januslm.layout import NONE, ArRead, Rule, Slots, stack, visible
 from januslm.model.attention import AttentionPlan, Side, dense
 from januslm.model.packing import Encoded
 from januslm.model.transformer import Seq2Seq
@@ -37,6 +37,7 @@ class IncrementalDecoder:
         self.asks = self.read is not None and self.read.asks != self.read.words
         self.prefix = self.read.prefix if self.read else ()
         self.template_slots = objective.template
+        self.drafting: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}  # see draft
         self.rule = objective.plugin.RULE
         self.vocabulary = model.config.vocabulary
         weight = model.vocabulary_weight()
@@ -54,6 +55,11 @@ class IncrementalDecoder:
     def most_length(self) -> int:
         """The greatest length, BOS and EOS counted, that the length head and the positions know."""
         return min(self.model.config.max_positions, self.model.config.max_length - 1)
+
+    @property
+    def most_block(self) -> int:
+        """How many masks behind a word the checkpoint was taught to read at once."""
+        return self.read.block if self.read else 0
 
     def require(self, *ways: str) -> None:
         """Refuse what the checkpoint never learnt: "word by word" or "all at once"."""
@@ -114,6 +120,38 @@ class IncrementalDecoder:
         keeps one of them, and `state.take_back` undoes its words that turn out wrong.
         """
         return self._write(state, words, None, ask_all=True)
+
+    @torch.inference_mode()
+    def draft(self, state: State, words: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """One pass for R words in a row, int64 [B, R], and a block of `size` masks after each.
+
+        Logits [B, R, V] of the next word after each, and [B, R, size, V] of the block that stands
+        behind it; the first of a block asks for that next word too.  Only the words join the cache.
+        """
+        assert self.read is not None, "require() refuses it"
+        (batch, run), device = words.shape, words.device
+        masks = torch.full((batch, run * size), self.read.query, device=device)
+        if (run, size) not in self.drafting:
+            self.drafting[run, size] = _drafting(self.rule, self.read, run, size, device)
+        behind, new = self.drafting[run, size]
+        place = (state.at[:, None] + behind).clamp(max=self.model.config.max_positions - 1)
+        if state.self_mask is None:
+            old = torch.ones(batch, 1, state.used, dtype=torch.bool, device=device)
+        else:
+            old = state.self_mask
+            state.self_mask = torch.cat([old, torch.ones_like(words, dtype=torch.bool)[:, None]], 2)
+        look = torch.cat([old.expand(-1, len(new), -1), new.expand(batch, -1, -1)], 2)
+        both_masks = (additive_mask(look[:, None], self.model.embedding.weight.dtype),) * 2
+        state.at = state.at + run
+        state.key_position = torch.cat([state.key_position, place], 1)
+        state.make_room(place.shape[1])
+        tokens = torch.cat([words, masks], 1)
+        every = torch.arange(tokens.shape[1], device=device)
+        x = self._layers(state, tokens, place, every, every, both_masks)
+        state.used += run
+        state.key_position = state.key_position[:, : state.used]
+        logits = self.logits(x).view(batch, -1, self.vocabulary)
+        return logits[:, :run], logits[:, run:].unflatten(1, (run, size))
 
     def _write(self, state: State, words: Tensor, parents, ask_all: bool) -> Tensor:
         """words int64 [B, W, R] -> logits [B, W, R or 1, V]; the words join the cache.
@@ -228,6 +266,18 @@ class IncrementalDecoder:
         plans = [Batched(len(tokens), mask)] * len(self.layers)
         cross = Shared(len(state), state.memory_mask)
         return self._through(tokens, place, plans, cross, state.memory, None, rows)
+
+
+def _drafting(rule: Rule, read: ArRead, run: int, size: int, device) -> tuple[Tensor, Tensor]:
+    """Where R words and a block behind each stand, int64 [S], and who reads whom, bool [S, S]."""
+    word, after = np.arange(run), np.arange(1, run + 1)
+    behind = after[:, None] + np.arange(size)
+    slots = stack(
+        (0, word, rule.streams.index(read.words), word, NONE),
+        (0, behind.ravel(), rule.streams.index(read.drafts), after.repeat(size), NONE),
+    )
+    look = visible(rule, slots, slots)
+    return torch.from_numpy(slots.position).to(device), torch.from_numpy(look).to(device)
 
 
 def everywhere(index: Tensor | None, batch: int, each: int) -> Tensor | None:

@@ -4,6 +4,7 @@ BART is our BART-style backbone with AR read from past slots, where an EOS comes
 query_position "target").  Its ids differ from ours in one place: <mask> is last there and 4 here.
 """
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -27,23 +28,32 @@ def load(folder: Path) -> tuple[Seq2Seq, dict]:
 
     Refused for what is missing, and for a configuration that is not BART's.
     """
-    model = Seq2Seq(read_config(folder))
-    state = model.state_dict()
+    config = read_config(folder)
     theirs = _weights(folder)
     used: set[str] = {"final_logits_bias", "lm_head.weight"}
     table = _take(theirs, "shared.weight", used, folder)
-    order = from_bart(len(table))
-    state["embedding.weight"] = table[order]
-    for mine, parts in names(model.config).items():
+    if list(table.shape) != [config.vocabulary, config.width]:
+        raise Refused(
+            f"{folder}: shared.weight has shape {list(table.shape)}, config.json says "
+            f"{[config.vocabulary, config.width]}"
+        )
+    state = {"embedding.weight": table[from_bart(len(table))]}
+    for mine, parts in names(config).items():
         tensors = [_take(theirs, part, used, folder) for part in parts]
-        state[mine] = torch.cat(tensors)[OFFSET:] if "positions" in mine else torch.cat(tensors)
+        try:
+            whole = torch.cat(tensors)
+        except RuntimeError as error:
+            raise Refused(f"{folder}: {parts[0]}: {error}") from None
+        state[mine] = whole[OFFSET:] if "positions" in mine else whole
     used |= {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"}
     left = sorted(set(theirs) - used)
     if left:
         raise Refused(
             f"{folder}: {left[0]} and {len(left) - 1} more tensors have no place in a BART"
         )
-    native.fill(model, state, folder)
+    native.check(config, native.shapes(config) | state, folder)
+    model = Seq2Seq(config)
+    native.fill(model, model.state_dict() | state, folder)
     return model, tokenizer(json_table(folder / "tokenizer.json"), len(table), folder)
 
 
@@ -95,7 +105,7 @@ def tokenizer(tree: dict, size: int, where: Path) -> dict:
         for added in tree["added_tokens"]:
             added["id"] = new[added["id"]]
         tree["added_tokens"].sort(key=lambda added: added["id"])
-    except KeyError as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise Refused(f"{where / 'tokenizer.json'}: does not fit {size} ids ({error})") from None
     tree["post_processor"] = None  # BOS and EOS are added by who reads the text
     return tree
@@ -104,11 +114,22 @@ def tokenizer(tree: dict, size: int, where: Path) -> dict:
 def _weights(folder: Path) -> dict[str, Tensor]:
     """Tensors by name, without the "model." in front; safetensors, else a pickle without code."""
     safe, pickled = (folder / name for name in WEIGHTS)
-    if safe.is_file():
-        state = native.load(safe)
-    else:
-        state = torch.load(pickled, weights_only=True, map_location="cpu")
+    state = native.load(safe) if safe.is_file() else _unpickled(pickled)
     return {name.removeprefix("model."): tensor.float() for name, tensor in state.items()}
+
+
+def _unpickled(path: Path) -> dict[str, Tensor]:
+    """Tensors of a pickle that may hold nothing else: no code of it runs."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about how others pickle
+            state = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # a damaged file raises a dozen types
+        reason = " ".join(str(error).split())
+        raise Refused(f"{path}: not tensors alone, or damaged ({reason[:200]})") from None
+    if not isinstance(state, dict) or not all(isinstance(x, Tensor) for x in state.values()):
+        raise Refused(f"{path}: must be tensors by name")
+    return state
 
 
 def _take(state: dict, name: str, used: set[str], folder: Path) -> Tensor:

@@ -49,11 +49,12 @@ def read_facts(folder: str | Path) -> ExportFacts:
             f"{path}: format {table.get('format', 1)}, this version reads {FORMAT}: tensors and "
             "loss terms have other names; export it anew with this version"
         )
-    try:
-        about_model, objective = table["model"], dict(table["objective"])
-        name = objective.pop("name")
-    except (ValueError, KeyError, TypeError) as error:
-        raise Refused(f"{path}: not a model's configuration ({error!r})") from None
+    for key in ("model", "objective", "about"):
+        if not isinstance(table.get(key, {}), dict):
+            raise Refused(f"{path}: {key} must be a table, got {table[key]!r:.40}")
+    about_model, objective = table.get("model", {}), dict(table.get("objective", {}))
+    if not isinstance(name := objective.pop("name", None), str):
+        raise Refused(f"{path}: objective.name must be a text, got {name!r}")
     tokenizer = Tokenizer.load(place / FILES[2])
     if table.get("tokenizer") != tokenizer.sha256:
         raise Refused(f"{place / FILES[2]}: not the tokenizer that {FILES[1]} names")

@@ -3,11 +3,14 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from januslm.config import Refused
 from januslm.data.tokenizer import Tokenizer
@@ -55,15 +58,23 @@ def read(folder: str | Path) -> Saved:
     return Saved(model, facts.tokenizer, facts.objective, facts.options, facts.about, facts.folder)
 
 
-def created(config: ModelConfig, start: ExportFacts | None) -> Seq2Seq:
+def created(
+    config: ModelConfig,
+    start: ExportFacts | None,
+    shard: Callable[[nn.Module], object] | None = None,
+) -> Seq2Seq:
     """A model of `config` with the weights of an export, or with random ones where there is none.
 
+    shard: see Seq2Seq; an export's weights are whole in each process first.
     Raises Refused for weights that are damaged or do not fit.
     """
+    if not start:
+        return Seq2Seq(config, shard=shard)
+    path = start.folder / FILES[0]
+    state = load(path)
+    check(config, state, path)
     model = Seq2Seq(config)
-    if start:
-        path = start.folder / FILES[0]
-        fill(model, load(path), path)
+    model.load_state_dict(state)
     return model
 
 
@@ -77,7 +88,25 @@ def load(path: Path) -> dict:
 
 def fill(model: Seq2Seq, state: dict, where: Path) -> None:
     """Put tensors into a model; Refused names the first that is missing, unknown or misshaped."""
-    mine = model.state_dict()
+    _compare(model.state_dict(), state, where)
+    model.load_state_dict(state)
+
+
+def check(config: ModelConfig, state: dict, where: Path) -> None:
+    """The same look before a model of that configuration has taken any memory.
+
+    A damaged or foreign configuration may ask for more than the machine has.
+    """
+    _compare(shapes(config), state, where)
+
+
+def shapes(config: ModelConfig) -> dict:
+    """The tensors of a model by name, without their memory."""
+    with torch.device("meta"):
+        return Seq2Seq(config).state_dict()
+
+
+def _compare(mine: dict, state: dict, where: Path) -> None:
     for name in sorted(mine.keys() | state.keys()):
         if name not in state or name not in mine:
             what = "is missing" if name not in state else "has no place in this model"
@@ -85,4 +114,3 @@ def fill(model: Seq2Seq, state: dict, where: Path) -> None:
         if mine[name].shape != state[name].shape:
             want, got = list(mine[name].shape), list(state[name].shape)
             raise Refused(f"{where}: {name} has shape {got}, the model wants {want}")
-    model.load_state_dict(state)

@@ -6,27 +6,35 @@
   data COMMAND ...           build, tokenizer, verify, inspect, summaries, glge
   pretrain RUN [k=v]         pretrain on token shards; goes on where it stopped
   finetune RUN [k=v]         fine-tune a checkpoint, or train from scratch, on a task
-  generate RUN [options]     decode a task's test set: greedy, beam, mask_predict, ...
+  write RUN                  a sentence of yours, written AR, NAR and speculatively, with times
+  generate RUN [options]     decode a task's test set, or --input FILE: greedy, beam, ...
   evaluate PREDICTIONS ...   score predictions and draw the table
   distill RUN OUT [k=v]      a teacher's beam output as training data for a student
   average RUN OUT --last N   the mean of a run's last exports (train.exports)
   replay RUN STEP            which examples of an update have a loss that is not finite
   interop bart FROM TO       weights from Hugging Face's BART, and back (bart-out)
+  runs [FOLDER]              all runs below a folder (runs/), a line each; runs show RUN: its story
+  checkpoint COMMAND RUN     ls, verify, export, prune: the checkpoints of a run
   tensorboard [FOLDER]       curves and samples of all runs below FOLDER (runs/)
+  launch check [VERB RUN]    a table of the hosts of --hostfile FILE, and what is wrong with them
+  slurm RUN --nodes N ...    a batch script for Slurm, which queues itself again until it is done
 
 Options, anywhere after the verb:
   --dry-run                  print the commands, run nothing
   --gpus N                   processes on this machine (on a CPU: as many processes)
-  --hostfile FILE            several machines, DeepSpeed's format: "host slots=8" a line
+  --hostfile FILE            several machines, DeepSpeed's format: "host slots=8" a line; by ssh
+  --restarts N               start anew after a failure, at most N times, never twice at a step
   --ds FILE                  a DeepSpeed configuration of ds_configs/ (how a run is spread)
 
 A path is meant from where you stand, for reading and for writing.  Run files, corpus files and
 ds_configs/ that come with januslm are also found by name: pretrain tiny --ds zero2_bf16.
 VERB --help tells more.
 
-Exit codes: 0 done; 2 a mistake, named in one line; 85 stopped and saved, the same command goes on.
+Exit codes: 0 done; 2 a mistake, named in one line; 85 stopped and saved, the same command goes on;
+1 anything else (a rank failed or was killed), the same command goes on from the last checkpoint.
 
   $JANUSLM_PYTHON            launch.sh: use this interpreter as it is and set nothing up
+  $JANUSLM_GRACE             seconds that ranks have for saving when they are stopped (600)
   $JANUSLM_TORCH_INDEX       launch.sh: a package index that has torch's CPU build
   $JANUSLM_DATA              real data of tasks (default: ../shared/data beside a clone, else data/)
 """
@@ -41,19 +49,23 @@ from januslm.launch.checks import check
 from januslm.launch.commands import Options, asks_for_help, become, module, need, show, split
 from januslm.launch.demo import demo
 from januslm.launch.environment import environment
-from januslm.launch.train import train
+from januslm.launch.slurm import slurm
+from januslm.launch.train import check_hosts, train
 
 MODULES = {
+    "write": "finetune.write",
     "generate": "finetune.generate",
     "evaluate": "finetune.evaluate",
     "distill": "finetune.distill",
     "average": "finetune.average",
     "interop": "januslm.interop",
+    "runs": "januslm.runs",
+    "checkpoint": "januslm.runs.checkpoint",
 }
-WEIGHTS = ("generate", "distill", "average", "interop", "replay")  # verbs that need torch
+WEIGHTS = ("write", "generate", "distill", "average", "interop", "replay")  # verbs that need torch
 TRAINING = ("pretrain", "finetune")
 OURS = ("setup", "demo", "test")  # verbs that this page is the help of
-VERBS = (*OURS, "data", *TRAINING, *MODULES, "replay", "tensorboard")
+VERBS = (*OURS, "data", *TRAINING, *MODULES, "replay", "tensorboard", "launch", "slurm")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -69,6 +81,12 @@ def _run(verb: str, words: list[str]) -> int:
     if verb not in VERBS:
         raise Refused(f"no verb {verb!r}{suggest(verb, VERBS)}")
     options, rest = split(verb, words)
+    if verb == "launch":
+        if rest[:1] != ["check"]:
+            raise Refused(f"launch check --hostfile FILE [pretrain RUN | finetune RUN], got {rest}")
+        return check_hosts(rest[1:], options)
+    if verb == "slurm" and not (options.hostfile or options.restarts):
+        return slurm(rest, options)
     if options.spread and verb not in (*TRAINING, "demo"):
         raise Refused(f"{options.spread} is for {', '.join(TRAINING)} and demo, not for {verb}")
     if verb == "setup":

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from januslm.cli.command import Parser, program
 from januslm.config import Refused
 
-SHOWN = ("DS_ACCELERATOR", "OMP_NUM_THREADS", "DS_ENV_FILE")  # variables that a dry run prints
+PROCESSES = 1024  # on one machine: more than any has GPUs or cores
+RESTARTS = 1_000_000
+SHOWN = ("DS_ACCELERATOR", "OMP_NUM_THREADS")  # variables that a dry run prints
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,17 @@ class Options:
     gpus: int | None = None  # processes on each machine
     hostfile: str = ""
     ds: str = ""  # a file of ds_configs/
+    restarts: int = 0  # after a failure
 
     @property
     def spread(self) -> str:
         """The first option that is for training alone, if one is given."""
-        given = {"--gpus": self.gpus, "--hostfile": self.hostfile, "--ds": self.ds}
+        given = {
+            "--gpus": self.gpus,
+            "--hostfile": self.hostfile,
+            "--ds": self.ds,
+            "--restarts": self.restarts,
+        }
         return next((name for name, value in given.items() if value), "")
 
 
@@ -34,13 +42,23 @@ def split(verb: str, words: Sequence[str]) -> tuple[Options, list[str]]:
     """Our options, wherever they stand, and the verb's own words in their order."""
     known = Parser(f"{program()} {verb}", add_help=False, allow_abbrev=False)
     known.add_argument("--dry-run", action="store_true")
-    for name in ("--gpus", "--hostfile", "--ds"):
+    for name in ("--gpus", "--hostfile", "--ds", "--restarts"):
         known.add_argument(name, default="")
     given, rest = known.parse_known_args(words)
-    if given.gpus and not (given.gpus.isdecimal() and int(given.gpus)):
-        raise Refused(f"--gpus must be a whole number from 1, got {given.gpus!r}")
-    count = int(given.gpus) if given.gpus else None
-    return Options(given.dry_run, count, given.hostfile, given.ds), rest
+    count = _whole("--gpus", given.gpus, PROCESSES)
+    restarts = _whole("--restarts", given.restarts, RESTARTS) or 0
+    return Options(given.dry_run, count, given.hostfile, given.ds, restarts), rest
+
+
+def _whole(name: str, given: str, most: int) -> int | None:
+    """A number from 1 that an option was given; None if it was not."""
+    if not given:
+        return None
+    if not (given.isascii() and given.isdecimal() and int(given[:12])):
+        raise Refused(f"{name} must be a whole number from 1, got {given!r}")
+    if int(given[:12]) > most:
+        raise Refused(f"{name} must be at most {most:,}, got {given}")
+    return int(given)
 
 
 def module(name: str, *words: str) -> list[str]:

@@ -5,16 +5,29 @@ from pathlib import Path
 
 from januslm.cli.paths import ROOT
 
-# What the processes on other hosts must know; DeepSpeed hands them nothing else but PYTHON*.
-HANDED_OVER = (
-    "PATH",
-    "OMP_NUM_THREADS",
-    "TOKENIZERS_PARALLELISM",
-    "DS_ACCELERATOR",
-    "GLOO_SOCKET_IFNAME",
-    "NCCL_SOCKET_IFNAME",
-    "NCCL_DEBUG",
+# What other hosts are told of the user's environment: where programs and libraries lie, and
+# whatever a library of a run reads.
+HANDED_OVER = ("PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "VIRTUAL_ENV", "LANG", "LC_ALL")
+HANDED_OVER_PREFIXES = (
+    "PYTHON",
+    "NCCL_",
+    "GLOO_",
+    "FI_",
+    "UCX_",
+    "CUDA_",
+    "TORCH",
+    "HF_",
+    "DS_",
+    "OMP_",
+    "MKL_",
+    "TRITON_",
+    "TOKENIZERS_",
+    "JANUSLM_",
+    "MASTER_",
 )
+# A launcher around ours (an allocation of Slurm's, mpirun) has counted its processes, not our
+# ranks.
+OTHERS_COUNTS = ("SLURM_", "OMPI_", "PMI_", "PMIX_", "RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 
 def gpus() -> int:
@@ -61,9 +74,22 @@ def environment(processes: int | None = None) -> dict[str, str]:
     return found
 
 
-def handed_over(found: dict[str, str]) -> str:
-    """The lines of DeepSpeed's file of variables for other hosts, after the user's own."""
-    own = [Path.home() / ".deepspeed_env", Path(".deepspeed_env")]
-    lines = [line for file in own if file.is_file() for line in file.read_text().splitlines()]
-    lines += [f"{name}={found[name]}" for name in HANDED_OVER if found.get(name)]
-    return "".join(f"{line}\n" for line in lines if "=" in line)
+def handed_over() -> dict[str, str]:
+    """The variables of the user's that a run on other hosts gets, lines of .deepspeed_env last."""
+    found = {
+        name: value
+        for name, value in os.environ.items()
+        if name in HANDED_OVER or name.startswith(HANDED_OVER_PREFIXES)
+    }
+    own = os.environ.get("DS_ENV_FILE", ".deepspeed_env")  # a name or a path, as DeepSpeed has it
+    for file in (Path.home() / own, Path(own)):
+        if file.is_file():
+            lines = (line.partition("=") for line in file.read_text().splitlines())
+            found |= {name.strip(): value for name, equals, value in lines if equals}
+    return found
+
+
+def of_ranks(count: int) -> dict[str, str]:
+    """What `count` ranks of one host find in their environment; each adds who it is."""
+    found = environment(count)
+    return {n: v for n, v in found.items() if not n.startswith(OTHERS_COUNTS)}

@@ -1,9 +1,13 @@
 """Which hosts a run is spread over: a hostfile in DeepSpeed's format."""
 
 import re
+import socket
 from pathlib import Path
 
 from januslm.config import Refused
+
+# What ssh takes for a host and nothing else: one that begins with "-" would be an option of it.
+NAME = re.compile(r"([A-Za-z0-9_][A-Za-z0-9._-]*@)?[A-Za-z0-9][A-Za-z0-9._:-]*")
 
 
 def read(path: str) -> dict[str, int]:
@@ -26,9 +30,17 @@ def read(path: str) -> dict[str, int]:
         match = re.fullmatch(r"(\S+)\s+slots=([1-9][0-9]*)", text)
         if not match:
             raise Refused(f'{path}:{number}: must be "host slots=N", got "{line}"')
+        if not NAME.fullmatch(match[1]):
+            raise Refused(f"{path}:{number}: {match[1]!r} is no name of a host")
         if match[1] in hosts:
             raise Refused(f"{path}:{number}: host {match[1]} comes twice")
         hosts[match[1]] = int(match[2])
     if not hosts:
         raise Refused(f"{path}: names no host")
     return hosts
+
+
+def is_here(host: str) -> bool:
+    """Whether the name is this machine's own, which is reached without ssh."""
+    own = socket.gethostname()
+    return host in ("localhost", "127.0.0.1", "::1", own, own.partition(".")[0])

@@ -1,174 +1,86 @@
-"""Trains under DeepSpeed: checks, starts, passes signals on, and says how the run itself ended."""
+"""The verbs that train: look at the hosts, start their ranks, see them end, start anew."""
 
 import os
-import signal
-import socket
-import subprocess
 import sys
-import tempfile
-import threading
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
-from typing import IO
+from collections.abc import Sequence
 
-from januslm.cli.command import program
-from januslm.cli.paths import ROOT, RUNS
 from januslm.config import Refused
-from januslm.launch import hosts
-from januslm.launch.commands import Options, module, need, shell_code, show
-from januslm.launch.environment import data_root, environment, gpus, handed_over, has_gpu
+from januslm.launch import preflight, remote, signals
+from januslm.launch.commands import Options, need
+from januslm.launch.job import HERE, Job, planned, spread
+from januslm.launch.remote import Events, Hosts, Stopped
+from januslm.launch.restarts import restarted
+from januslm.launch.supervision import RESUME, Ended, Supervision
 
-RESUME, REFUSED = 85, 2  # exit codes: stopped by a signal and saved; a mistake of the user's
-BEAT = 5.0  # seconds between two lines while a run starts
-NOISE = b"real_accelerator.py"  # DeepSpeed says on each import which accelerator it took
+GRACE = 600.0  # seconds that ranks have for saving, unless they make a step meanwhile
 
 
 def train(verb: str, words: Sequence[str], options: Options) -> int:
-    """Pretrain or fine-tune; the exit code is what the run itself reports, not DeepSpeed's.
+    """Pretrain or fine-tune: 0 done, 2 a mistake, 85 stopped and saved, 1 anything else.
 
     Refused before DeepSpeed or torch are imported, where it can be.
     """
-    if not words:
-        names = ", ".join(path.stem for path in sorted((ROOT / RUNS[verb]).glob("*.toml")))
-        raise Refused(f"which run? {program()} {verb} RUN [key=value ...]; there are {names}")
-    slots = hosts.read(options.hostfile) if options.hostfile and not options.dry else {}
-    local = options.gpus or (None if slots or has_gpu() else 1)
-    arguments = [*words, *(["--ds", options.ds] if options.ds else [])]
-    if verb == "finetune" and not any(word.startswith("--data") for word in words):
-        arguments += ["--data", data_root()]
-    variables = environment(None if options.hostfile else local)
-    command = _command(verb, arguments, options, local)
+    job = planned(verb, words, options)
     if options.dry:
-        show(command, variables)
+        job.show()
         return 0
-    need("torch", "deepspeed")
-    world = str(_world(slots, options.gpus) if slots else local or max(gpus(), 1))
-    check = module(verb, *arguments, "--check", world)
+    if list(job.hosts) == [HERE]:
+        need("torch", "deepspeed")
+    events: Events = Events()
+    grace = _grace()
+    with signals.heard(events):
+        ended = restarted(lambda: _started(job, events, grace), options.restarts, events, log_line)
+    if ended.reason:
+        log_line(ended.reason)
+    return ended.code
+
+
+def _started(job: Job, events: Events, grace: float) -> Ended:
+    """One start, from the first look at the hosts to the end of the last rank."""
     sys.stdout.flush()
-    checked = subprocess.run(check, env=variables, stdout=subprocess.PIPE, check=False)
-    if checked.returncode:
-        return shell_code(checked.returncode)
-    with tempfile.TemporaryDirectory(prefix="januslm-") as folder:
-        report = Path(folder, "report")
-        report.mkdir()
-        if slots:
-            variables.setdefault("OMP_NUM_THREADS", "1")
-            variables["DS_ENV_FILE"] = str(Path(folder, "variables"))
-            Path(variables["DS_ENV_FILE"]).write_text(handed_over(variables))
-        code = _supervised([*command, "--report", str(report)], variables, report)
-        return _verdict(report, code)
-
-
-def _world(slots: Mapping[str, int], each: int | None) -> int:
-    """How many processes there will be; each: on every host, in place of its slots."""
-    return len(slots) * each if each else sum(slots.values())
-
-
-def _command(verb: str, arguments: list[str], options: Options, local: int | None) -> list[str]:
-    """DeepSpeed's own launcher, with a port that is free here."""
-    with socket.socket() as free:
-        free.bind(("", 0))
-        port = str(free.getsockname()[1])
-    ours = ["--log_level", "critical", "--master_port", port]
-    ours += ["--hostfile", options.hostfile] if options.hostfile else []
-    ours += ["--num_gpus", str(local)] if local else []
-    return module("deepspeed.launcher.runner", *ours, "--module", verb, *arguments)
-
-
-def _supervised(command: list[str], variables: Mapping[str, str], report: Path) -> int:
-    """Run the launcher in a process group of its own until the last process of it has ended.
-
-    DeepSpeed's runner hands no signal on and would leave orphans: the whole group gets them.
-    """
-    early: list[int] = []
-    process: subprocess.Popen | None = None
-
-    def hand_on(number: int, _frame: object) -> None:
-        wanted = signal.SIGUSR1 if number == signal.SIGUSR1 else signal.SIGTERM
-        if process is None:
-            early.append(wanted)
-        else:
-            _tell(process.pid, wanted)
-
-    kinds = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    before = [signal.signal(kind, hand_on) for kind in kinds]
-    over = threading.Event()
-    try:
-        sys.stdout.flush()
-        process = subprocess.Popen(
-            command,
-            env=variables,
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            process_group=0,
-        )
-        for number in early:
-            _tell(process.pid, number)
-        assert process.stderr is not None
-        reader = threading.Thread(target=_without_noise, args=(process.stderr,), daemon=True)
-        reader.start()
-        threading.Thread(target=_beat, args=(report, over), daemon=True).start()
-        code = process.wait()
-        over.set()
-        _wait_for_the_last(process.pid)
-        reader.join(timeout=5)
-        return shell_code(code)
-    finally:
-        over.set()
-        for kind, handler in zip(kinds, before, strict=True):
-            signal.signal(kind, handler)
-
-
-def _tell(group: int, number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(group, number)
-
-
-def _wait_for_the_last(group: int) -> None:
-    """Told to stop, DeepSpeed's runner ends at once, while the training still saves."""
-    while True:
-        with suppress(ChildProcessError):  # orphans are ours where we are a container's first
-            os.waitpid(-group, os.WNOHANG)
+    with Hosts(job.hosts, events) as hosts:
         try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.2)
+            meeting, found = preflight.ready(hosts, job)
+        except Stopped:
+            return Ended(RESUME, "stopped before anything was started")
+        for one in found:
+            for warning in one.warnings:
+                log_line(f"{one.host}: {warning}")
+        ways = {one.host: one.interface.strip("-?") for one in found if len(found) > 1}
+        return Supervision(hosts, job, meeting, grace, log_line).run(ways)
 
 
-def _without_noise(stream: IO[bytes]) -> None:
-    for line in stream:
-        if NOISE not in line:
-            sys.stderr.buffer.write(line)
-            sys.stderr.buffer.flush()
+def _grace() -> float:
+    given = os.environ.get("JANUSLM_GRACE", "")
+    try:
+        found = float(given or GRACE)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < float("inf"):
+        raise Refused(f"JANUSLM_GRACE must be a number of seconds, got {given!r}")
+    return found
 
 
-def _beat(report: Path, over: threading.Event) -> None:
-    """A line every few seconds until the ranks have met."""
-    began = time.monotonic()
-    while not over.wait(BEAT) and not (report / "started").exists():
-        print(f"starting, {time.monotonic() - began:.0f} s", flush=True)
-
-
-def _verdict(report: Path, code: int) -> int:
-    """The exit code by what rank 0 wrote: DeepSpeed's may be 0 after a kill, and 1 after a stop."""
-    ended = {path.name for path in report.iterdir()}
-    if "refused" in ended:
-        return REFUSED
-    if "done" in ended:
+def check_hosts(words: Sequence[str], options: Options) -> int:
+    """launch check [VERB RUN key=value ...]: the table of all hosts; 2 if something is wrong."""
+    if not options.hostfile:
+        raise Refused("launch check needs --hostfile FILE")
+    verb, *rest = words or [""]
+    if verb not in ("", "pretrain", "finetune"):
+        raise Refused(f"launch check takes pretrain RUN or finetune RUN, got {verb!r}")
+    job = planned(verb, rest, options) if verb else Job("", (), spread(options))
+    if options.dry:
+        for host in job.hosts:
+            print(*remote.command(host))
         return 0
-    if "resume" in ended:
-        where = (report / "resume").read_text().strip()
-        log_line(f"stopped on request; the same command goes on from {where}")
-        return RESUME
-    if "started" in ended:
-        hint = "without finishing", "the same command goes on from its last checkpoint"
-    else:
-        hint = "before its first update", "the lines above say why, unless it was stopped"
-    log_line(f"the run ended {hint[0]} (launcher's code {code}); {hint[1]}")
-    return code if code not in (0, REFUSED, RESUME) else 1
+    events: Events = Events()
+    with signals.heard(events), Hosts(job.hosts, events) as hosts:
+        try:
+            text, well = preflight.table(hosts, job)
+        except Stopped:
+            return 130
+    print(text, flush=True)
+    return 0 if well else 2
 
 
 def log_line(text: str) -> None:

@@ -29,12 +29,19 @@ class Difference:
     lines: int = FEW  # of the test set
 
     @property
+    def shows(self) -> bool:
+        """Whether anything of it is left in two decimals, as scores are printed."""
+        return f"{abs(self.first - self.second):.2f}" != "0.00"
+
+    @property
     def real(self) -> bool:
         """Zero lies outside the interval, and there are lines enough for it to mean something."""
-        return self.lines >= FEW and (self.low > 0 or self.high < 0)
+        return self.shows and self.lines >= FEW and (self.low > 0 or self.high < 0)
 
     def __str__(self) -> str:
         verdict = "a real difference" if self.real else "could be chance"
+        if not self.shows:
+            verdict = "no difference in two decimals"
         if self.lines < FEW:
             verdict = f"{self.lines} lines are too few to tell, {FEW} are needed"
         return (

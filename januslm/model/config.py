@@ -11,12 +11,12 @@ from januslm.config import Refused, build, setting, suggest
 class ModelConfig:
     """Sizes and style of a model; PRESETS has named ones."""
 
-    vocabulary: int = setting(low=8)
-    width: int = setting(256, low=8)
-    ffn: int = setting(1024, low=8)
-    heads: int = setting(4, low=1)
-    encoder_layers: int = setting(3, low=1)
-    decoder_layers: int = setting(3, low=1)
+    vocabulary: int = setting(low=8, high=2**24)
+    width: int = setting(256, low=8, high=2**16)
+    ffn: int = setting(1024, low=8, high=2**18)
+    heads: int = setting(4, low=1, high=2**12)
+    encoder_layers: int = setting(3, low=1, high=1000)
+    decoder_layers: int = setting(3, low=1, high=1000)
     dropout: float = setting(0.1, low=0, below=1)
     attention_dropout: float = setting(0.0, low=0, below=1)
     activation: Literal["gelu", "relu"] = "gelu"
@@ -26,10 +26,12 @@ class ModelConfig:
     embedding_norm: bool = True
     embedding_scale: bool = False
     tied: bool = True
-    max_positions: int = setting(1024, low=4)
-    max_length: int = setting(256, low=4)
+    max_positions: int = setting(1024, low=4, high=2**24)
+    max_length: int = setting(256, low=4, high=2**24)
     init: Literal["bert", "xavier"] = "bert"  # xavier suits widths under 512
-    extra_vectors: int = setting(0, low=0)  # learned inputs that are no words, after the vocabulary
+    extra_vectors: int = setting(
+        0, low=0, high=2**24
+    )  # learned inputs that are no words, after the vocabulary
     activation_checkpointing: bool = False
 
     def __post_init__(self):
@@ -85,7 +87,7 @@ def configure(table: dict, vocabulary: int, where: str, extra_vectors: int = 0) 
     """
     table = dict(table)
     name = table.pop("preset", "tiny")
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise Refused(f"{where}: no model preset {name!r}{suggest(str(name), PRESETS)}")
     given = {"vocabulary": vocabulary, "extra_vectors": extra_vectors}
     for key, owner in (("vocabulary", "the tokenizer"), ("extra_vectors", "the objective")):

@@ -62,7 +62,12 @@ def fused(
     chunk = chunk or CHUNK[hidden.device.type == "cpu"]
     names = [n for n in coefficients if n != "ce/length"]
     recipe = _Recipe(loss_groups, names, [coefficients[n] for n in names], smoothing, detach, chunk)
-    loss, sums = _Fused.apply(hidden, weight, recipe)
+    kind = hidden.device.type
+    if torch.is_autocast_enabled(kind):  # the products in its type, all sums in fp32, as in bf16
+        low = torch.get_autocast_dtype(kind)
+        hidden, weight = hidden.to(low), weight.to(low)
+    with torch.autocast(kind, enabled=False):
+        loss, sums = _Fused.apply(hidden, weight, recipe)
     return loss, dict(zip(names, sums.unbind(), strict=True))
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -124,10 +124,22 @@ def _picked(h: Tensor, position: Tensor | None, index: Tensor | None) -> tuple:
     return h.index_select(0, index), None if position is None else position.index_select(0, index)
 
 
+Made = Callable[[nn.Module], Any]  # what becomes of a part between its making and its first weights
+
+
+def _kept(part: nn.Module) -> nn.Module:
+    return part
+
+
+def _emptied(part: nn.Module) -> nn.Module:
+    """Without storage.  Making it has drawn what torch's own initialisation draws, as always."""
+    return part.to("meta")
+
+
 class Stack(nn.Module):
     """Positions, embedding norm and layers: the encoder, or the decoder."""
 
-    def __init__(self, config: ModelConfig, layers: int, crosses: bool):
+    def __init__(self, config: ModelConfig, layers: int, crosses: bool, made: Made):
         super().__init__()
         self.config = config
         scheme = find("januslm.model.positions", config.positions)
@@ -139,8 +151,8 @@ class Stack(nn.Module):
             self.position_bias = kind.PositionBias(config, layers)
         norm = nn.LayerNorm(config.width) if config.embedding_norm else nn.Identity()
         self.embedding_layer_norm = norm
-        made = nn.ModuleList(Layer(config, crosses, i) for i in range(layers))
-        self.layers: Sequence[Layer] = made  # type: ignore[assignment]  # not generic
+        stacked = nn.ModuleList(made(Layer(config, crosses, i)) for i in range(layers))
+        self.layers: Sequence[Layer] = stacked  # type: ignore[assignment]  # not generic
         self.final_layer_norm = (
             nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
         )
@@ -168,18 +180,26 @@ class Stack(nn.Module):
 
 
 class Seq2Seq(nn.Module):
-    """Encoder, decoder and length head over one embedding table."""
+    """Encoder, decoder and length head over one embedding table.
 
-    def __init__(self, config: ModelConfig):
+    shard: takes each part as soon as it has its first weights, and keeps as much of it as belongs
+    to this process (ZeRO-3), so that the whole is nowhere.  The weights are the same ones.
+    """
+
+    def __init__(self, config: ModelConfig, shard: Callable[[nn.Module], object] | None = None):
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocabulary + config.extra_vectors, config.width)
-        self.encoder = Stack(config, config.encoder_layers, crosses=False)
-        self.decoder = Stack(config, config.decoder_layers, crosses=True)
+        made: Made = _emptied if shard else _kept
+        words = nn.Embedding(config.vocabulary + config.extra_vectors, config.width)
+        self.embedding = made(words)
+        self.encoder = Stack(config, config.encoder_layers, False, made)
+        self.decoder = Stack(config, config.decoder_layers, True, made)
         self.length_head = nn.Linear(config.width, config.max_length, bias=False)
         if not config.tied:
             self.lm_head = nn.Linear(config.width, config.vocabulary, bias=False)
-        self.apply(partial(_initialise, glorot=config.init == "xavier"))
+        self.apply(partial(_initialise, glorot=config.init == "xavier", shard=shard))
+        if shard:
+            shard(self)  # what is neither a layer nor an embedding
 
     def embed(self, token: Tensor) -> Tensor:
         """int64 [...] -> [..., D]."""
@@ -221,19 +241,24 @@ class Seq2Seq(nn.Module):
         return self.decode(batch.slots, memory), self.length_logits(memory, batch.source)
 
 
-def _initialise(module: nn.Module, glorot: bool) -> None:
+def _initialise(module: nn.Module, glorot: bool, shard: Callable | None) -> None:
     """N(0, 0.02), zero biases (BERT, the reference's --apply-bert-init); or Glorot's for matrices.
 
     0.02 is BERT's for a width of 768: narrow models start with flat attention, and stay there long.
     """
-    if not isinstance(module, nn.Linear | nn.Embedding):
-        return
-    if glorot and isinstance(module, nn.Linear):
-        nn.init.xavier_normal_(module.weight)
-    else:
-        nn.init.normal_(module.weight, std=0.02)
-    if isinstance(module, nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)
+    if any(p.is_meta for p in module.parameters(recurse=False)):
+        module.to_empty(device="cpu", recurse=False)
+        if isinstance(module, nn.LayerNorm):
+            module.reset_parameters()
+    if isinstance(module, nn.Linear | nn.Embedding):
+        if glorot and isinstance(module, nn.Linear):
+            nn.init.xavier_normal_(module.weight)
+        else:
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+    if shard and isinstance(module, nn.Embedding | Layer):
+        shard(module)
 
 
 def flops(config: ModelConfig, sizes: dict[str, int]) -> float:
@@ -262,3 +287,9 @@ def flops(config: ModelConfig, sizes: dict[str, int]) -> float:
 def parameters(module: nn.Module) -> int:
     """How many numbers are learnt."""
     return sum(p.numel() for p in module.parameters())
+
+
+def size(config: ModelConfig) -> int:
+    """How many numbers such a model learns."""
+    with torch.device("meta"):  # no memory, and nothing is drawn
+        return parameters(Seq2Seq(config))

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 
 from januslm import registry
+from januslm.cli.command import error_line
 from januslm.cli.table import drawn
 from januslm.config import Refused, assignments
 from januslm.data.tokenizer import Special
@@ -46,7 +47,7 @@ def main(arguments: list[str]) -> int:
         else:
             print(listing())
     except Refused as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(error_line(str(error)), file=sys.stderr)
         return 2
     return 0
 

@@ -60,7 +60,7 @@ def process(
     try:
         begun = _begun(folder(), resolve, start_of(options))
     except Refused as error:
-        return refused(str(error), options)
+        return refused(str(error))
     return train(begun)
 
 
@@ -76,14 +76,8 @@ def _begun(folder: str, resolve: Callable[[], Resolved], start: Start) -> Begun:
     return Begun(resolved, start, lock)
 
 
-def refused(text: str, options: argparse.Namespace, say: bool = True) -> int:
+def refused(text: str, say: bool = True) -> int:
     """One line on stderr, and the exit code."""
-    report = getattr(options, "report", None)
-    if report:  # a launcher that reads it says by it how the run ended
-        try:
-            (report / "refused").open("x").close()
-        except FileExistsError:
-            return REFUSED
     if say:
         print(f"error: {text}", file=sys.stderr, flush=True)
     return REFUSED

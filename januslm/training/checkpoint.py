@@ -1,41 +1,46 @@
 """Checkpoints that are whole or not there: written aside, checked, then published by renaming."""
 
 import errno
-import json
+import functools
 import os
+import pickle
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import torch
 import torch.distributed as dist
 import xxhash
 
 from januslm.config import Refused
-from januslm.data import atomic
-
-MANIFEST, NEWEST, STATE = "manifest.json", "newest", "state"
-_NAME = re.compile(r"(\.saving-)?step-(\d+)")
+from januslm.data import atomic, sealed
+from januslm.training.host_copy import HostCopy
+from januslm.training.manifest import (
+    MANIFEST,
+    NEWEST,
+    STATE,
+    UNFINISHED,
+    Found,
+    Keep,
+    check,
+    digest,
+    name,
+    names,
+    newest_whole,
+    readable,
+    remove,
+    same_size,
+)
 
 
 class NotSaved(Refused):
     """A checkpoint could not be written; the one before it is untouched."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """A complete checkpoint."""
-
-    folder: Path
-    manifest: dict
-
-    @property
-    def step(self) -> int:
-        return self.manifest["step"]
 
 
 def gathered(value) -> list:
@@ -71,44 +76,141 @@ def _rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def name(step: int) -> str:
-    """The folder's name; zeros in front, so that names sort as steps do."""
-    return f"step-{step:08d}"
+class Shelf:
+    """A run's checkpoints/ as this process knows it.
+
+    whole: names of those that it wrote or checked; damaged: of those that it found damaged, which
+    are never pruned.  resume: the checkpoint that the run goes on from.
+    """
+
+    def __init__(self, root: Path, keep: Keep, resume: Found | None = None):
+        self.root, self.keep = Path(root), keep
+        self.whole = {resume.folder.name} if resume else set()
+        self.damaged = set(resume.damaged) if resume else set()
+        self.free: list[memoryview] = []  # blocks of host memory between two copies
+
+    def clear(self, step: int, estimate: int) -> None:
+        """Make the folder that `step` is written in; Refused if the disk has no room for it.
+
+        estimate: bytes of a checkpoint, used while there is none to look at.
+        """
+        for left in self.root.glob(UNFINISHED + "*") if self.root.exists() else ():
+            shutil.rmtree(left)
+        (self.root / (UNFINISHED + name(step)) / STATE).mkdir(parents=True)
+        last = next(readable(self.root), None)
+        needed, free = last.bytes if last else estimate, shutil.disk_usage(self.root).free
+        if free < needed:
+            about = "as the last one" if last else "by the number of weights"
+            raise Refused(f"it takes {needed:,} bytes, {about}, and {free:,} are free")
+
+    def prune(self, step: int) -> list[str]:
+        """Remove what `step` has made superfluous; one line for each that cannot or must not go.
+
+        What this process has not seen whole is hashed before it goes.
+        """
+        self.whole.add(name(step))
+        self.damaged.discard(name(step))
+        notes: list[str] = []
+        while True:
+            there = [n for n in names(self.root) if n not in self.damaged and n[0] != "."]
+            doubtful = {found.folder.name for found in readable(self.root) if found.doubtful}
+            going = self.keep.superseded(there, step, doubtful)
+            found = [note for one in going if (note := self._damage(one))]
+            if not found:
+                break
+            notes += found
+        for one in going:
+            try:
+                remove(self.root / one)
+            except OSError as error:
+                notes.append(f"{one} could not be removed: {error.strerror or error}")
+        return notes
+
+    def _damage(self, one: str) -> str:
+        """A line on a checkpoint that turns out to be damaged."""
+        if one in self.whole:
+            return ""
+        try:
+            check(self.root / one)
+        except Refused as error:
+            self.damaged.add(one)
+            return f"{one} is not complete and stays: {error}"
+        self.whole.add(one)
+        return ""
 
 
 class Saving:
-    """One checkpoint being written by all ranks: write() each file, then publish()."""
+    """One checkpoint being written by all ranks: write() each file, start(), then publish().
 
-    def __init__(self, root: Path, step: int):
-        self.root, self.step = Path(root), step
-        self.path = self.root / f".saving-{name(step)}"
+    beside: write() copies to host memory and start() lets a thread write, while training goes on.
+    Hashing, writing and reading back release Python's lock; a process beside measured the same.
+    """
+
+    def __init__(self, shelf: Shelf, step: int, estimate: int = 0, beside: bool = False):
+        self.shelf, self.root, self.step = shelf, shelf.root, step
+        self.path = self.root / (UNFINISHED + name(step))
         self.files: dict[str, dict] = {}
         self.failure = ""
-        on_rank0(self._clear)
+        self.beside, self.copies = beside, dict[Path, HostCopy]()
+        self.thread: Thread | None = None
+        self.manifest: Mapping = {}
+        self.prune = True
+        try:
+            on_rank0(lambda: shelf.clear(step, estimate))
+        except Refused as error:
+            raise self._not_saved(str(error)) from None
 
-    def _clear(self) -> None:
-        for left in self.root.glob(".saving-*") if self.root.exists() else ():
-            shutil.rmtree(left)
-        (self.path / STATE).mkdir(parents=True)
-
-    def write(self, path: str | Path, save: Callable) -> None:
-        """Write one file of this rank: save(file) writes it, then it is flushed and read back.
+    def write(self, path: str | Path, value: Any) -> None:
+        """Pickle a value into one file of this rank, which is then flushed and read back.
 
         A failing disk is remembered instead of raised: the other ranks are on their way to a
         collective, and a rank that left here would leave them hanging there.
         """
+        if self.beside:
+            copy = self.copies[Path(path)] = HostCopy(self.shelf.free)
+            _pickle(value, copy)
+        else:
+            self._put(Path(path), functools.partial(_pickle, value))
+
+    def start(self, manifest: Mapping, prune: bool = True) -> None:
+        """Every file is handed over: let the writing begin of what was copied.
+
+        manifest: what it shall say beside the step and the files, the same on all ranks.
+        prune: whether older ones may make room for it.
+        """
+        self.manifest, self.prune = manifest, prune
+        if self.beside:
+            self.thread = Thread(target=self._write_copies, name="checkpoint", daemon=True)
+            self.thread.start()
+
+    @property
+    def written(self) -> bool:
+        """Whether this rank's files are written, or have failed to be."""
+        return not (self.thread and self.thread.is_alive())
+
+    def _write_copies(self) -> None:
+        for path, copy in self.copies.items():
+            self._put(path, copy.copy_to)
+            copy.release()
+
+    def _put(self, path: Path, save: Callable) -> None:
         if self.failure:
             return
         try:
-            self.files[str(Path(path).relative_to(self.path))] = _written(Path(path), save)
+            self.files[str(path.relative_to(self.path))] = _written(path, save)
         except OSError as error:
-            self.failure = f"rank {_rank()}, {Path(path).name}: {error.strerror or error}"
+            self.failure = f"rank {_rank()}, {path.name}: {error.strerror or error}"
+        except Exception as error:  # in a thread nobody would hear of it
+            self.failure = f"rank {_rank()}, {path.name}: {error!r}"
 
-    def publish(self, manifest: dict, keep: int | None) -> Path:
-        """Make it the newest checkpoint and prune to `keep`, or raise NotSaved on all ranks.
+    def publish(self) -> tuple[Path, list[str]]:
+        """Make it the newest checkpoint and prune, or raise NotSaved on all ranks.
 
-        keep: None prunes nothing.
+        Waits for what is still being written.  Returns its folder, and lines on checkpoints that
+        were found damaged and stay.
         """
+        if self.thread:
+            self.thread.join()
         files: dict[str, dict] = {}
         failures: list[str] = []
         for one_files, failure in gathered((self.files, self.failure)):
@@ -117,57 +219,49 @@ class Saving:
         try:
             if failures:
                 raise Refused("; ".join(failures))
-            manifest = {"step": self.step, **manifest, "files": files}
-            return on_rank0(lambda: self._rename(manifest, keep))
+            table = {"step": self.step, **self.manifest, "files": files}
+            return on_rank0(lambda: self._rename(table))
         except Refused as error:
-            on_rank0(lambda: shutil.rmtree(self.path, ignore_errors=True))
-            raise NotSaved(self._apology(str(error))) from None
+            raise self._not_saved(str(error)) from None
 
-    def _rename(self, manifest: dict, keep: int | None) -> Path:
+    def _rename(self, manifest: dict) -> tuple[Path, list[str]]:
         for file, facts in manifest["files"].items():
-            _same_size(self.path / file, facts)
+            same_size(self.path / file, facts)
         atomic.sync_folder(self.path / STATE)
         with atomic.durable(self.path / MANIFEST) as file:
-            file.write(json.dumps(manifest, indent=1))
+            file.write(sealed.document(manifest))
         final = self.root / name(self.step)
-        old = self.root / f".saving-old-{name(self.step)}"
         if final.exists():  # a damaged one that was skipped when this run resumed
-            os.rename(final, old)
+            remove(final)
         os.rename(self.path, final)
         with atomic.durable(self.root / NEWEST) as file:
             file.write(final.name + "\n")
-        shutil.rmtree(old, ignore_errors=True)
-        if keep is not None:
-            self._prune(keep)
-        return final
+        return final, self.shelf.prune(self.step) if self.prune else []
 
-    def _prune(self, keep: int) -> None:
-        there = sorted(self.root.glob("step-*"))
-        # A higher number than ours is a damaged one that was skipped when the run resumed.
-        # One that was written while updates were skipped does not count.
-        valid = [
-            folder for folder in there if folder.name <= name(self.step) and not _skipping(folder)
-        ]
-        for folder in there:
-            if folder not in valid[-keep:]:
-                shutil.rmtree(folder)
-
-    def _apology(self, why: str) -> str:
-        found = on_rank0(lambda: next((c for c in _candidates(self.root) if c[0] != "."), None))
-        kept = "there was no checkpoint before it"
-        if found:
-            kept = f"the last complete checkpoint, {self.root / found}, is untouched"
-        return (
+    def _not_saved(self, why: str) -> NotSaved:
+        """The error to raise on all ranks; nothing of this checkpoint stays."""
+        kept = on_rank0(self._kept)
+        return NotSaved(
             f"{self.root / name(self.step)} could not be saved ({why}); {kept}. "
             "Make room and start the same command again: the run goes on from there"
         )
 
+    def _kept(self) -> str:
+        shutil.rmtree(self.path, ignore_errors=True)
+        found = newest_whole(self.root)
+        if not found:
+            return "there was no checkpoint before it"
+        return f"the last complete checkpoint, {found.folder}, is untouched"
 
-def _skipping(folder: Path) -> bool:
+
+def _pickle(value: Any, file) -> None:
+    # torch's own checksums take four times as long as the copy to memory, and ours covers all.
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
     try:
-        return bool(json.loads((folder / MANIFEST).read_text()).get("skipping"))
-    except (OSError, ValueError):
-        return False
+        torch.save(value, file)
+    finally:
+        torch.serialization.set_crc32_options(before)
 
 
 class _Sink:
@@ -201,26 +295,9 @@ def _written(path: Path, save: Callable) -> dict:
         file.flush()
         os.fsync(file.fileno())
     facts = {"bytes": path.stat().st_size, "xxh3": sink.hash.hexdigest()}
-    if _digest(path) != facts["xxh3"]:
+    if digest(path) != facts["xxh3"]:
         raise OSError(errno.EIO, "what was read back is not what was written")
     return facts
-
-
-def _digest(path: Path) -> str:
-    state = xxhash.xxh3_128()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            state.update(block)
-    return state.hexdigest()
-
-
-def _same_size(path: Path, facts: dict) -> None:
-    if not path.exists():
-        raise Refused(f"{path.name} is missing (do all nodes see the same run folder?)")
-    if path.stat().st_size != facts["bytes"]:
-        raise Refused(
-            f"{path.name} has {path.stat().st_size:,} bytes, the manifest says {facts['bytes']:,}"
-        )
 
 
 def newest(
@@ -230,47 +307,24 @@ def newest(
 
     good: not one that was written while updates were skipped.  before: of an earlier update.
     """
-    skipped: list[str] = []
-    for candidate in on_rank0(lambda: _candidates(Path(root))):
-        folder = Path(root) / candidate
+    root, skipped, damaged = Path(root), list[str](), set[str]()
+    ranks = dist.get_world_size() if dist.is_initialized() else 1
+    for candidate in on_rank0(lambda: names(root)):
         if before is not None and int(candidate.rpartition("-")[2]) >= before:
             continue
-        problems = [problem for problem in gathered(_problem(folder)) if problem]
-        if not problems:
-            found = Found(folder, json.loads((folder / MANIFEST).read_text()))
-            if good and found.manifest.get("skipping"):
-                continue
-            return found, skipped
+        found, problem = None, ""
+        try:
+            found = check(root / candidate, _rank(), ranks)
+        except Refused as error:
+            problem = str(error)
+        problems = [one for one in gathered(problem) if one]
+        if found and not problems and good and found.doubtful:
+            continue
+        if found and not problems:
+            return replace(found, damaged=frozenset(damaged)), skipped
+        damaged.add(candidate)
         skipped.append(f"{candidate} is not complete: {problems[0]}")
     return None, skipped
-
-
-def _candidates(root: Path) -> list[str]:
-    found = [match for path in root.glob("*step-*") if (match := _NAME.fullmatch(path.name))]
-    return [match[0] for match in sorted(found, key=lambda m: (int(m[2]), m[0]), reverse=True)]
-
-
-def _problem(folder: Path) -> str:
-    """What is wrong with a checkpoint, or nothing.  Each rank hashes its share of the files."""
-    if folder.name.startswith("."):
-        return "its writing was never finished"
-    try:
-        files = json.loads((folder / MANIFEST).read_text())["files"]
-    except OSError:
-        return f"it has no {MANIFEST}"
-    except (ValueError, KeyError):
-        return f"its {MANIFEST} cannot be read"
-    size = dist.get_world_size() if dist.is_initialized() else 1
-    try:
-        for number, (file, facts) in enumerate(sorted(files.items())):
-            _same_size(folder / file, facts)
-            if number % size == _rank() and _digest(folder / file) != facts["xxh3"]:
-                return f"{Path(file).name} does not match its hash"
-    except Refused as error:
-        return str(error)
-    except OSError as error:
-        return f"{error.filename}: {error.strerror}"
-    return ""
 
 
 def rng_state() -> dict[str, torch.Tensor]:
@@ -288,11 +342,27 @@ def set_rng_state(state: dict[str, torch.Tensor]) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
+def load(path: str | Path, map_location=None, mmap: bool = False) -> Any:
+    """Tensors and plain values of one file; Refused for any other pickle, of which none is run.
+
+    mmap: tensors are read when they are looked at.
+    """
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError as error:
+        named = re.search(r"(?:GLOBAL|class|function) (\S+)", str(error))
+        what = named[1] if named else "what no checkpoint of ours does"
+        raise Refused(f"{path}: holds {what}, which is not unpickled") from None
+
+
 def converted(found: Found, stage: int) -> Path:
     """The universal form, which any number of processes can load, in a hidden folder beside it.
 
-    DeepSpeed's own tool makes it, in a process of its own.
+    DeepSpeed's own tool makes it, in a process of its own, which unpickles without asking: it only
+    gets files whose hashes matched, and of which `load` has been shown every pickle.
     """
+    for file in found.manifest["files"]:
+        load(found.folder / file, mmap=True)
     folder = found.folder.parent / f".universal-{found.folder.name}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

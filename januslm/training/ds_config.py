@@ -1,67 +1,34 @@
 """How a run is spread over processes: a file of ds_configs/ plus what the run file owns."""
 
 import copy
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from januslm.cli.paths import SPREADS, shipped
-from januslm.config import Refused, json_table, setting, suggest
-
-# What a DeepSpeed JSON must not say, and who says it instead.
-OWNED = {
-    "train_batch_size": "the run file as train.batch",
-    "train_micro_batch_size_per_gpu": "the run file as train.batch and train.accumulate",
-    "gradient_accumulation_steps": "the run file as train.accumulate",
-    "gradient_clipping": "the run file as train.clip",
-    "optimizer": "the run file as [optimizer]",
-    "scheduler": "the run file as [schedule]",
-    "steps_per_print": "the run file as train.log_every",
-    "zero_force_ds_cpu_optimizer": "januslm/training/engine.py, which chooses the Adam",
-    "managed_gradient_accumulation": "januslm/training/engine.py, which counts micro batches",
-    "gradient_allreduce_op": "januslm/training/engine.py, which normalises by global counts",
-    "checkpoint": "januslm/training/checkpoint.py, which writes checkpoints atomically",
-    "fp16": "nobody: the losses need the range of bf16 or fp32; use bf16",
-}
-ALLOWED = frozenset(
-    {
-        "zero_optimization",
-        "bf16",
-        "torch_autocast",
-        "data_types",
-        "aio",
-        "compile",
-        "log_level",
-        "communication_data_type",
-        "prescale_gradients",
-        "gradient_predivide_factor",
-        "timers",
-        "disable_allgather",
-        "disable_python_gc",
-        "zero_allow_untested_optimizer",
-        "dump_state",
-        "comms_logger",
-        "flops_profiler",
-        "wall_clock_breakdown",
-        "memory_breakdown",
-        "tensorboard",
-        "csv_monitor",
-        "wandb",
-        "comet",
-    }
-)
+from januslm.config import Refused, json_table, setting
+from januslm.training.ds_keys import check_keys
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """Adam as in torch: adamw decays the weights, adam adds the decay to the gradient."""
+    """Adam as in torch: adamw decays the weights, adam adds the decay to the gradient.
 
-    name: Literal["adam", "adamw"] = "adamw"
+    muon: DeepSpeed's, for the matrices of the layers, and adamw for all else; lr, betas and eps are
+    the latter's.  It wants train.clip = 0, and grad_norm is then the norm of its updates.
+    cpu_adam: DeepSpeed's compiled adamw, for offload_optimizer alone.
+    """
+
+    name: Literal["adam", "adamw", "muon", "cpu_adam"] = "adamw"
     lr: float = setting(5e-4, above=0)  # the schedule's peak
     betas: tuple[float, ...] = setting((0.9, 0.98), low=0, below=1)
     eps: float = setting(1e-8, above=0)
     weight_decay: float = setting(0.01, low=0)
+    muon_lr: float = setting(0.02, above=0)  # of the matrices, at the schedule's peak
+    momentum: float = setting(0.95, low=0, below=1)  # of the matrices
 
     def __post_init__(self):
         if len(self.betas) != 2:
@@ -83,11 +50,16 @@ def read(path: str | Path) -> dict:
     return json_table(path)
 
 
-def check_spread(path: str) -> None:
-    """Refuse a file of ds_configs/ that cannot be used; "": the usual one, which can."""
+def check_spread(path: str, optimizer: OptimizerSettings, clip: float) -> None:
+    """Refuse a file of ds_configs/ that cannot be used, or not with this [optimizer] and clip.
+
+    "": the usual one, which can be used with the usual optimizer.
+    """
     if path:
         path = shipped(path, SPREADS)
-        _check(read(path), path)
+        ds = read(path)
+        check_keys(ds, path)
+        check_optimizer(optimizer, clip, ds, path)
 
 
 def check_batch(batch: int, accumulate: int, world: int) -> None:
@@ -110,13 +82,15 @@ def merge(
 
     `universal`: it will load a checkpoint that another number of processes wrote.
     """
-    _check(ds, where)
+    check_keys(ds, where)
     check_batch(values.batch, values.accumulate, world)
     # Rounded up: ranks may differ by one example, and DeepSpeed only prints this number.
     micro = -(-values.batch // (world * values.accumulate))
-    o = values.optimizer
-    adam = {"lr": o.lr, "betas": list(o.betas), "eps": o.eps, "weight_decay": o.weight_decay}
-    return copy.deepcopy(dict(ds)) | {
+    check_optimizer(values.optimizer, values.clip, ds, where)
+    merged = copy.deepcopy(dict(ds))
+    if values.optimizer.name == "muon" and stage(ds) == 3:  # it wants whole gradients
+        merged["zero_optimization"].setdefault("reduce_scatter", False)
+    return merged | {
         "train_batch_size": micro * values.accumulate * world,
         "train_micro_batch_size_per_gpu": micro,
         "gradient_accumulation_steps": values.accumulate,
@@ -125,28 +99,50 @@ def merge(
         "steps_per_print": None,
         "zero_force_ds_cpu_optimizer": False,
         "checkpoint": {"load_universal": universal},
-        # torch's Adam needs no compiler, and resumes bit for bit, which DeepSpeed's does not.
-        "optimizer": {
-            "type": "AdamW" if o.name == "adamw" else "Adam",
-            "params": adam | {"torch_adam": True, "adam_w_mode": o.name == "adamw", "fused": True},
-        },
+        "optimizer": _optimizer(values.optimizer),
     }
 
 
-def _check(ds: Mapping, where: str) -> None:
-    for key in ds:
-        if key in OWNED:
-            raise Refused(f"{where}: {key!r} belongs to {OWNED[key]}")
-        if key not in ALLOWED:
-            raise Refused(f"{where}: unknown key {key!r}{suggest(key, ALLOWED)}")
-    for key in ("zero_optimization", "bf16"):
-        if not isinstance(ds.get(key, {}), Mapping):
-            raise Refused(f"{where}: {key} must be a table, got {ds[key]!r}")
-    if precision(ds) == "bf16" and stage(ds) == 0:
-        raise Refused(
-            f"{where}: bf16 needs zero_optimization.stage of at least 1: with stage 0 DeepSpeed "
-            "takes one Adam step too many at the start, and trains differently"
-        )
+def check_optimizer(optimizer: OptimizerSettings, clip: float, ds: Mapping, where: str) -> None:
+    """Refuse an optimizer that does not go with a DeepSpeed JSON, or not with this machine."""
+    zero = ds.get("zero_optimization", {})
+    away = zero.get("offload_optimizer", {}).get("device", "none") != "none"
+    asked = f"optimizer.name = {optimizer.name!r}"
+    if optimizer.name == "cpu_adam":
+        if not away:
+            raise Refused(
+                f"{where}: {asked} needs zero_optimization.offload_optimizer.device 'cpu'"
+            )
+        if not any(shutil.which(name) for name in (os.environ.get("CXX"), "c++", "g++") if name):
+            raise Refused(
+                f"{where}: {asked} is compiled on its first use, and there is no g++ here"
+            )
+    if optimizer.name == "muon":
+        if clip:
+            raise Refused(
+                f"{where}: {asked} needs train.clip = 0, got {clip:g}: DeepSpeed would clip Muon's "
+                "updates, which have the norm that they should have, in place of the gradient"
+            )
+        if stage(ds) == 0 or away:
+            raise Refused(f"{where}: {asked} needs ZeRO stage 1 to 3 and no offload_optimizer")
+        if stage(ds) == 3 and zero.get("reduce_scatter", False):
+            raise Refused(
+                f"{where}: {asked} at stage 3 needs zero_optimization.reduce_scatter false"
+            )
+
+
+def _optimizer(o: OptimizerSettings) -> dict:
+    """DeepSpeed's table for it."""
+    numbers = {"lr": o.lr, "betas": list(o.betas), "eps": o.eps, "weight_decay": o.weight_decay}
+    if o.name == "cpu_adam":
+        return {"type": "AdamW", "params": numbers | {"adam_w_mode": True}}
+    # torch's Adam needs no compiler, and resumes bit for bit.
+    torch_adam = {"torch_adam": True, "adam_w_mode": o.name != "adam"}
+    if o.name == "muon":
+        own = {"muon_lr": o.muon_lr, "momentum": o.momentum}
+        return {"type": "Muon", "params": numbers | torch_adam | own}
+    kind = "AdamW" if o.name == "adamw" else "Adam"
+    return {"type": kind, "params": numbers | torch_adam | {"fused": True}}
 
 
 def stage(ds: Mapping) -> int:

@@ -84,12 +84,14 @@ class Job:
         # The noise is the same whatever the run's seed, so that runs can be compared.
         return batch_of(self._pack, self.objective, pairs, VALID_IDS + ids, 0, self.config)
 
-    def samples(self, module: ModelWithLoss) -> str | None:
+    @property
+    def shows_samples(self) -> bool:
+        """Whether there are validation texts to be decoded."""
+        return bool(min(self.packing.samples, self.valid_size))
+
+    def samples(self, module: ModelWithLoss) -> str:
         """Validation texts beside what the model writes for them, AR and NAR, as a table."""
-        count = min(self.packing.samples, self.valid_size)
-        if not count:
-            return None
-        ids = np.arange(count)
+        ids = np.arange(min(self.packing.samples, self.valid_size))
         examples = [
             self.objective.example(source, target, np.random.default_rng(int(i)))
             for (source, target), i in zip(self.read_valid(ids), ids, strict=True)
@@ -114,7 +116,7 @@ class Job:
                 yield f"NAR (iterations: {passes})", outputs
                 continue
             # Nobody has taught this model to tell lengths, as the pretraining preset does not.
-            known = torch.tensor([[len(e.target)] for e in examples], device=self.device)
+            known = torch.tensor([[len(e.target)] for e in examples])
             hide = mask_predict.schedule(passes)
             with torch.inference_mode():
                 state = decoder.start(sources)

@@ -1,6 +1,5 @@
 """One process of a training run, from its first collective to its exit code."""
 
-import argparse
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,7 +15,7 @@ from januslm.training.ds_config import precision, read
 from januslm.training.engine import World, connect, leave
 from januslm.training.job import Job
 from januslm.training.machine import StopRequest
-from januslm.training.trainer import RESUME, Guards, RunPlan, train
+from januslm.training.trainer import Guards, RunPlan, train
 from januslm.training.watchdog import START, Watchdog
 
 FAILED = 1  # exit code: anything that is neither the user's mistake nor a stop
@@ -32,13 +31,12 @@ def spread(asked: str, world: World) -> Path:
 def run_process(
     begun: Begun,
     build: Callable[[Any, World], tuple[RunPlan, Job]],
-    options: argparse.Namespace,
 ) -> int:
     """Join the ranks, train, and return the exit code.
 
     0 done, 85 stopped and saved, 2 refused, 1 anything else.  build makes what resolving does not.
     """
-    process = _Process(begun, options)
+    process = _Process(begun)
     try:
         code = process.run(build)
     except Refused as error:
@@ -57,8 +55,8 @@ def run_process(
 class _Process:
     """What there is to clear up, and to tell, however far this process came."""
 
-    def __init__(self, begun: Begun, options: argparse.Namespace):
-        self.begun, self.options = begun, options
+    def __init__(self, begun: Begun):
+        self.begun = begun
         self.folder = Path(begun.resolved.run.out)
         self.watchdog: Watchdog | None = None
 
@@ -70,7 +68,6 @@ class _Process:
             self.watchdog = Watchdog(
                 self.folder, world.rank, world.size, limit, stop.look, self._hung
             ).start()
-            self._report("started", world)
             ds = spread(resolved.about["ds"], world)
             shared = resolved.fingerprint
             hosts = agree(world, _facts(shared, ds, world))
@@ -81,14 +78,13 @@ class _Process:
             outcome = train(plan, job, world, guards)
         if outcome.reason:
             self.note_stop(outcome.code, outcome.reason, outcome.step)
-        self._report("resume" if outcome.code == RESUME else "done", world, f"{plan.folder}\n")
         return outcome.code
 
     def refuse(self, text: str) -> int:
         """One line, in one rank of those that met with the same mistake."""
         self.note_stop(REFUSED, text)
         say = not self.watchdog or self.watchdog.first_to_say(text)
-        return begin.refused(text, self.options, say)
+        return begin.refused(text, say)
 
     def note_stop(self, code: int, reason: str, step: int | None = None) -> None:
         """Into the run's history, by rank 0; a full disk is borne."""
@@ -102,12 +98,6 @@ class _Process:
 
     def _hung(self, line: str) -> None:
         self._note(FAILED, line)
-
-    def _report(self, what: str, world: World, text: str = "") -> None:
-        """A file for a launcher that asks for it with --report."""
-        report = getattr(self.options, "report", None)
-        if report and world.first:
-            (report / what).write_text(text)
 
 
 def _facts(fingerprint: dict, ds: Path, world: World) -> dict:

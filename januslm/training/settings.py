@@ -18,11 +18,14 @@ class TrainSettings:
     log_every: int = setting(10, low=1)
     validate_every: int = setting(1000, low=1)
     save_every: int = setting(1000, low=1)
+    # async: training goes on while a copy in host memory is written; sync: it waits, and needs none
+    save: Literal["async", "sync"] = "async"
     keep: int = setting(2, low=1)  # checkpoints that stay on the disk
+    keep_every: int = setting(0, low=0)  # and those at a multiple of so many updates; 0: none
     export: Literal["end", "save"] = "end"  # when to write export/model.safetensors
     exports: int = setting(0, low=0)  # more than 0: at each save, and so many stay, for averaging
     # processes that pack, per rank; 0: a thread; GPUs: 1
-    workers: int | None = setting(None, low=0)
+    workers: int | None = setting(None, low=0, high=1024)
     bad_steps: int = setting(10, low=1)  # updates in a row that may be skipped as not finite
     timeout: float = setting(1800.0, above=0)  # seconds without progress until a run ends itself
     # per process, for the utilisation; else measured

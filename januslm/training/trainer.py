@@ -19,11 +19,19 @@ from januslm.config import Refused
 from januslm.data.prefetch import ahead
 from januslm.data.sampler import portions
 from januslm.training import history, run_dir
-from januslm.training.checkpoint import Found, newest, on_rank0, rng_state, set_rng_state
+from januslm.training.checkpoint import (
+    Saving,
+    Shelf,
+    newest,
+    on_rank0,
+    rng_state,
+    set_rng_state,
+)
 from januslm.training.engine import RESUME, Engine, OptimizerSettings, Values, World, read
 from januslm.training.log import Log
 from januslm.training.lr_schedule import ScheduleSettings, check, rate
 from januslm.training.machine import StopRequest, memory, peak_flops
+from januslm.training.manifest import Found, Keep
 from januslm.training.pulse import Pulse
 from januslm.training.run_lock import RunLock
 from januslm.training.settings import TrainSettings
@@ -67,8 +75,11 @@ class Trainable(Protocol[M]):
     def batches(self, ids: ndarray) -> TrainBatch:
         """One micro batch of samples (int64), in a thread or a process: no global generator."""
 
-    def samples(self, module: M) -> str | None:
-        """Decoded validation text as markdown; rank 0 only."""
+    @property
+    def shows_samples(self) -> bool: ...  # else samples() is not asked
+
+    def samples(self, module: M) -> str:
+        """Decoded validation text as markdown; rank 0 only, from a copy on the CPU."""
 
     def export(self, module: M, folder: Path) -> None:
         """Write model.safetensors and what is needed to use it; rank 0 only."""
@@ -143,10 +154,9 @@ def train(plan: RunPlan, job: Trainable[M], world: World, guards: Guards | None 
         log.line(f"going on from {found.folder.name}, after {found.manifest['samples']:,} samples")
         if found.manifest["world"] != world.size:
             log.line(f"it was written by {found.manifest['world']} processes, now: {world.size}")
-    manifest = found.manifest if found else {}
     try:
         with guards.stop.listening():
-            return Trainer(plan, job, engine, log, board, manifest, guards).go()
+            return Trainer(plan, job, engine, log, board, found, guards).go()
     finally:
         board.close()
 
@@ -197,9 +207,10 @@ class Trainer(Generic[M]):
         engine: Engine[M],
         log: Log,
         board: TensorBoard,
-        manifest: dict,
+        found: Found | None,
         guards: Guards,
     ):
+        manifest = found.manifest if found else {}
         self.plan, self.job, self.engine, self.log, self.board = plan, job, engine, log, board
         self.stop, self.watchdog, self.lock = guards.stop, guards.watchdog, guards.lock
         self.pulse = Pulse()
@@ -210,9 +221,13 @@ class Trainer(Generic[M]):
         self.skipped, self.bad = manifest.get("skipped", 0), manifest.get("skipping", 0)
         loss = manifest.get("loss")
         self.result: dict[str, Any] = {"loss": math.nan if loss is None else loss, "terms": {}}
+        self.running: dict[str, float] = {}  # of the update whose result is still to come
         self.validation: dict[str, float] = manifest.get("validation", {})
-        self.saved = self.step if manifest else None
+        self.saved = self.step if found else None
         self.told_saved = False  # of this start, in the history
+        keep = Keep(plan.train.keep, plan.train.keep_every)
+        self.shelf = Shelf(plan.folder / "checkpoints", keep, found)
+        self.saving: Saving | None = None  # is being written while training goes on
         self.peak = plan.train.peak_flops or peak_flops(engine.device, engine.precision)
         self.since: list[dict] = []  # results since the last record
         self.recorded = self.began = time.monotonic()
@@ -226,19 +241,25 @@ class Trainer(Generic[M]):
         self._make_up()
         with self.batches() as batches:
             while self.step < steps:
-                self.update(batches)
-                stop = self.engine.reduce({"stop": bool(self.stop)}, largest=True)["stop"] > 0
-                last = self.step == steps
-                if last or self.step % self.settings.validate_every == 0:
-                    self.validate()
-                if last or stop or self.step % self.settings.save_every == 0:
-                    self.save()
-                if stop and not last:
+                if not self.update(batches, bool(self.stop)):
+                    if self.saved != self.step:
+                        self.save()
+                    self.publish()
                     why = self.stop.reason or "a signal to another rank"
                     self.log.line(f"stopped by {why} and saved; start the same command to go on")
                     return self.outcome(RESUME, why)
+                last = self.step == steps
+                validate = last or self.step % self.settings.validate_every == 0
+                save = last or self.step % self.settings.save_every == 0
+                if validate or save:
+                    self.take(self.engine.finish())
+                if validate:
+                    self.validate()
+                if save:
+                    self.save()
         if self.saved != steps:  # the last checkpoint was there, the mark that it is done was not
             self.save()
+        self.publish()
         if self.bad:
             raise Refused(f"{self._not_finite()}; a run does not end as done with them")
         self.export(must=True)
@@ -271,16 +292,32 @@ class Trainer(Generic[M]):
         mine = portions(self.samples, left, s.batch, s.accumulate, world.rank, world.size)
         return ahead(lambda ids: [self.job.batches(part) for part in ids], mine, workers)
 
-    def update(self, batches: Iterator[list[TrainBatch]]) -> None:
+    def update(self, batches: Iterator[list[TrainBatch]], stop: bool) -> bool:
+        """One update; False, and nothing done, where a rank was asked to stop."""
         began = time.monotonic()
         self.watchdog.enter("waiting for its data", self.step + 1)
         batch = next(batches)
         waited = time.monotonic() - began
+        self.watchdog.enter("updating", self.step + 1)
+        weights = self.job.weights_at(self.step + 1)
+        written = bool(self.saving and self.saving.written)
+        agreed = self.engine.agree(batch, weights, {"stop": stop, "written": written})
+        self.take(agreed.finished)
+        if agreed.asked["written"] == self.world.size:
+            self.publish()
+        if agreed.asked["stop"] and self.step:
+            return False
         self.step += 1
-        self.watchdog.enter("updating", self.step)
         lr = rate(self.plan.schedule, self.plan.optimizer.lr, self.step, self.settings.steps)
-        result = self.engine.step(batch, self.job.weights_at(self.step), self.job.normalize, lr)
-        self.result = result | {"lr": lr, "wait": waited}
+        self.engine.step(batch, agreed.counts, weights, self.job.normalize, lr)
+        self.running = {"lr": lr, "wait": waited}
+        return True
+
+    def take(self, result: dict | None) -> None:
+        """What came of update `step`, told by the next one, or before a save; None: was told."""
+        if result is None:
+            return
+        self.result = result | self.running
         self.since.append(self.result)
         if result["skipped"]:
             self._note_skipped()
@@ -302,6 +339,7 @@ class Trainer(Generic[M]):
         ):
             self.report()
         if self.bad >= self.settings.bad_steps:
+            self.publish()
             raise Refused(self._not_finite())
 
     def _note_skipped(self) -> None:
@@ -387,16 +425,16 @@ class Trainer(Generic[M]):
             self.board.numbers(self.step, **{f"valid/{k}": v for k, v in self.validation.items()})
             shown = " | ".join(f"{name} {value:.4f}" for name, value in self.validation.items())
             self.log.line(f"validation at step {self.step:,} | {shown}")
-        with self.engine.gathered_copy() as module:
-            on_rank0(lambda: self._samples(module))
+        if job.shows_samples:
+            with self.engine.gathered_copy() as module:
+                on_rank0(lambda: self._samples(module))
         set_rng_state(before)
         self._pause(time.monotonic() - paused)
 
     def _samples(self, module: M | None) -> None:
         assert module is not None, "rank 0 has the copy"
-        if text := self.job.samples(module):
-            self.board.text(self.step, "samples", text)
-            self.board.flush()
+        self.board.text(self.step, "samples", self.job.samples(module))
+        self.board.flush()
 
     def save(self) -> None:
         self.watchdog.enter("saving", self.step)
@@ -410,18 +448,30 @@ class Trainer(Generic[M]):
             "config": self.plan.config,
             "torch": torch.__version__,
         }
-        root = self.plan.folder / "checkpoints"
+        self.publish()  # the one before, if it is still being written
+        beside = self.settings.save == "async"
         # While updates are skipped the weights may be spoilt: nothing makes room for them.
-        keep = None if self.bad else self.settings.keep
-        folder = self.engine.save(root, self.step, facts, keep)
-        if self.world.first and not self.told_saved:
-            told = {"step": self.step}
-            self.log.borne(history.HISTORY, lambda: history.add(self.plan.folder, "saved", **told))
-        self.saved, self.told_saved = self.step, True
-        self.log.line(f"saved {folder}")
+        prune = not self.bad
+        self.saving = self.engine.save(self.shelf, self.step, facts, beside, prune)
+        self.saved = self.step
+        if not beside:
+            self.publish()
         if self.settings.export == "save" or self.settings.exports:
             self.export()
         self._pause(time.monotonic() - began)
+
+    def publish(self) -> None:
+        """Wait for the checkpoint that is being written, if there is one, and make it count."""
+        if not (saving := self.saving):
+            return
+        self.saving = None
+        folder, notes = saving.publish()
+        if self.world.first and not self.told_saved:
+            told = {"step": saving.step}
+            self.log.borne(history.HISTORY, lambda: history.add(self.plan.folder, "saved", **told))
+        self.told_saved = True
+        for line in [f"saved {folder}", *notes]:
+            self.log.line(line)
 
     def export(self, must: bool = False) -> None:
         """Write export/.  must: refuse where the disk does not take it, else say and go on."""

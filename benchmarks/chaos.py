@@ -1,0 +1,295 @@
+"""Kills a run at random moments until it is done, and compares it with one that was never killed.
+
+python -m benchmarks.chaos --kills 100              two processes on this machine
+python -m benchmarks.chaos --kills 20 --hosts 2     two hosts on this machine (tests/hosts.sh; root)
+
+A kill is SIGKILL to a rank, to the process that watches a host's ranks or to the launcher, or a
+signal that stops (TERM, INT, HUP, USR1) to the launcher or to a rank.  It comes at a random second,
+after a random update, or while a checkpoint is being written.  The same command is typed again and
+again.  What must hold after each: no process is left, every published checkpoint is whole, no more
+updates are lost than lie between two saves.  At the end: every recorded number and every exported
+weight is bit for bit that of the run without kills.  Exit code 1 where one of these does not hold.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.record import record
+from januslm.data import sealed
+
+ROOT = Path(__file__).resolve().parents[1]
+MARK = "JANUSLM_CHAOS"  # in the environment of every process of the run, on every host
+SAVE_EVERY = 20  # updates
+GONE = 60.0  # seconds within which no process may be left
+CORPUS = """
+out = "corpus"
+root = "."
+vocabulary = 400
+validation = 0.2
+tokenizer = "tokenizer.json"
+[sources.text]
+files = ["plain.txt"]
+split = "line"
+"""
+RUN = """
+out = "out"
+tokenizer = "tokenizer.json"
+[data]
+train = [{{ corpus = "corpus/train" }}]
+valid = [{{ corpus = "corpus/valid" }}]
+length = 32
+[model]
+width = 64
+ffn = 256
+heads = 4
+dropout = 0.1
+[train]
+steps = {steps}
+batch = 8
+log_every = 1
+save_every = {save}
+validate_every = 400
+keep = 3
+[packing]
+samples = 0
+[schedule]
+warmup = 10
+"""
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+
+
+@dataclass
+class Story:
+    """What happened, counted."""
+
+    kills: Counter = field(default_factory=Counter)  # what was killed, and when
+    codes: Counter = field(default_factory=Counter)  # the launcher's exit codes by kind of kill
+    lost: list[int] = field(default_factory=list)  # updates that each kill made void
+    gone: list[float] = field(default_factory=list)  # seconds until no process was left
+    faults: list[str] = field(default_factory=list)  # what must not happen
+
+
+def main() -> int:
+    known = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    known.add_argument("--kills", type=int, default=100)
+    known.add_argument("--hosts", type=int, default=1)
+    known.add_argument("--seed", type=int, default=1)
+    known.add_argument("--steps", type=int, default=0, help="updates; 0: enough for the kills")
+    options = known.parse_args()
+    steps = options.steps or max(SAVE_EVERY * options.kills // 2, 4 * SAVE_EVERY)
+    with tempfile.TemporaryDirectory(prefix="chaos-") as name:
+        folder = Path(name)
+        prepare(folder, steps)
+        print(f"without kills: {steps:,} updates", flush=True)
+        began = time.monotonic()
+        code = started(folder, "calm", options.hosts).wait()
+        print(f"code {code}, {time.monotonic() - began:.0f} s", flush=True)
+        story = Story()
+        kill_until_done(folder, options, story)
+        story.faults += compared(folder / "calm", folder / "hunted")
+    results = {
+        "steps": steps,
+        "save_every": SAVE_EVERY,
+        "kills": dict(story.kills),
+        "codes": dict(story.codes),
+        "updates_repeated": {"in all": sum(story.lost), "most": max(story.lost, default=0)},
+        "seconds_until_no_process": {"most": round(max(story.gone, default=0), 1)},
+        "faults": story.faults,
+    }
+    print(json.dumps(results, indent=1))
+    print(record("chaos" if options.hosts == 1 else f"chaos_{options.hosts}_hosts", results))
+    return int(bool(story.faults))
+
+
+def prepare(folder: Path, steps: int) -> None:
+    """A corpus of this project's documentation, and a run on it."""
+    words = " ".join(path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))).split()
+    lines = (" ".join(words[i : i + 12]) for i in range(0, len(words), 12))
+    (folder / "plain.txt").write_text("\n".join(lines))
+    (folder / "corpus.toml").write_text(CORPUS)
+    (folder / "run.toml").write_text(RUN.format(steps=steps, save=SAVE_EVERY))
+    for verb in ("tokenizer", "build"):
+        command = [str(ROOT / "launch.sh"), "data", verb, "corpus.toml"]
+        subprocess.run(command, cwd=folder, env=environment(), check=True, capture_output=True)
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"JANUSLM_PYTHON": sys.executable, MARK: str(os.getpid())}
+
+
+def started(folder: Path, out: str, hosts: int) -> subprocess.Popen:
+    """The command, as a user types it."""
+    spread = ["--gpus", "2"]
+    if hosts > 1:
+        names = "".join(f"host{number} slots=1\n" for number in range(hosts))
+        (folder / "hosts").write_text(names)
+        spread = ["--hostfile", "hosts"]
+    with open(folder / f"{out}.console", "ab") as console:
+        return subprocess.Popen(
+            [str(ROOT / "launch.sh"), "pretrain", "run.toml", f"out={out}", *spread],
+            cwd=folder,
+            env=environment(),
+            stdout=console,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
+
+
+def kill_until_done(folder: Path, options: argparse.Namespace, story: Story) -> None:
+    """Type the command again and again, and kill each but the last run."""
+    rng, out = random.Random(options.seed), folder / "hunted"
+    killed = 0
+    while True:
+        run = started(folder, "hunted", options.hosts)
+        shot = killed < options.kills and hunt(rng, run, out, story)
+        killed += bool(shot)
+        code = run.wait()
+        story.gone.append(emptied(story))
+        if shot:
+            story.codes[f"{shot}: {code}"] += 1
+            story.lost.append(last_step(out) - newest_step(out))
+            if story.lost[-1] > SAVE_EVERY:
+                story.faults.append(f"kill {killed} ({shot}): {story.lost[-1]} updates lost")
+        story.faults += [f"kill {killed}: {fault}" for fault in damaged(out)]
+        print(
+            f"kill {killed}: {shot or 'none'}, code {code}, at step {last_step(out):,}, "
+            f"checkpoint {newest_step(out):,}",
+            flush=True,
+        )
+        if code == 0 and (out / "done").exists():
+            return
+        if not shot and code not in (0, 85):
+            story.faults.append(f"code {code} without a kill: {folder / 'hunted.console'}")
+            shutil.copy(folder / "hunted.console", "chaos.console")
+            return
+
+
+def hunt(rng: random.Random, run: subprocess.Popen, out: Path, story: Story) -> str:
+    """Wait for a random moment, and kill something; what it was, empty if the run ended before."""
+    before = last_step(out)
+    when = rng.choice(("second", "update", "save"))
+    if when == "second":
+        end = time.monotonic() + rng.uniform(0, 12)
+        here = waited(run, lambda: time.monotonic() > end)
+    elif when == "update":
+        more = rng.randint(1, 2 * SAVE_EVERY)
+        here = waited(run, lambda: last_step(out) >= before + more)
+    else:
+        after = rng.uniform(0, 0.05)
+        here = waited(run, lambda: any((out / "checkpoints").glob(".saving-*")))
+        time.sleep(after)
+    if not here:
+        return ""
+    what, pid, number = rng.choice(list(targets(run)))
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return ""
+    shot = f"{number.name} to {what}"
+    story.kills[f"{shot}, {when}"] += 1
+    return shot
+
+
+def waited(run: subprocess.Popen, true: Callable[[], bool]) -> bool:
+    """Poll until true(); False where the run ended first."""
+    while not true():
+        if run.poll() is not None:
+            return False
+        time.sleep(0.001)
+    return run.poll() is None
+
+
+def targets(run: subprocess.Popen) -> Iterator[tuple[str, int, signal.Signals]]:
+    """What there is to kill now: (name, process id, signal)."""
+    yield from (("launcher", run.pid, number) for number in (signal.SIGKILL, *STOPS))
+    for pid, words, variables in ours():
+        if "januslm.launch.host" in words:
+            yield "host process", pid, signal.SIGKILL
+        elif "RANK" in variables and "pretrain" in words:
+            for number in (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM):
+                yield f"rank {variables['RANK']}", pid, number
+
+
+def ours() -> Iterator[tuple[int, list[str], dict[str, str]]]:
+    """(process id, command line, environment) of every process of the runs, on all hosts."""
+    mark = f"{MARK}={os.getpid()}"
+    for place in Path("/proc").glob("[0-9]*"):
+        if int(place.name) == os.getpid():
+            continue
+        try:
+            pairs = (place / "environ").read_bytes().decode(errors="replace").split("\0")
+            words = (place / "cmdline").read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue  # it has just ended
+        if mark in pairs and words != [""]:  # a zombie has no command line
+            yield int(place.name), words, dict(p.split("=", 1) for p in pairs if "=" in p)
+
+
+def emptied(story: Story) -> float:
+    """Seconds until no process is left; one that stays is a fault, and is ended."""
+    began = time.monotonic()
+    while left := list(ours()):
+        if time.monotonic() - began > GONE:
+            story.faults += [f"still there: {' '.join(words)}" for _, words, _ in left]
+            for pid, _, _ in left:
+                os.kill(pid, signal.SIGKILL)
+            break
+        time.sleep(0.1)
+    return time.monotonic() - began
+
+
+def last_step(out: Path) -> int:
+    """The last update that is recorded."""
+    steps = [table["step"] for table in recorded(out)]
+    return steps[-1] if steps else 0
+
+
+def recorded(out: Path) -> list[dict]:
+    file = out / "train.jsonl"
+    return [table for _, table in sealed.lines(file) if table] if file.exists() else []
+
+
+def newest_step(out: Path) -> int:
+    there = [int(path.name.removeprefix("step-")) for path in (out / "checkpoints").glob("step-*")]
+    return max(there, default=0)
+
+
+def damaged(out: Path) -> list[str]:
+    """Published checkpoints that are not whole, by januslm's own check."""
+    if not (out / "checkpoints").exists():
+        return []
+    command = [str(ROOT / "launch.sh"), "checkpoint", "verify", str(out)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    return [done.stdout + done.stderr] if done.returncode else []
+
+
+def compared(calm: Path, hunted: Path) -> list[str]:
+    """In what the two runs differ, clocks apart."""
+    clocks = ("tokens_per_second", "mfu", "data_wait", "seconds_per_step", "memory_gb")
+    one, other = (
+        [{key: value for key, value in table.items() if key not in clocks} for table in found]
+        for found in (recorded(calm), recorded(hunted))
+    )
+    faults = [] if repr(one) == repr(other) else ["train.jsonl differs"]
+    weights = Path("export", "model.safetensors")
+    if (calm / weights).read_bytes() != (hunted / weights).read_bytes():
+        faults.append("the exported weights differ")
+    return faults
+
+
+if __name__ == "__main__":
+    sys.exit(main())

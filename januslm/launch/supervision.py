@@ -1,0 +1,226 @@
+"""A start from its first rank to its last: its lines, the signals it gets, and why it ended."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from januslm.launch.job import Job
+from januslm.launch.preflight import Meeting
+from januslm.launch.remote import Host, Hosts
+
+DONE, FAILED, REFUSED, RESUME = 0, 1, 2, 85
+BEAT = 5.0  # seconds between two words to hosts, and to the user while ranks start
+TWICE = 1.0  # seconds within which two signals are one: some programs send them so
+FORCE = (signal.SIGINT, signal.SIGTERM)  # sent a second time, they end the run at once
+NOISE = "real_accelerator.py"  # DeepSpeed says on each import which accelerator it took
+# What a rank says that has lost another: hardly the reason why a run ended.
+CONSEQUENCES = ("closed by peer", "reset by peer", "Broken pipe", "Connection refused")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a start ended; step: the last one of the rank that failed, None if it is not known."""
+
+    code: int
+    reason: str = ""  # a line for people
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class Exit:
+    """The end of one rank."""
+
+    host: str
+    rank: int
+    code: int  # negative: the signal that killed it
+    step: int | None
+    tail: list[str]  # its last lines on stderr
+    asked: bool  # whether it had been asked to end
+
+    @property
+    def bad(self) -> bool:
+        return self.code not in (DONE, RESUME)
+
+    @property
+    def consequence(self) -> bool:
+        return any(word in line for line in self.tail for word in CONSEQUENCES)
+
+
+@dataclass
+class Supervision:
+    """Follows the events of all hosts until each has said that its ranks are over, or is lost."""
+
+    hosts: Hosts
+    job: Job
+    meeting: Meeting
+    grace: float  # seconds that ranks have for saving when they are asked to stop
+    log_line: Callable[[str], None]
+    exits: list[Exit] = field(default_factory=list)
+    refused: str = ""  # by a host that could not start its ranks
+    lost: dict[str, str] = field(default_factory=dict)
+    over: set[str] = field(default_factory=set)
+    said: set[str] = field(default_factory=set)  # error lines
+    stopped: signal.Signals | None = None
+    stopped_at: float = 0.0
+    killed: bool = False
+    started: bool = False  # rank 0 has spoken
+    deaf: bool = False  # nobody reads what we print
+
+    def run(self, interfaces: dict[str, str]) -> Ended:
+        """Start the ranks and see them end.  interfaces: by host, that lead to the first one."""
+        for name, host in self.hosts.all.items():
+            host.tell(
+                "start",
+                host=name,
+                command=self.job.command,
+                count=self.job.hosts[name],
+                first=self.job.first[name],
+                world=self.job.world,
+                address=self.meeting.address,
+                port=self.meeting.port,
+                folder=self.meeting.folder,
+                spread=interfaces.get(name, ""),
+                grace=self.grace,
+            )
+        began = beat = time.monotonic()
+        while len(self.over | self.lost.keys()) < len(self.hosts.all):
+            got = self.hosts.next(max(beat + BEAT - time.monotonic(), 0.01))
+            if got:
+                self._take(*got)
+            if time.monotonic() >= beat + BEAT:
+                beat = time.monotonic()
+                self._all("beat")
+                if not self.started and not self.stopped:
+                    self._print(f"starting, {beat - began:.0f} s")
+        return self._verdict()
+
+    def _take(self, host: Host | None, event: dict) -> None:
+        kind = event["event"]
+        if host is None:
+            self._signal(signal.Signals(event["number"]))
+        elif kind == "line":
+            self._line(host.name, event)
+        elif kind == "note":
+            self.log_line(f"{host.name}: {event['text']}")
+        elif kind == "exit":
+            told = (event[key] for key in ("rank", "code", "step", "tail", "asked"))
+            self.exits.append(Exit(host.name, *told))
+            if self.exits[-1].bad:
+                self._all("end")
+        elif kind == "start" and "refused" in event:
+            self.refused = self.refused or self._where(host.name) + event["refused"]
+            self.over.add(host.name)
+            self._all("end")
+        elif kind == "over":
+            self.over.add(host.name)
+        elif kind == "gone" and host.name not in self.over:
+            self.lost[host.name] = host.why_gone
+            self.log_line(f"{host.name}: {host.why_gone}; its ranks save and end by themselves")
+            self._all("stop")
+
+    def _signal(self, number: signal.Signals) -> None:
+        """The first asks all ranks to save and end; Ctrl-C or SIGTERM once more ends them."""
+        now = time.monotonic()
+        if self.stopped is None:
+            self.stopped, self.stopped_at = number, now
+            self.log_line(f"{_called(number)}: all ranks save and end; once more ends them at once")
+            self._all("stop")
+        elif number in FORCE and now > self.stopped_at + TWICE and not self.killed:
+            self.killed = True
+            self.log_line(f"{_called(number)} once more: ended without saving")
+            self._all("kill")
+
+    def _all(self, order: str) -> None:
+        for host in self.hosts.all.values():
+            host.tell(order)
+
+    def _where(self, host: str) -> str:
+        return f"{host}: " if len(self.job.hosts) > 1 else ""
+
+    def _line(self, host: str, event: dict) -> None:
+        text, rank = event["text"], event["rank"]
+        if NOISE in text:
+            return
+        if text.startswith("error: "):
+            if text in self.said:
+                return
+            self.said.add(text)
+            who = self.job.who(host, rank)
+            text = f"error: {who}: {text.removeprefix('error: ')}" if who else text
+        elif event["stream"] == "out":
+            self.started = True
+        self._print(text, sys.stderr if event["stream"] == "err" else sys.stdout)
+
+    def _print(self, text: str, stream=None) -> None:
+        """What cannot be printed is in the logs; a closed console ends no run."""
+        if self.deaf:
+            return
+        try:
+            print(text, file=stream or sys.stdout, flush=True)
+        except OSError:
+            self.deaf = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    def _verdict(self) -> Ended:
+        bad = [one for one in self.exits if one.bad]
+        folder = self.meeting.folder
+        if self.refused:
+            return Ended(REFUSED, f"error: {self.refused}")
+        if self.killed:
+            return Ended(FAILED, "the same command goes on from the last checkpoint")
+        if self.stopped and any(one.code == -signal.SIGTERM for one in bad):
+            return Ended(RESUME, f"{_called(self.stopped)}: stopped before an update was made")
+        if bad:
+            return self._failure(bad)
+        if self.lost:
+            saved = any(one.code == RESUME for one in self.exits)
+            what = "; ".join(f"{host}: {why}" for host, why in self.lost.items())
+            end = f"the same command goes on from {folder}"
+            return Ended(RESUME if saved else FAILED, f"{what}; {end}")
+        if any(one.code == RESUME for one in self.exits):
+            why = f" ({_called(self.stopped)})" if self.stopped else ""
+            return Ended(RESUME, f"stopped on request{why}; the same command goes on from {folder}")
+        return Ended(DONE)
+
+    def _failure(self, bad: list[Exit]) -> Ended:
+        """Of all that failed, the one that did so by itself and first."""
+        own = [one for one in bad if not one.asked] or bad
+        order = [one.code == REFUSED for one in own], [one.code < 0 for one in own]
+        ranked = sorted(
+            range(len(own)),
+            key=lambda at: (not order[0][at], own[at].consequence, not order[1][at], at),
+        )
+        first = own[ranked[0]]
+        if first.code == REFUSED:
+            return Ended(REFUSED, "", first.step)
+        self._show_tail(first)
+        who = self.job.who(first.host, first.rank) or "the run"
+        what = f"failed with code {first.code}"
+        if first.code < 0:
+            what = f"was killed by {_called(signal.Signals(-first.code))}"
+        began = first.step is not None and first.step >= 0
+        when = f"at step {first.step:,}" if began else "before its first update"
+        if first.step is None and self.started:
+            when = "without finishing"
+        others = len(bad) - 1
+        more = f"; {others} other rank{'s' * (others > 1)} ended with it" if others else ""
+        hint = "the same command goes on from its last checkpoint"
+        return Ended(FAILED, f"{who} {what} {when}{more}; {hint}", first.step)
+
+    def _show_tail(self, first: Exit) -> None:
+        """Rank 0 was heard all along."""
+        if first.rank == 0 or first.code < 0 or not first.tail:
+            return
+        log = Path(self.meeting.folder, "logs", f"rank-{first.rank:05d}.log")
+        who = self.job.who(first.host, first.rank)
+        self._print(f"the last lines of {who} (all: {log}):", sys.stderr)
+        for line in first.tail:
+            self._print(f"  {line}", sys.stderr)
+
+
+def _called(number: signal.Signals | None) -> str:
+    return "Ctrl-C" if number == signal.SIGINT else number.name if number else "a signal"

@@ -1,0 +1,275 @@
+"""Block diffusion beside AR, against its description; `draft` against greedy, word for word."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis
+from hypothesis import strategies as st
+
+from januslm.data.sampler import sample_rng
+from januslm.decoding import draft, greedy
+from januslm.inference.incremental import IncrementalDecoder
+from januslm.layout import NONE, Example, Layout, stack
+from januslm.model.joint_loss import ModelWithLoss
+from januslm.model.packing import Packer
+from januslm.objectives.block import GIVEN, MASK, PAST
+from tests.decoders import CountingDecoder
+from tests.plain_model import run
+from tests.samples import SPECIAL, coefficients, model, packed, resolved, sentence
+from tests.test_decoding import SOURCES, Table
+from tests.test_decoding import SPECIAL as FEW
+from tests.test_incremental import SPECIAL as SOME
+from tests.test_incremental import built
+from tests.test_incremental import sentence as some
+
+WAYS = [(given, causal) for given in (False, True) for causal in (True, False)]
+
+
+def by_formula(slots, size: int, length: int, causal: bool):
+    """Blocks and who reads whom, from positions alone: the first place of every block, bool [S, S].
+
+    The first block begins at 1; its end is where the first slot of another block stands.
+    """
+    masks = slots.stream != PAST
+    starts = [1]
+    for first in range(2, size + 2):  # the shortest first block that explains the masks behind
+        blocks = [1, *range(first, length, size)]
+        if (blocks[-1] + size if len(blocks) > 1 else first) == slots.position[masks].max() + 1:
+            starts = blocks
+    block = [max((s for s in starts if s <= p), default=0) for p in slots.position]
+
+    def sees(q: int, k: int) -> bool:
+        if slots.stream[k] == PAST:
+            if slots.stream[q] != PAST:
+                return slots.position[k] < block[q]
+            return slots.position[k] <= slots.position[q] if causal else block[k] <= block[q]
+        return slots.stream[q] != PAST and block[k] == block[q]
+
+    count = range(len(slots))
+    return starts, np.array([[sees(q, k) for k in count] for q in count])
+
+
+@pytest.mark.parametrize(("given", "causal"), WAYS)
+def test_slots_and_rule_are_those_of_the_description(given, causal):
+    """400 random cases; every offset comes, and every block ends where a full one would."""
+    offsets = set()
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        size, length = int(rng.integers(1, 7)), int(rng.integers(3, 20))
+        target = sentence(rng, length)
+        layout = resolved("block", size=size, given=given, causal=causal).layout(
+            target, np.zeros(length, bool), rng
+        )
+        slots = layout.slots
+        starts, seen = by_formula(slots, size, length, causal)
+        assert (layout.visible() == seen).all(), layout.draw()
+        offsets.add((size, starts[1] if len(starts) > 1 else None))
+        words = slots[slots.stream == PAST]
+        assert (words.token == target[words.position]).all()
+        assert (words.goal == (words.position + 1 if causal else NONE)).all()
+        filling = np.sort(slots.position[slots.stream != PAST])
+        end = starts[-1] + size if len(starts) > 1 else filling[-1] + 1
+        assert (filling == np.arange(1, end)).all()
+        masks = slots[slots.stream == MASK]
+        assert (masks.token == SPECIAL.mask).all()
+        assert (masks.goal == np.where(masks.position < length, masks.position, NONE)).all()
+        shown = slots[slots.stream == GIVEN]
+        assert (shown.token == target[shown.position]).all()
+        assert (shown.goal == NONE).all()
+        assert given or not len(shown)
+        asked = slots.weight[(slots.stream == MASK) & (slots.goal != NONE)]
+        assert given or (asked == 1).all()
+        assert len(set(asked)) <= 1, "one share for an example"
+    assert len(offsets) > 15
+
+
+def test_masked_words_weigh_as_much_as_all_words_in_the_mean():
+    """Diffusion's bound: 1 / share for each of a share of the words."""
+    objective, weights = resolved("block", given=True), []
+    for seed in range(4000):
+        target = sentence(np.random.default_rng(seed), 22)
+        slots = objective.layout(target, np.zeros(22, bool), sample_rng(3, seed)).slots
+        weights.append(slots.weight[slots.goal != NONE][21:].sum())  # behind the words'
+    assert np.mean(weights) == pytest.approx(21, rel=0.1)
+
+
+def test_no_term_is_weighed_that_nothing_teaches():
+    assert set(resolved("block").loss.weights) == {"ce/ar", "ce/nar", "kl/ar~nar"}
+    assert set(resolved("block", causal=False).loss.weights) == {"ce/nar"}
+    assert resolved("block", causal=False).ar_read is None
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_loss_and_every_log_p_are_those_of_the_description(causal):
+    """150 random cases each, the model written without layouts, packing or plans."""
+    net = model(positions="learned")
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        size, length = int(rng.integers(1, 7)), int(rng.integers(3, 16))
+        objective = resolved("block", size=size, given=bool(seed % 2), causal=causal)
+        source, target = sentence(rng, int(rng.integers(3, 9))), sentence(rng, length)
+        example = objective.example(source, target, sample_rng(1, seed))
+        slots = example.layout.slots
+        _, seen = by_formula(slots, size, length, causal)
+        own = torch.arange(len(source))
+        every = torch.ones(len(source), len(source), dtype=torch.bool)
+        memory = run(net, net.encoder, torch.from_numpy(source), own, every)
+        token, place = torch.from_numpy(slots.token), torch.from_numpy(slots.position)
+        hidden = run(net, net.decoder, token, place, torch.from_numpy(seen), memory)
+        log_p = (hidden @ net.embedding.weight[: net.config.vocabulary].T).log_softmax(-1)
+        total = torch.zeros((), dtype=torch.float64)
+        smooth, batch = objective.loss.smoothing, packed(objective, [example])
+        read = {"ar": slots.stream == PAST, "nar": slots.stream == MASK}
+        for name, weight in objective.loss.weights.items():
+            if name.startswith("kl/"):
+                ar, nar = ((read[n] & (slots.goal != NONE)).nonzero()[0] for n in ("ar", "nar"))
+                pairs = [(a, m) for m in nar for a in ar if slots.goal[a] == slots.goal[m]]
+                terms = [
+                    slots.weight[m]
+                    * 0.5
+                    * ((log_p[a].exp() - log_p[m].exp()) * (log_p[a] - log_p[m])).sum()
+                    for a, m in pairs
+                ]
+            else:
+                asking = (read[name[3:]] & (slots.goal != NONE)).nonzero()[0]
+                terms = [
+                    slots.weight[i]
+                    * -((1 - smooth) * log_p[i, target[slots.goal[i]]] + smooth * log_p[i].mean())
+                    for i in asking
+                ]
+            total = total + weight * sum(terms) / max(len(terms), 1)
+        loss, _ = ModelWithLoss(net, objective.loss)(
+            batch, coefficients(objective.loss.weights, batch)
+        )
+        assert loss.item() == pytest.approx(total.item(), rel=1e-9), seed
+
+
+def test_a_position_too_many_is_counted_before_the_start():
+    assert resolved("block", size=8).positions(20) == 27
+    assert resolved("ar").positions(20) == 20
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary", "sinusoidal"])
+def test_what_a_pass_reads_is_what_training_reads(positions):
+    """AR's logits and each block's, of ragged sentences, from caches and from the packed pass."""
+    net, objective = built("block", positions=positions)
+    rng, size = np.random.default_rng(3), objective.options["size"]
+    sources, targets = [some(rng, n) for n in (3, 6)], [some(rng, 9) for _ in range(2)]
+    decoder = IncrementalDecoder(net, objective)
+    state = decoder.start(sources)
+    first, _ = decoder.draft(state, torch.tensor([[0], [0]]), 2)
+    words = torch.tensor(np.array([t[1:5] for t in targets]))
+    # Sentence 0 takes two of the words back, and reads them again beside sentence 1's next.
+    one, _ = decoder.draft(state, words, 3)
+    state.take_back(torch.tensor([2, 0]))
+    words = torch.tensor(np.array([targets[0][3:7], targets[1][5:9]]))
+    two, behind = decoder.draft(state, words, size)
+    plain = IncrementalDecoder(net, objective)
+    for b, (source, target) in enumerate(zip(sources, targets, strict=True)):
+        alone = plain.start([source])
+        want = [plain.step(alone)[0]]
+        want += [plain.step(alone, torch.tensor([[int(w)]]))[0] for w in target[1:9]]
+        want = torch.cat(want)
+        assert torch.allclose(first[b], want[:1], atol=1e-10, rtol=0)
+        read = 3 if b == 0 else 5
+        assert torch.allclose(two[b], want[read : read + 4], atol=1e-10, rtol=0)
+        assert torch.allclose(one[b], want[1:5], atol=1e-10, rtol=0)
+        for j in range(4):
+            at = read + j + 1  # the block stands behind that word
+            wanted = block_behind(net, objective, source, target, at, size)
+            assert torch.allclose(behind[b, j], wanted, atol=1e-10, rtol=0), (b, j)
+
+
+def block_behind(net, objective, source, target, at: int, size: int):
+    """float [size, V]: of one full block that begins at `at`, through the packed training pass."""
+    longer = np.resize(target, at + size)  # each mask of the block has a word to predict
+    past, masks = np.arange(at), np.arange(at, at + size)
+    slots = stack((longer[past], past, PAST, past, NONE), (SOME.mask, masks, MASK, at, masks))
+    layout = Layout(slots, objective.plugin.RULE)
+    batch = Packer({"ce/nar": 1.0})([Example(source, longer, layout)])
+    hidden, _ = net(batch)
+    (group,) = batch.loss_groups
+    rows = group.rows.flatten().sort().values
+    return (hidden[rows] @ net.vocabulary_weight().T).detach()
+
+
+LIMITS = [
+    {},
+    {"block": 1},
+    {"block": 3},
+    {"no_repeat_ngram": 2},
+    {"min_length": 9},
+    {"max_length": 3},
+    {"max_ratio": 0.5, "max_length": 1},
+]
+
+
+@pytest.mark.parametrize("limits", LIMITS, ids=str)
+def test_draft_writes_exactly_what_greedy_writes(limits):
+    shorter = 0
+    for seed in range(6):
+        torch.manual_seed(seed)
+        net, objective = built("block")
+        rng = np.random.default_rng(seed)
+        sources = [some(rng, n) for n in rng.integers(1, 12, 9)]
+        decoder = CountingDecoder(net, objective)
+        given = {"max_length": 25} | limits
+        fast = draft.decode(decoder, sources, SOME, **given)
+        given.pop("block", None)
+        slow = greedy.decode(decoder, sources, SOME, **given)
+        for one, other in zip(fast, slow, strict=True):
+            assert one.tokens.tolist() == other.tokens.tolist()
+            assert one.score == pytest.approx(other.score, abs=1e-9)
+            assert one.passes <= other.passes
+            shorter += one.passes < other.passes
+    assert shorter or limits.get("block") == 1 or limits.get("max_length", 9) < 4
+
+
+@hypothesis(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10**6),
+    st.integers(0, 3),
+    st.fixed_dictionaries(
+        {
+            "max_length": st.integers(4, 9),
+            "min_length": st.integers(0, 4),
+            "no_repeat_ngram": st.integers(0, 3),
+            "max_ratio": st.sampled_from([0.0, 0.5]),
+        }
+    ),
+)
+def test_draft_writes_what_greedy_writes_whatever_is_drafted(seed, block, limits):
+    fast = draft.decode(Table(seed), SOURCES, FEW, block=block, **limits)
+    slow = greedy.decode(Table(seed), SOURCES, FEW, **limits)
+    for one, other in zip(fast, slow, strict=True):
+        assert one.tokens.tolist() == other.tokens.tolist()
+        assert one.score == pytest.approx(other.score)
+
+
+def test_a_perfect_draft_takes_a_pass_for_each_block():
+    class Sure(Table):
+        """Each word follows from its place, for AR and for the masks alike."""
+
+        most_block = 4
+
+        def after(self, source, text):
+            return np.eye(9)[5 + len(text) % 3] * 9 if len(text) < 13 else np.eye(9)[FEW.eos] * 9
+
+        def draft(self, state, words, size):
+            logits = self.block(state, words[:, None])[:, 0]
+            run = words.shape[1]
+            behind = [
+                [
+                    [self.after(s, (*t[: len(t) - run + i + 1], *[5] * j)) for j in range(size)]
+                    for i in range(run)
+                ]
+                for s, (t,) in zip(state.sources, state.texts, strict=True)
+            ]
+            return logits, torch.tensor(np.array(behind))
+
+    for output in draft.decode(Sure(), SOURCES, FEW):
+        # Greedy needs a pass for each of the words and one for EOS; here each pass but the first
+        # confirms the three words of its draft and adds one.
+        words = len(output.tokens)
+        assert output.passes == 1 + -(-words // 4)

@@ -300,7 +300,8 @@ def test_fine_tuning_does_not_go_on_with_other_pairs_under_the_same_path(tmp_pat
     [line] = [line for line in said.splitlines() if line.startswith("error: ")]
     assert "data.pairs.train was '" in line
     assert "--allow data.pairs.train if that is meant" in line
-    [replay] = started(tmp_path, processes=1, verb="finetune.replay", given=("tuned", "2"))
+    [replay] = started(tmp_path, processes=1, verb="finetune.replay", given=("tuned", "3"))
     codes, said = finish([replay])
     assert codes == [0], said
+    assert "weights of tuned/checkpoints/step-00000002, after step 2" in said
     assert "0 of 2 examples have terms that are not finite" in said

@@ -73,9 +73,7 @@ def load_weights(folder: Path, step: int, job: Job) -> str:
         found.append((checkpoint.step, "checkpoint", checkpoint.folder))
     found = [one for one in found if one[0] < step]
     if not found:
-        if step == 1 or not (folder / "checkpoints").exists():
-            return "the weights that the run started from"
-        raise Refused(f"{folder}: no whole checkpoint and no export from before step {step:,}")
+        return "the run's beginning: none were kept from between it and this update"
     at, kind, place = max(found)
     if kind == "export":
         weights = place / "model.safetensors"

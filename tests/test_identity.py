@@ -1,5 +1,6 @@
 """A run goes on as itself: what changed is said, what would change samples is refused."""
 
+import argparse
 import json
 import shutil
 
@@ -7,10 +8,14 @@ import pytest
 
 from januslm.config import Refused
 from januslm.data import sealed
+from januslm.data.tokenizer import train_tokenizer
+from januslm.launch.job import Job
 from januslm.training import history
+from januslm.training.begin import start_of
 from januslm.training.run_dir import Start, check_folder, mark, opened
 from tests.launching import finish
 from tests.ranks import laid, started
+from tests.test_translation import ENGLISH, WHOLE, lay
 
 CONFIG = {
     "out": "a",
@@ -169,6 +174,17 @@ def test_from_scratch_moves_aside_and_deletes_nothing(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [aside.name, "config.json", "logs"]
 
 
+def test_a_restart_does_not_begin_from_scratch_once_more(monkeypatch):
+    options = argparse.Namespace(allow=["train.seed"], from_scratch=True)
+    for count, scratch in ((None, True), ("0", True), ("1", False)):
+        if count is not None:
+            monkeypatch.setenv("SLURM_RESTART_COUNT", count)
+        assert start_of(options) == Start(("train.seed",), scratch)
+    job = Job("pretrain", ("run.toml", "--from-scratch", "--allow", "train.seed"), {"a": 1})
+    assert job.again.arguments == ("run.toml", "--allow", "train.seed")
+    assert Job("pretrain", ("--from", "--fp=3"), {"a": 1}).again.arguments == ("--fp=3",)
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     return laid(tmp_path_factory.mktemp("identity"))
@@ -234,3 +250,58 @@ def test_another_zero_stage_is_refused_before_torch_comes(base):
     assert codes == [2], said
     assert "step-00000003 was written with ZeRO stage 2 in fp32, " in said
     assert "zero2_bf16 asks for stage 2 in bf16: keep the former" in said
+
+
+TUNE = """
+out = "{base}/tuned"
+task = "iwslt14"
+tokenizer = "{base}/words.json"
+[data]
+root = "{base}/pairs"
+max_source = 40
+max_target = 20
+[model]
+width = 16
+ffn = 32
+heads = 2
+encoder_layers = 1
+decoder_layers = 1
+positions = "learned"
+[train]
+steps = 2
+batch = 2
+[schedule]
+warmup = 1
+[packing]
+samples = 0
+"""
+
+
+@pytest.mark.slow
+def test_fine_tuning_does_not_go_on_with_other_pairs_under_the_same_path(tmp_path):
+    for split in ("train", "valid"):
+        lay(tmp_path / "pairs", split, {"de": WHOLE, "en": ENGLISH})
+    train_tokenizer(["das haus", "the house"] * 9, 265, tmp_path / "words.json")
+    (tmp_path / "run.toml").write_text(TUNE.format(base=tmp_path))
+
+    def run(*words: str) -> tuple[list[int], str]:
+        return finish(started(tmp_path, *words, processes=1, verb="finetune"))
+
+    codes, said = run()
+    assert codes == [0], said
+    shutil.copytree(tmp_path / "pairs", tmp_path / "moved")
+    codes, said = run("train.steps=3", f"data.root={tmp_path / 'moved'}")
+    assert codes == [0], said
+    root = tmp_path.resolve()
+    assert f"changed: data.root: '{root / 'pairs'}' -> '{root / 'moved'}'" in said
+    lay(tmp_path / "moved", "train", {"de": WHOLE, "en": ENGLISH[::-1]})
+    codes, said = run("train.steps=4", f"data.root={tmp_path / 'moved'}")
+    assert codes == [2], said
+    [line] = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "data.pairs.train was '" in line
+    assert "--allow data.pairs.train if that is meant" in line
+    [replay] = started(tmp_path, processes=1, verb="finetune.replay", given=("tuned", "3"))
+    codes, said = finish([replay])
+    assert codes == [0], said
+    assert "weights of tuned/checkpoints/step-00000002, after step 2" in said
+    assert "0 of 2 examples have terms that are not finite" in said

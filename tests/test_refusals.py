@@ -131,6 +131,8 @@ REFUSED = [
     ("pretrain pre.toml objective.name=janos", "no 'janos' in objectives/"),
     ("pretrain pre.toml objective.name=ar objective.read=later", "read must be one of next, past"),
     ("pretrain pre.toml noise.name=spams", "no 'spams' in noise/"),
+    ("pretrain pre.toml loss.weights={}", "loss.weights: nothing would be learnt"),
+    ("pretrain pre.toml --allow train.sed", "--allow train.sed: no such key"),
     ("pretrain pre.toml noise.ratio=2", "ratio must be"),
     ("pretrain pre.toml noise.name=spans", "needs pairs; possible for plain text are dual_spans,"),
     ("pretrain pre.toml model.preset=huge", "no model preset 'huge'"),

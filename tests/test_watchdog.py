@@ -87,8 +87,7 @@ def test_a_rank_0_whose_store_does_not_answer_is_named(base):
 def test_a_rank_that_hangs_in_its_data_is_named_as_the_one_behind(tmp_path):
     """Both ranks show signs of life; the other waits for it in a collective."""
     order = asked(tmp_path / "run", work={"hangs": 30}, timeout=LIMIT, workers=0)
-    began = time.monotonic()
-    codes, said = finish(start("tiny_worker.py", order), 120)
+    codes, said = finish(start("tiny_worker.py", order))
     assert codes == [1, 1], said
     [line] = [line for line in said.splitlines() if line.startswith("error: ")]
     assert "no rank got on for " in line
@@ -97,13 +96,12 @@ def test_a_rank_that_hangs_in_its_data_is_named_as_the_one_behind(tmp_path):
     for rank in (0, 1):
         stacks = (tmp_path / "run" / "logs" / f"rank-{rank:05d}.log").read_text()
         assert "tiny_worker.py" in stacks
-    assert time.monotonic() - began < 120
 
 
 def test_a_validation_that_takes_longer_than_the_limit_but_gets_on_is_left_alone(tmp_path):
     work = {"slow_validation": 0.4 * LIMIT, "validations": 3}
     order = asked(tmp_path / "run", work=work, timeout=LIMIT, steps=1, validate_every=9)
-    codes, said = finish(start("tiny_worker.py", order), 120)
+    codes, said = finish(start("tiny_worker.py", order))
     assert codes == [0, 0], said
 
 

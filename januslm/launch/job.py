@@ -3,7 +3,7 @@
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from januslm.cli.command import program
 from januslm.cli.paths import ROOT, RUNS
@@ -13,6 +13,7 @@ from januslm.launch.commands import Options
 from januslm.launch.environment import data_root, gpus
 
 HERE = "localhost"
+FROM_SCRATCH = "--from-scratch"  # argparse takes its beginnings as well
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,12 @@ class Job:
     def command(self) -> list[str]:
         """Of every rank, behind the interpreter; RANK and its like tell them apart."""
         return ["-m", self.verb, *self.arguments]
+
+    @property
+    def again(self) -> "Job":
+        """The same for a restart, which goes on: --from-scratch was for the first start."""
+        kept = [a for a in self.arguments if not (a[:3] == "--f" and FROM_SCRATCH.startswith(a))]
+        return replace(self, arguments=tuple(kept))
 
     @property
     def first(self) -> dict[str, int]:

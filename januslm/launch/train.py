@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from itertools import chain, repeat
 
 from januslm.config import Refused
 from januslm.launch import preflight, remote, signals
@@ -29,7 +30,9 @@ def train(verb: str, words: Sequence[str], options: Options) -> int:
     events: Events = Events()
     grace = _grace()
     with signals.heard(events):
-        ended = restarted(lambda: _started(job, events, grace), options.restarts, events, log_line)
+        jobs = chain([job], repeat(job.again))
+        start = lambda: _started(next(jobs), events, grace)  # noqa: E731
+        ended = restarted(start, options.restarts, events, log_line)
     if ended.reason:
         log_line(ended.reason)
     return ended.code

@@ -39,8 +39,9 @@ class Begun:
 
 
 def start_of(options: argparse.Namespace) -> Start:
-    """How the user wants the run to start."""
-    return Start(tuple(options.allow), options.from_scratch)
+    """How the user wants the run to start; what Slurm has requeued goes on, as any restart does."""
+    requeued = os.environ.get("SLURM_RESTART_COUNT", "0") not in ("", "0")
+    return Start(tuple(options.allow), options.from_scratch and not requeued)
 
 
 def process(

@@ -15,7 +15,8 @@ from januslm.config import Refused
 from januslm.data import sealed
 from januslm.interop import native
 from januslm.training import history
-from januslm.training.checkpoint import STATE, newest
+from januslm.training.checkpoint import newest
+from januslm.training.engine import full_weights
 from januslm.training.job import Job
 from januslm.training.run_dir import CONFIG, EXPORTS, exported_step
 
@@ -60,7 +61,7 @@ def samples_of(folder: Path, step: int, batch: int) -> tuple[list[int], dict[int
 def load_weights(folder: Path, step: int, job: Job) -> str:
     """Put the newest weights from before an update into the job's module; where they come from.
 
-    From a checkpoint where it holds whole weights (ZeRO stages 0 to 2), or from an export.
+    From a checkpoint or an export, whichever is the later.
     """
     found: list[tuple[int, str, Path]] = []
     for place in (folder / EXPORTS).glob("step-*"):
@@ -68,21 +69,18 @@ def load_weights(folder: Path, step: int, job: Job) -> str:
     if (at := exported_step(folder)) is not None:
         found.append((at, "export", folder / "export"))
     checkpoint, _ = newest(folder / "checkpoints", before=step)
-    if checkpoint and checkpoint.manifest["stage"] < 3:
+    if checkpoint:
         found.append((checkpoint.step, "checkpoint", checkpoint.folder))
     found = [one for one in found if one[0] < step]
     if not found:
-        if step == 1 or not (folder / "checkpoints").exists():
-            return "the weights that the run started from"
-        raise Refused(f"{folder}: no whole checkpoint and no export from before step {step:,}")
+        return "the run's beginning: none were kept from between it and this update"
     at, kind, place = max(found)
     if kind == "export":
         weights = place / "model.safetensors"
         native.fill(job.module.model, native.load(weights), weights)
     else:
-        path = next((place / STATE).glob("*mp_rank_00_model_states.pt"))
-        state = torch.load(path, weights_only=True, map_location="cpu")["module"]
-        job.module.load_state_dict({k: v.float() for k, v in state.items()})
+        assert checkpoint is not None, kind
+        job.module.load_state_dict(full_weights(checkpoint))
     return f"{place}, after step {at:,}"
 
 

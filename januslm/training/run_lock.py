@@ -7,6 +7,7 @@ import pwd
 import socket
 import struct
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from januslm.config import Refused
 
 LOCK = "lock"
 REFRESH = 1.0  # seconds between two notes of the step that the run is at
+PATIENCE = 3  # looks, half a second apart, at whose lock it is
 _FLOCK = "hhqqi"  # struct flock of Linux: type, whence, start, length, process
 _mine: dict[str, dict] = {}  # locks of this process: fcntl tells nobody of its own
 
@@ -53,6 +55,8 @@ class RunLock:
             "meeting": meeting,
         }
         self.note(step)
+        with suppress(OSError):  # ranks on other hosts of an NFS know their run by it
+            os.fsync(self.handle)
         return self
 
     def note(self, step: int) -> None:
@@ -97,7 +101,9 @@ def holder(folder: str | Path) -> dict | None:
 def check_free(folder: str | Path, meeting: str = "") -> None:
     """Raise Refused if a run has the folder, unless its ranks meet where ours do."""
     found = holder(folder)
-    if found and meeting and found.get("meeting") != meeting:
+    for _ in range(PATIENCE):
+        if not (found and meeting and found.get("meeting") != meeting):
+            break
         time.sleep(0.5)  # our own rank 0 may just have taken it, and not yet said so
         found = holder(folder)
     if found and not (meeting and found.get("meeting") == meeting):

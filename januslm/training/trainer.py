@@ -300,6 +300,7 @@ class Trainer(Generic[M]):
         self.watchdog.enter("waiting for its data", self.step + 1)
         batch = next(batches)
         waited = time.monotonic() - began
+        self.watchdog.enter("updating", self.step + 1)
         weights = self.job.weights_at(self.step + 1)
         written = bool(self.saving and self.saving.written)
         agreed = self.engine.agree(batch, weights, {"stop": stop, "written": written})
@@ -309,7 +310,6 @@ class Trainer(Generic[M]):
         if agreed.asked["stop"] and self.step:
             return False
         self.step += 1
-        self.watchdog.enter("updating", self.step)
         lr = rate(self.plan.schedule, self.plan.optimizer.lr, self.step, self.settings.steps)
         self.engine.step(batch, agreed.counts, weights, self.job.normalize, lr)
         self.running = {"lr": lr, "wait": waited}

@@ -45,6 +45,7 @@ def main() -> None:
     known.add_argument("--updates", type=int, default=12, help="per round and way to save")
     known.add_argument("--width", type=int, default=512)
     known.add_argument("--layers", type=int, default=6)
+    known.add_argument("--folder", help="on which disk, default: the temporary folder's")
     known.add_argument("--record", action="store_true", help="write benchmarks/results/")
     options = known.parse_args()
     torch.set_num_threads(1)
@@ -56,7 +57,7 @@ def main() -> None:
     module = ModelWithLoss(_model(options.width, options.layers), objective.loss)
     ds = {"zero_optimization": {"stage": 1}}
     it = Engine(module, Values(4, 1, 1.0, OptimizerSettings()), ds, world)
-    batch, root = _batch(objective), Path(tempfile.mkdtemp(dir=Path.cwd(), prefix=".save-cost-"))
+    batch, root = _batch(objective), Path(tempfile.mkdtemp(dir=options.folder, prefix="save-cost-"))
     try:
         results = _measured(it, objective, batch, root, options.rounds, options.updates)
     finally:

@@ -120,7 +120,9 @@ def train(plan: RunPlan, job: Trainable[M], world: World) -> Outcome:
         if found.manifest["world"] != world.size:
             log.line(f"it was written by {found.manifest['world']} processes, now: {world.size}")
     try:
-        return Trainer(plan, job, engine, log, board, found.manifest if found else {}).go()
+        outcome = Trainer(plan, job, engine, log, board, found.manifest if found else {}).go()
+        engine.close()
+        return outcome
     finally:
         board.close()
 
@@ -139,7 +141,7 @@ class Trainer(Generic[M]):
         self.result: dict[str, Any] = {"loss": math.nan, "terms": {}}
         self.validation: dict[str, float] = manifest.get("validation", {})
         self.saved = self.step if manifest else None
-        self.peak = plan.train.peak_flops or peak_flops(engine.device, engine.precision)
+        self.peak = plan.train.peak_flops or peak_flops(engine.device, engine.products)
         self.since: list[dict] = []  # results since the last record
         self.recorded = self.began = time.monotonic()
         self.reported = 0.0

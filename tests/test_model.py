@@ -13,7 +13,7 @@ from januslm.model.config import PRESETS, configure
 from januslm.model.joint_loss import ModelWithLoss
 from januslm.model.positions.rotary import rotate
 from januslm.model.positions.sinusoidal import waves
-from januslm.model.transformer import Seq2Seq, flops, parameters
+from januslm.model.transformer import Seq2Seq, flops, parameters, size
 from tests.samples import (
     case_name,
     coefficients,
@@ -241,3 +241,15 @@ def test_presets_have_the_sizes_of_bart(preset, vocabulary, millions):
     assert (parameters(net) - net.length_head.weight.numel()) / 1e6 == pytest.approx(
         millions, abs=1
     )
+
+
+def test_a_models_size_is_known_without_making_it(monkeypatch):
+    config = configure({"preset": "tiny", "tied": False}, 300, "x")
+    want = parameters(Seq2Seq(config))
+    before = torch.get_rng_state()
+    assert size(config) == want
+    assert torch.equal(torch.get_rng_state(), before), "something was drawn"
+    made = []
+    monkeypatch.setattr(Seq2Seq, "apply", lambda self, _: made.append(self))
+    size(config)
+    assert all(p.is_meta for p in made[0].parameters())

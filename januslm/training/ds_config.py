@@ -155,3 +155,9 @@ def stage(ds: Mapping) -> int:
 def precision(ds: Mapping) -> str:
     """fp32 or bf16: the type of the weights that are computed with."""
     return "bf16" if ds.get("bf16", {}).get("enabled", False) else "fp32"
+
+
+def products(ds: Mapping) -> str:
+    """fp32 or bf16: the type of the matrix products, which torch_autocast may lower."""
+    autocast = ds.get("torch_autocast", {}).get("enabled", False)
+    return "bf16" if autocast else precision(ds)

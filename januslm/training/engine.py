@@ -29,7 +29,15 @@ from januslm.training.checkpoint import (
     rng_state,
     set_rng_state,
 )
-from januslm.training.ds_config import OptimizerSettings, Values, merge, precision, read, stage
+from januslm.training.ds_config import (
+    OptimizerSettings,
+    Values,
+    merge,
+    precision,
+    products,
+    read,
+    stage,
+)
 from januslm.training.manifest import STATE, Found
 
 __all__ = [
@@ -167,7 +175,7 @@ class Engine(Generic[M]):
     ):
         deepspeed = _deepspeed()
         self.world, self.values = world, values
-        self.stage, self.precision = stage(ds), precision(ds)
+        self.stage, self.precision, self.products = stage(ds), precision(ds), products(ds)
         self.counts_collectives = ds.get("comms_logger", {}).get("enabled", False)
         moved = self._moved(resume, where) if resume else None
         config = merge(values, ds, world.size, where, universal=bool(moved))

@@ -230,7 +230,7 @@ class Trainer(Generic[M]):
         keep = Keep(plan.train.keep, plan.train.keep_every)
         self.shelf = Shelf(plan.folder / "checkpoints", keep, found)
         self.saving: Saving | None = None  # is being written while training goes on
-        self.peak = plan.train.peak_flops or peak_flops(engine.device, engine.precision)
+        self.peak = plan.train.peak_flops or peak_flops(engine.device, engine.products)
         self.since: list[dict] = []  # results since the last record
         self.recorded = self.began = time.monotonic()
         self.reported = 0.0

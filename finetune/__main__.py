@@ -21,7 +21,7 @@ def main() -> int:
         file = shipped(options.run, RUNS["finetune"])
         return resolve(load(file, options.changes), file, options.data, options.ds)
 
-    if options.check:  # the launcher asks, before it starts anything, without torch
+    if options.check is not None:  # the launcher asks, before it starts anything, without torch
         return answered(lambda: print_json(check_start(resolved(), options.check)))
     from finetune.job import build
     from januslm.training.process import run_process

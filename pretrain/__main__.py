@@ -21,7 +21,7 @@ def main() -> int:
         file = shipped(options.run, RUNS["pretrain"])
         return resolve(config.load(PretrainRun, file, options.changes), file, options.ds, quick)
 
-    if options.check:  # the launcher asks, before it starts anything, without torch
+    if options.check is not None:  # the launcher asks, before it starts anything, without torch
         return answered(lambda: print_json(check_start(resolved(quick=True), options.check)))
     from januslm.training.process import run_process
     from pretrain.job import build

@@ -33,7 +33,7 @@ def main() -> int:
         _check_data(found, options)
         return check_start(found, options.check, begin.start_of(options))
 
-    if options.check:  # the launcher asks, before it starts anything, without torch
+    if options.check is not None:  # the launcher asks, before it starts anything, without torch
         return answered(lambda: print_json(check()))
 
     def train(begun: begin.Begun) -> int:

@@ -30,7 +30,7 @@ def main() -> int:
         check_free(load_run().out)
         return check_start(resolved(**how), options.check, begin.start_of(options))
 
-    if options.check:  # the launcher asks, before it starts anything, without torch
+    if options.check is not None:  # the launcher asks, before it starts anything, without torch
         return answered(lambda: print_json(check(quick=True)))
 
     def train(begun: begin.Begun) -> int:

@@ -1,12 +1,16 @@
 """A run file's mistakes: the exact line a user will read."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import pytest
 
 from januslm.config import Allowed, Refused, build, load, plain, setting, suggest
+from januslm.data.tokenizer import Special
 from januslm.model.config import configure
+from januslm.objective import LossSettings, resolve_objective
+from januslm.training.ds_config import check_spread
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,10 @@ WRONG = [
     ("steps = 0", "steps must be at least 1, got 0"),
     ("steps = 1.5", "steps must be a whole number, got 1.5"),
     ("steps = 1e300", "steps must be a whole number, got 1e+300"),
+    (f"steps = {2**31}", "steps must be at most 2147483647, got 2147483648"),
+    (f"steps = {2**70}", "steps is a number of 71 bits; 63 is the most"),
+    ("steps = 1979-05-27", "steps must be a whole number, got datetime.date(1979, 5, 27)"),
+    ('steps = 1\nname = "a\\u0000b"', "name must be a text without NUL, got 'a\\x00b'"),
     ("steps = true", "steps must be a whole number, got True"),
     ("steps = '1'", "steps must be a whole number, got '1'"),
     ("steps = 1\nkind = 'adm'", "kind must be one of adam, sgd, got 'adm'"),
@@ -163,6 +171,52 @@ def test_ranges_speak_plainly_and_keep_their_ends():
     assert Annotated[int, half]
 
 
+@pytest.mark.parametrize(
+    "text", ["x = " + "9" * 5000, "x = " + "[" * 5000, "x = \ud800", "\ufeffx = 1", "x = 1\nx = 2"]
+)
+def test_what_no_parser_reads_is_refused_with_the_file(tmp_path, text):
+    (tmp_path / "run.toml").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(Refused, match=r"run\.toml: not a TOML file: "):
+        load(Run, tmp_path / "run.toml")
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "[" * 5000])
+def test_a_change_that_no_parser_reads_is_a_text(tmp_path, text):
+    (tmp_path / "run.toml").write_text("")
+    with pytest.raises(Refused, match=r"run\.toml: steps must be a whole number, got '"):
+        load(Run, tmp_path / "run.toml", [f"steps={text}"])
+
+
+@pytest.mark.parametrize("key", ["zero_optimization", "bf16", "comms_logger", "tensorboard"])
+@pytest.mark.parametrize("value", [None, [], 3, "x"])
+def test_what_deepspeed_takes_as_a_table_must_be_one(tmp_path, key, value):
+    (tmp_path / "ds.json").write_text(json.dumps({key: value}))
+    with pytest.raises(Refused, match=rf"ds\.json: {key} must be a table, got "):
+        check_spread(str(tmp_path / "ds.json"))
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"name": 3}, r"no '3' in objectives/"),
+        ({"name": []}, r"no '\[\]' in objectives/"),
+        ({"name": "ar", "preset": []}, "objective.preset must be one of"),
+        ({"name": "ar", "read": []}, "read must be one of next, past, got"),
+    ],
+)
+def test_an_objective_of_a_wrong_type_is_refused(table, message):
+    with pytest.raises(Refused, match=message):
+        resolve_objective(table, {}, LossSettings(), "nmt", Special(vocabulary=9), "r")
+
+
+@pytest.mark.parametrize("weights", [{}, {"ce/ar": 0.0}])
+def test_weights_of_nothing_are_refused(weights):
+    with pytest.raises(Refused, match=r"r: loss\.weights has no term above 0"):
+        resolve_objective(
+            {"name": "ar"}, {}, LossSettings(weights), "nmt", Special(vocabulary=9), "r"
+        )
+
+
 def test_a_suggestion_needs_a_likeness():
     assert suggest("mpnte", ["mpnet", "ar"]) == "; there are ar, mpnet. Did you mean 'mpnet'?"
     assert suggest("zzz", ["mpnet", "ar"]) == "; there are ar, mpnet"
@@ -186,6 +240,9 @@ MODEL = [
         {"positions": "rotary", "width": 12, "heads": 4},
         "r: positions 'rotary' need a head's width to be a multiple of 2, got 3",
     ),
+    ({"preset": {}}, "r: no model preset {}; there are base, iwslt, large, tiny"),
+    ({"positions": 3}, "r: positions must be a text, got 3"),
+    ({"width": 2**20}, "r: width must be at least 8 and at most 65536, got 1048576"),
     ({"dropout": 1}, "r: dropout must be at least 0 and less than 1, got 1"),
     ({"norm": "sandwich"}, "r: norm must be one of post, pre, got 'sandwich'"),
 ]

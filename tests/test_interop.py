@@ -9,8 +9,9 @@ import torch
 from januslm.config import Refused
 from januslm.data import tokenizer
 from januslm.data.sampler import sample_rng
+from januslm.inference import request
 from januslm.interop import bart, native
-from januslm.interop.__main__ import convert
+from januslm.interop.__main__ import convert, main
 from januslm.model.config import configure
 from januslm.model.packing import Packer
 from januslm.model.transformer import Seq2Seq
@@ -144,3 +145,57 @@ def test_a_foreign_tokenizer_beside_the_weights_is_refused(tmp_path, words):
     tokenizer.train_tokenizer(["another text altogether"], 300, tmp_path / "x" / "tokenizer.json")
     with pytest.raises(Refused, match=r"not the tokenizer that config\.json names"):
         native.read(tmp_path / "x")
+
+
+def test_a_configuration_that_asks_for_more_than_the_weights_have_takes_no_memory(tmp_path, words):
+    ours, path = words
+    model = Seq2Seq(configure({"width": 32, "ffn": 64}, ours.size, "test"))
+    native.write(tmp_path / "x", model, path, "janus", {}, {})
+    table = json.loads((tmp_path / "x" / "config.json").read_text())
+    table["model"] |= {"width": 2**16, "ffn": 2**18, "encoder_layers": 1000}  # 200 terabytes
+    (tmp_path / "x" / "config.json").write_text(json.dumps(table))
+    with pytest.raises(
+        Refused, match="numbers, the configuration beside it asks for at least 51,677,"
+    ):
+        native.read(tmp_path / "x")
+    for sizes in ({}, {"tied": False}, {"encoder_layers": 1}):
+        config = configure({"width": 32, "ffn": 64} | sizes, 300, "test")
+        assert config.least_parameters <= sum(p.numel() for p in Seq2Seq(config).parameters())
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"model": []}, "model must be a table"),
+        ({"objective": "ar"}, "objective must be a table"),
+        ({"objective": {"name": 3}}, "objective.name must be a text, got 3"),
+        ({"about": 3}, "about must be a table"),
+        ({"about": {"task": 3}}, "about: task must be a text, got 3"),
+        ({"about": {"task": "iwslt14", "data": []}}, "about: data must be a table"),
+        ({"about": {"data": {"root": 3}}}, "about: data: root must be a text, got 3"),
+        ({"about": {"data": {"max_source": "x"}}}, "max_source must be a whole number, got 'x'"),
+        ({"model": {}}, "model: vocabulary is missing"),
+    ],
+)
+def test_facts_of_an_export_of_another_shape_are_refused_by_their_key(
+    tmp_path, words, changed, message
+):
+    ours, path = words
+    model = Seq2Seq(configure({"width": 32, "ffn": 64}, ours.size, "test"))
+    native.write(tmp_path / "x", model, path, "janus", {}, {})
+    table = json.loads((tmp_path / "x" / "config.json").read_text()) | changed
+    (tmp_path / "x" / "config.json").write_text(json.dumps(table))
+    with pytest.raises(Refused, match=rf"config\.json: .*{message}"):
+        request.find(tmp_path / "x", "iwslt14", str(tmp_path))
+
+
+@pytest.mark.parametrize("target", ["hf", "hf/config.json", "."])
+def test_a_target_that_is_taken_is_left_alone(tmp_path, words, monkeypatch, capsys, target):
+    ours, path = words
+    huggingface(tmp_path / "hf", ours.size)
+    (tmp_path / "hf" / "tokenizer.json").write_text(path.read_text())
+    before = {file: file.read_bytes() for file in (tmp_path / "hf").iterdir()}
+    monkeypatch.setattr("sys.argv", ["x", "bart", f"{tmp_path}/hf", f"{tmp_path}/{target}"])
+    assert main() == 2
+    assert "is not empty; name a new folder" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in (tmp_path / "hf").iterdir()} == before

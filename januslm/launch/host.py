@@ -153,7 +153,7 @@ class Host:
         """The event that answers an order has its name; `refused` in it says why it failed."""
         try:
             self.say(kind, **(work(**order) or {}))
-        except (Refused, OSError) as error:
+        except Exception as error:  # whatever it is: the launcher waits for an answer
             self.say(kind, refused=_why(error))
 
     def _enter(self, folder: str, variables: Mapping[str, str], silence: float | None) -> None:
@@ -199,7 +199,7 @@ class Host:
 def _why(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
+    return str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
 
 
 def main() -> None:

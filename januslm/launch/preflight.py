@@ -48,7 +48,6 @@ class Found:
     warnings: list[str] = field(default_factory=list)
     facts: dict = field(default_factory=dict)
     checked: dict = field(default_factory=dict)  # folder and fingerprint
-    code: int = 0  # of the check
     code_as: str = "-"  # whether code and versions are those of the first host
     run_as: str = "-"  # the same for corpus, settings and whatever else the run is made of
     sees: str = "-"  # the folder of the first host
@@ -146,12 +145,14 @@ class Preflight:
             found.warnings.append(f"{facts['free_gb']} GB are free")
 
     def _judge_check(self, found: Found, told: dict) -> None:
+        said = told["err"].strip()
         if told["code"] == 0:
             found.checked = json.loads(told["out"].splitlines()[-1])
+            if said and found.host == self.first:  # hardly anything else on the others
+                found.warnings += said.splitlines()
             return
-        found.code = told["code"]
-        lines = told["err"].strip().splitlines() or [f"the check ended with code {found.code}"]
-        found.problems.append("\n".join(lines).removeprefix("error: "))
+        said = said or f"the check ended with code {told['code']}"
+        found.problems.append(said.removeprefix("error: "))
 
     def _compare(self) -> None:
         """Every host as the first: its fingerprint, or, without a run, the code."""

@@ -187,8 +187,6 @@ def resolve_objective(
         able = [*terms_of(taught), "ce/length"]
         weights = {name: w for name, w in plugin.weights(preset).items() if name in able}
     check_weights(weights, taught, f"{where}: loss.weights")
-    if not any(weights.values()):
-        raise Refused(f"{where}: loss.weights has no term above 0: nothing would be learnt")
     known = {
         "weights": {k: w for k, w in weights.items() if w},
         "smoothing": plugin.SMOOTHING[preset] if loss.smoothing is None else loss.smoothing,

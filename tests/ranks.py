@@ -65,7 +65,8 @@ def laid(base: Path, text: str = "") -> Path:
 
 def environment(**variables: str) -> dict[str, str]:
     """That of a fresh shell, with what a launcher of ours would set."""
-    plain = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHERS)}
+    kept = {"SLURM_CONF"}  # where Slurm is, not whose rank we are
+    plain = {k: v for k, v in os.environ.items() if k in kept or not k.startswith(LAUNCHERS)}
     usual = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
     return plain | usual | variables
 

@@ -301,7 +301,7 @@ def test_a_kill_at_each_stage_of_saving_leaves_the_old_or_the_new_one(tmp_path, 
 @pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_a_complete_checkpoint(tmp_path):
     save(tmp_path, 1)
-    kills, found = 0, newest(tmp_path)[0]
+    kills, found, patience = 0, newest(tmp_path)[0], 0.005
     while kills < 25 or found.step < 15:  # a slow machine may need more kills to get anywhere
         child = os.fork()
         if child == 0:
@@ -309,12 +309,13 @@ def test_a_kill_at_any_moment_leaves_a_complete_checkpoint(tmp_path):
             while True:
                 step += 1
                 save(tmp_path, step, keep=2)
-        time.sleep(0.005 + 0.002 * (kills % 25))
+        time.sleep(patience + 0.002 * (kills % 25))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         before, kills = found.step, kills + 1
         found, _ = newest(tmp_path)
         assert found.step >= before
+        patience += 0.01 * (found.step == before)  # a slow disk
         manifest = json.loads((found.folder / "manifest.json").read_text())
         assert manifest["samples"] == found.step * 8
 

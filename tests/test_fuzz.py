@@ -1,6 +1,9 @@
 """Spoiled inputs end in success or in one line: a few here, benchmarks/fuzz.py by the thousand."""
 
 import json
+import re
+import subprocess
+import sys
 import tomllib
 from random import Random
 
@@ -8,6 +11,7 @@ import pytest
 
 from benchmarks import fuzz, fuzz_inputs, fuzz_mutations
 from januslm.data import sealed
+from tests.conftest import ROOT
 
 TRACEBACK = f"""Traceback (most recent call last):
   File "{fuzz.ROOT}/januslm/config.py", line 7, in build
@@ -61,9 +65,14 @@ def test_a_changed_state_file_is_sealed_again_so_that_its_shape_is_looked_at():
 
 
 @pytest.mark.slow
-def test_no_command_ends_in_a_traceback_on_spoiled_inputs(capsys, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["fuzz", "--cases", "120", "--seed", "7", "--real", "60"])
-    code = fuzz.main()
-    said = capsys.readouterr().out
-    assert code == 0, said
-    assert "all" in said
+def test_no_command_ends_in_a_traceback_on_spoiled_inputs():
+    words = ("--cases", "80", "--seed", "7", "--real", "40")
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.fuzz", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^all +80 .* 0$", done.stdout, re.M), done.stdout

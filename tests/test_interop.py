@@ -154,9 +154,7 @@ def test_a_configuration_that_asks_for_more_than_the_weights_have_takes_no_memor
     table = json.loads((tmp_path / "x" / "config.json").read_text())
     table["model"] |= {"width": 2**16, "ffn": 2**18, "encoder_layers": 1000}  # 200 terabytes
     (tmp_path / "x" / "config.json").write_text(json.dumps(table))
-    with pytest.raises(
-        Refused, match="numbers, the configuration beside it asks for at least 51,677,"
-    ):
+    with pytest.raises(Refused, match="the configuration beside it asks for at least 51,677,"):
         native.read(tmp_path / "x")
     for sizes in ({}, {"tied": False}, {"encoder_layers": 1}):
         config = configure({"width": 32, "ffn": 64} | sizes, 300, "test")

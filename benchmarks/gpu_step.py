@@ -58,10 +58,10 @@ SIZES = {
     "large": Size({"preset": "large", "activation_checkpointing": True}, 512, 51200, 16384),
 }
 SETTINGS = {
-    "zero1 bf16": ({"zero_optimization": {"stage": 1}, "bf16": {"enabled": True}}, False),
-    "zero1 bf16 compiled": ({"zero_optimization": {"stage": 1}, "bf16": {"enabled": True}}, True),
-    "zero0 tf32": ({"zero_optimization": {"stage": 0}}, False),
-    "zero0 tf32 compiled": ({"zero_optimization": {"stage": 0}}, True),
+    "zero1-bf16": ({"zero_optimization": {"stage": 1}, "bf16": {"enabled": True}}, False),
+    "zero1-bf16-compiled": ({"zero_optimization": {"stage": 1}, "bf16": {"enabled": True}}, True),
+    "zero0-tf32": ({"zero_optimization": {"stage": 0}}, False),
+    "zero0-tf32-compiled": ({"zero_optimization": {"stage": 0}}, True),
 }
 WARM, LR = 2, 1e-4
 

@@ -1,7 +1,7 @@
 """Start: seconds from Enter to the first update of tiny.toml, by DeepSpeed's launcher and by ours.
 
 `python -m benchmarks.start_time [--rounds N]`
-One process each, the same run file and corpus (this project's documents), taking turns, every
+One process of one thread each, the same run file and corpus (this project's documents), taking turns, every
 other round in reverse.  DeepSpeed's launcher is called as launch.sh once called it, without the
 check of the run that launch.sh made and makes.  The clock stops when the update is written down.
 Two clocks: the wall's, and the CPU seconds of all processes of the start, which other programs on
@@ -95,8 +95,8 @@ def _deepspeed(words: Sequence[str]) -> list[str]:
 def _first_update(command: Sequence[str], out: Path) -> Spent:
     """What it takes until train.jsonl has its first line; the run is stopped then."""
     shutil.rmtree(out, ignore_errors=True)
-    threads, mark = str(len(os.sched_getaffinity(0))), secrets.token_hex(8)
-    own = {"JANUSLM_PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": threads}
+    mark = secrets.token_hex(8)
+    own = {"JANUSLM_PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     own |= {"DS_ACCELERATOR": "cpu", "JANUSLM_START": mark}
     log = out / "train.jsonl"
     began = time.monotonic()

@@ -64,7 +64,23 @@ def _deepspeed():
     # With no op called compatible, none is probed for (a second) and none compiled: else the
     # process group would start with a minute of g++ on a CPU.
     deepspeed.ops.__compatible_ops__ = {}
+    _leave_muon_uncompiled()
     return deepspeed
+
+
+def _leave_muon_uncompiled() -> None:
+    """DeepSpeed imports its Muon to see that our optimizer is none; torch.compile would come along.
+
+    That is torch._inductor, a third of the time in which a rank starts on a CPU.
+    """
+    from deepspeed.runtime import compiler
+
+    compiled = compiler.compile
+    compiler.compile = lambda *options, **more: lambda function: function
+    try:
+        import deepspeed.runtime.zero.muon.original_muon  # noqa: F401
+    finally:
+        compiler.compile = compiled
 
 
 def connect(minutes: float = 30) -> World:

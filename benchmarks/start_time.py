@@ -1,11 +1,11 @@
 """Start: seconds from Enter to the first update of tiny.toml, by DeepSpeed's launcher and by ours.
 
-`python -m benchmarks.start_time [--rounds N]`
-One process each, the same run file and corpus (this project's documents), taking turns, every
-other round in reverse.  DeepSpeed's launcher is called as launch.sh once called it, without the
-check of the run that launch.sh made and makes.  The clock stops when the update is written down.
-Two clocks: the wall's, and the CPU seconds of all processes of the start, which other programs on
-the machine hardly move.
+`python -m benchmarks.start_time [--rounds N] [--former CLONE]`
+One process of one thread each, the same run file and corpus (this project's documents), taking
+turns, every other round in reverse.  DeepSpeed's launcher is called by hand; with --former, the
+launch.sh of another clone is, e.g. of commit 2129559, the last whose launch.sh called DeepSpeed's.
+The clock stops when the update is written down.  Two clocks: the wall's, and the CPU seconds of all
+processes of the start, which other programs on the machine hardly move.
 """
 
 import argparse
@@ -44,29 +44,32 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.formatter_class = argparse.RawDescriptionHelpFormatter
     options.add_argument("--rounds", type=int, default=5)
-    rounds = options.parse_args().rounds
+    options.add_argument("--former", type=Path, help="a clone whose launch.sh is compared")
+    given = options.parse_args()
+    rounds, former = given.rounds, given.former
     with tempfile.TemporaryDirectory(prefix="start-") as folder:
         place = Path(folder)
         words = _built(place)
         ways: dict[str, Callable[[], list[str]]] = {
-            "deepspeed": lambda: _deepspeed(words),
-            "launch.sh": lambda: ["bash", str(ROOT / "launch.sh"), "pretrain", *words],
+            "before": lambda: _launched(former, words) if former else _deepspeed(words),
+            "launch.sh": lambda: _launched(ROOT, words),
         }
         spent: dict[str, list[Spent]] = {name: [] for name in ways}
         for number in range(rounds + 1):  # the first one fills the page cache
             for name in ways if number % 2 == 0 else reversed(ways):
-                took = _first_update(ways[name](), place / "run")
+                root = former if former and name == "before" else ROOT
+                took = _first_update(ways[name](), place / "run", root)
                 counted = "" if number else ", not counted"
                 print(f"{name}: {took.wall:.1f} s, {took.cpu:.1f} CPU s{counted}", flush=True)
                 spent[name] += [took] if number else []
-    found, rows = {}, [("", "deepspeed", "launch.sh", "times as fast")]
+    found, rows = {}, [("", "before", "launch.sh", "times as fast")]
     for clock in ("wall", "cpu"):
         times = {name: [getattr(one, clock) for one in each] for name, each in spent.items()}
-        faster = ratio(times["deepspeed"], times["launch.sh"])
+        faster = ratio(times["before"], times["launch.sh"])
         found[clock] = {"seconds": times, "times": faster.__dict__}
         rows.append((f"{clock} seconds", *map(_spread, times.values()), str(faster)))
     print(drawn(rows))
-    print(record("start_time", found | {"wanted": WANTED}))
+    print(record("start_time", found | {"former": bool(former), "wanted": WANTED}))
     return int(found["wall"]["times"]["median"] < WANTED)
 
 
@@ -92,11 +95,15 @@ def _deepspeed(words: Sequence[str]) -> list[str]:
     return [*runner, "--master_port", port, "--num_gpus", "1", "--module", "pretrain", *words]
 
 
-def _first_update(command: Sequence[str], out: Path) -> Spent:
+def _launched(clone: Path, words: Sequence[str]) -> list[str]:
+    return ["bash", str(clone / "launch.sh"), "pretrain", *words]
+
+
+def _first_update(command: Sequence[str], out: Path, root: Path) -> Spent:
     """What it takes until train.jsonl has its first line; the run is stopped then."""
     shutil.rmtree(out, ignore_errors=True)
-    threads, mark = str(len(os.sched_getaffinity(0))), secrets.token_hex(8)
-    own = {"JANUSLM_PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": threads}
+    mark = secrets.token_hex(8)
+    own = {"JANUSLM_PYTHON": sys.executable, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     own |= {"DS_ACCELERATOR": "cpu", "JANUSLM_START": mark}
     log = out / "train.jsonl"
     began = time.monotonic()

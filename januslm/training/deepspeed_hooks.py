@@ -30,6 +30,8 @@ READ = {
     "TorchCheckpointEngine.load": "30de96d70b012cb2",
     "deepspeed.utils.zero_to_fp32:get_fp32_state_dict_from_zero_checkpoint": "451f1e47500ff1db",
     "deepspeed.comm.comm:log_summary": "d79b2c07a790d2ff",
+    "deepspeed.runtime.zero.muon.original_muon:zeropower_via_newtonschulz5": "d2b8fd8125ed0482",
+    "deepspeed.runtime.zero.muon.original_muon:zeropower_via_gram_newtonschulz": "ab60750880ddf4c3",
     "deepspeed.runtime.zero.muon.muon_optimizer:MuonWithAuxAdam.__init__": "ac86a29a39e0a9b3",
 }
 
@@ -47,6 +49,24 @@ def without_ops() -> None:
     import deepspeed.ops
 
     deepspeed.ops.__compatible_ops__ = {}
+
+
+def without_compiler() -> None:
+    """Import DeepSpeed's Muon uncompiled on a CPU, where compiling would be of no use.
+
+    DeepSpeed imports it to see that an optimizer is none, and torch.compile would bring
+    torch._inductor along: a third of the time in which a rank starts.
+    """
+    if torch.cuda.is_available():
+        return
+    from deepspeed.runtime import compiler
+
+    compiled = compiler.compile
+    compiler.compile = lambda *options, **more: lambda function: function
+    try:
+        import deepspeed.runtime.zero.muon.original_muon  # noqa: F401
+    finally:
+        compiler.compile = compiled
 
 
 def saved_by(engine, write: Callable[[dict, str], None]) -> None:

@@ -79,6 +79,7 @@ def _deepspeed():
 
     deepspeed_hooks.quiet()
     deepspeed_hooks.without_ops()
+    deepspeed_hooks.without_compiler()
     torch.serialization.add_safe_globals(deepspeed_hooks.unpickled())
     return deepspeed
 

@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -95,16 +96,18 @@ def main() -> int:
     known.add_argument("--steps", type=int, default=0, help="updates; 0: enough for the kills")
     options = known.parse_args()
     steps = options.steps or max(SAVE_EVERY * options.kills // 2, 4 * SAVE_EVERY)
-    with tempfile.TemporaryDirectory(prefix="chaos-") as name:
-        folder = Path(name)
-        prepare(folder, steps)
+    with (
+        tempfile.TemporaryDirectory(prefix="chaos-") as name,
+        hosts(name, options.hosts) as cluster,
+    ):
+        prepare(cluster.folder, steps)
         print(f"without kills: {steps:,} updates", flush=True)
         began = time.monotonic()
-        code = started(folder, "calm", options.hosts).wait()
+        code = cluster.started("calm").wait()
         print(f"code {code}, {time.monotonic() - began:.0f} s", flush=True)
         story = Story()
-        kill_until_done(folder, options, story)
-        story.faults += compared(folder / "calm", folder / "hunted")
+        kill_until_done(cluster, options, story)
+        story.faults += compared(cluster.folder / "calm", cluster.folder / "hunted")
     results = {
         "steps": steps,
         "save_every": SAVE_EVERY,
@@ -139,35 +142,85 @@ def environment() -> dict[str, str]:
     return os.environ | {"JANUSLM_PYTHON": sys.executable, MARK: str(os.getpid())}
 
 
-def started(folder: Path, out: str, hosts: int) -> subprocess.Popen:
-    """The command, as a user types it."""
-    spread = ["--gpus", "2"]
-    if hosts > 1:
-        names = "".join(f"host{number} slots=1\n" for number in range(hosts))
-        (folder / "hosts").write_text(names)
-        spread = ["--hostfile", "hosts"]
-    with open(folder / f"{out}.console", "ab") as console:
-        return subprocess.Popen(
-            [str(ROOT / "launch.sh"), "pretrain", "run.toml", f"out={out}", *spread],
-            cwd=folder,
-            env=environment(),
-            stdout=console,
-            stderr=subprocess.STDOUT,
-            process_group=0,
-        )
+@dataclass(frozen=True)
+class Cluster:
+    """Where runs are started.  insides: a process of each host, none where it is this machine."""
+
+    folder: Path
+    insides: tuple[str, ...] = ()
+
+    def started(self, out: str) -> subprocess.Popen:
+        """The command, as a user types it on the first host."""
+        enter, spread = [], ["--gpus", "2"]
+        if self.insides:
+            names = "".join(f"host{number} slots=1\n" for number in range(len(self.insides)))
+            (self.folder / "hosts").write_text(names)
+            spread = ["--hostfile", "hosts"]
+            enter = ["nsenter", "--all", "-t", self.insides[0], f"--wd={self.folder}"]
+        with open(self.folder / f"{out}.console", "ab") as console:
+            return subprocess.Popen(
+                [*enter, str(ROOT / "launch.sh"), "pretrain", "run.toml", f"out={out}", *spread],
+                cwd=self.folder,
+                env=environment(),
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+            )
+
+    def launcher(self, run: subprocess.Popen) -> int:
+        """Its process: nsenter has started it, where there is one."""
+        children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+        return int(children[0]) if self.insides and children else run.pid
+
+    def processes(self) -> Iterator[tuple[int, list[str], dict[str, str]]]:
+        """(process id, command line, environment) of every process of the runs, on all hosts."""
+        mark = f"{MARK}={os.getpid()}"
+        spaces = {os.readlink(f"/proc/{pid}/ns/pid") for pid in self.insides}
+        for place in Path("/proc").glob("[0-9]*"):
+            if int(place.name) == os.getpid():
+                continue
+            try:
+                pairs = (place / "environ").read_bytes().decode(errors="replace").split("\0")
+                words = (place / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                space = os.readlink(place / "ns" / "pid")
+            except OSError:
+                continue  # it has just ended
+            # sshd hands no variable of ours to the process that watches a host's ranks.
+            watches = space in spaces and "januslm.launch.host" in words
+            if (mark in pairs or watches) and words != [""]:  # a zombie has no command line
+                yield int(place.name), words, dict(p.split("=", 1) for p in pairs if "=" in p)
 
 
-def kill_until_done(folder: Path, options: argparse.Namespace, story: Story) -> None:
+@contextmanager
+def hosts(name: str, count: int) -> Iterator[Cluster]:
+    """This machine, or so many hosts on it that share the folder."""
+    if count == 1:
+        yield Cluster(Path(name))
+        return
+    with tempfile.TemporaryDirectory(prefix="hosts-") as state:
+        script = ["bash", str(ROOT / "tests" / "hosts.sh")]
+        variables = os.environ | {"HOSTS": state, "NET": f"jc{os.getpid()}-"}
+        shared = [name, *([str(ROOT)] if ROOT.is_relative_to(tempfile.gettempdir()) else [])]
+        try:
+            up = [*script, "up", str(count), *shared]
+            subprocess.run(up, env=variables, check=True, timeout=60)
+            insides = (Path(state, f"pid{number}").read_text().strip() for number in range(count))
+            yield Cluster(Path(name), tuple(insides))
+        finally:
+            subprocess.run([*script, "down"], env=variables, check=True, timeout=60)
+
+
+def kill_until_done(cluster: Cluster, options: argparse.Namespace, story: Story) -> None:
     """Type the command again and again, and kill each but the last run."""
-    rng, out = random.Random(options.seed), folder / "hunted"
+    rng, out = random.Random(options.seed), cluster.folder / "hunted"
     killed = 0
     while True:
-        run = started(folder, "hunted", options.hosts)
-        shot = killed < options.kills and hunt(rng, run, out, story)
+        run = cluster.started("hunted")
+        shot = killed < options.kills and hunt(rng, cluster, run, out, story)
         killed += bool(shot)
         began = time.monotonic()
         code = run.wait()
-        emptied(story)
+        emptied(cluster, story)
         if shot:
             kind = shot.removesuffix(" 0").removesuffix(" 1")
             story.gone[kind].append(time.monotonic() - began)
@@ -184,12 +237,14 @@ def kill_until_done(folder: Path, options: argparse.Namespace, story: Story) -> 
         if code == 0 and (out / "done").exists():
             return
         if not shot and code not in (0, 85):
-            story.faults.append(f"code {code} without a kill: {folder / 'hunted.console'}")
-            shutil.copy(folder / "hunted.console", "chaos.console")
+            story.faults.append(f"code {code} without a kill: see chaos.console")
+            shutil.copy(cluster.folder / "hunted.console", "chaos.console")
             return
 
 
-def hunt(rng: random.Random, run: subprocess.Popen, out: Path, story: Story) -> str:
+def hunt(
+    rng: random.Random, cluster: Cluster, run: subprocess.Popen, out: Path, story: Story
+) -> str:
     """Wait for a random moment, and kill something; what it was, empty if the run ended before."""
     before, newest, began = last_step(out), newest_step(out), time.monotonic()
     when = rng.choice(("second", "update", "save"))
@@ -208,7 +263,7 @@ def hunt(rng: random.Random, run: subprocess.Popen, out: Path, story: Story) -> 
         time.sleep(after)
     if not here:
         return ""
-    what, pid, number = rng.choice(list(targets(run)))
+    what, pid, number = rng.choice(list(targets(cluster, run)))
     try:
         os.kill(pid, number)
     except ProcessLookupError:
@@ -227,10 +282,11 @@ def waited(run: subprocess.Popen, true: Callable[[], bool]) -> bool:
     return run.poll() is None
 
 
-def targets(run: subprocess.Popen) -> Iterator[tuple[str, int, signal.Signals]]:
+def targets(cluster: Cluster, run: subprocess.Popen) -> Iterator[tuple[str, int, signal.Signals]]:
     """What there is to kill now: (name, process id, signal)."""
-    yield from (("launcher", run.pid, number) for number in (signal.SIGKILL, *STOPS))
-    for pid, words, variables in ours():
+    launcher = cluster.launcher(run)
+    yield from (("launcher", launcher, number) for number in (signal.SIGKILL, *STOPS))
+    for pid, words, variables in cluster.processes():
         if "januslm.launch.host" in words:
             yield "host process", pid, signal.SIGKILL
         elif "RANK" in variables and "pretrain" in words:
@@ -238,25 +294,10 @@ def targets(run: subprocess.Popen) -> Iterator[tuple[str, int, signal.Signals]]:
                 yield f"rank {variables['RANK']}", pid, number
 
 
-def ours() -> Iterator[tuple[int, list[str], dict[str, str]]]:
-    """(process id, command line, environment) of every process of the runs, on all hosts."""
-    mark = f"{MARK}={os.getpid()}"
-    for place in Path("/proc").glob("[0-9]*"):
-        if int(place.name) == os.getpid():
-            continue
-        try:
-            pairs = (place / "environ").read_bytes().decode(errors="replace").split("\0")
-            words = (place / "cmdline").read_bytes().decode(errors="replace").split("\0")
-        except OSError:
-            continue  # it has just ended
-        if mark in pairs and words != [""]:  # a zombie has no command line
-            yield int(place.name), words, dict(p.split("=", 1) for p in pairs if "=" in p)
-
-
-def emptied(story: Story) -> None:
+def emptied(cluster: Cluster, story: Story) -> None:
     """Wait until no process is left; one that stays is a fault, and is ended."""
     began = time.monotonic()
-    while left := list(ours()):
+    while left := list(cluster.processes()):
         if time.monotonic() - began > GONE:
             story.faults += [f"still there: {' '.join(words)}" for _, words, _ in left]
             for pid, _, _ in left:

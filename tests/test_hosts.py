@@ -1,6 +1,5 @@
 """A run on two hosts, each with its own network, processes and temporary folder, joined by ssh."""
 
-import importlib.util
 import os
 import re
 import shutil
@@ -31,9 +30,6 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces, which needs root"),
     pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} not installed"),
 ]
-needs_watchdog = pytest.mark.skipif(
-    importlib.util.find_spec("januslm.training.watchdog") is None, reason="ranks have none yet"
-)
 LIMIT = 10  # seconds that an update may take
 LOGIN = 2  # a host that is in no hostfile
 
@@ -279,7 +275,6 @@ def test_one_remote_host_is_where_the_run_is_and_sighup_saves(hosts):
     assert " on host1, process " in (out / "logs" / "rank-00000.log").read_text()
 
 
-@needs_watchdog
 def test_a_rank_that_is_stopped_is_named_and_ended(hosts):
     out = hosts.base / "frozen"
     run = training(hosts, LOGIN, out, f"train.timeout={LIMIT}")
@@ -292,7 +287,6 @@ def test_a_rank_that_is_stopped_is_named_and_ended(hosts):
     assert re.search(r"^error: rank 1 on host1 is silent", said, re.M), said
 
 
-@needs_watchdog
 def test_a_cut_cable_ends_the_command_and_names_the_host(hosts):
     out = hosts.base / "cut"
     run = training(hosts, 0, out, f"train.timeout={LIMIT}")

@@ -1,6 +1,5 @@
 """januslm slurm: its batch script, by itself and in a Slurm of one node."""
 
-import importlib.util
 import os
 import shutil
 import socket
@@ -17,10 +16,6 @@ MISSING = [n for n in ("slurmctld", "slurmd", "sbatch") if not shutil.which(n, p
 needs_slurm = [
     pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} not installed"),
     pytest.mark.skipif(os.geteuid() != 0, reason="slurmd runs as root"),
-    pytest.mark.skipif(
-        importlib.util.find_spec("januslm.training.rank_env") is None,
-        reason="ranks do not read SLURM_* yet",
-    ),
 ]
 ASKED = ("--nodes", 1, "--tasks", 2, "--time", "00:10:00")
 CONFIG = """

@@ -92,6 +92,7 @@ def _run(verb: str, words: list[str]) -> int:
     if options.spread and verb not in (*TRAINING, "demo"):
         raise Refused(f"{options.spread} is for {', '.join(TRAINING)} and demo, not for {verb}")
     if verb == "setup":
+        _no_more(verb, rest)
         return _setup(options)
     if verb == "demo":
         _no_more(verb, rest)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from januslm.cli.command import error_line
 from januslm.config import Refused
 from januslm.training import rank_env
 from januslm.training.run_dir import Start
@@ -80,5 +81,5 @@ def _begun(folder: str, resolve: Callable[[], Resolved], start: Start) -> Begun:
 def refused(text: str, say: bool = True) -> int:
     """One line on stderr, and the exit code."""
     if say:
-        print(f"error: {text}", file=sys.stderr, flush=True)
+        print(error_line(text), file=sys.stderr, flush=True)
     return REFUSED

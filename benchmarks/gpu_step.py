@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -202,12 +203,8 @@ def plain(module: torch.nn.Module, weights: dict, batch: int, device: torch.devi
 
 @functools.cache
 def found_deepspeed() -> bool:
-    """Whether DeepSpeed can be imported."""
-    try:
-        import deepspeed
-    except ImportError:
-        return False
-    return bool(deepspeed)
+    """Whether DeepSpeed is installed, or lies where the wheels were put."""
+    return find_spec("deepspeed") is not None
 
 
 def connected(device: str):

@@ -53,7 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         registry.extend(given.plugins)
-        paths = predictions.files(places)
+        try:
+            paths = predictions.files(places)
+        except Refused:
+            scoring.asked(given.metric)  # what was typed wrong is said first
+            raise
         for path in paths:
             for folder in facts.read(path.with_suffix(".json")).plugins:
                 registry.extend_again(folder)

@@ -16,8 +16,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from januslm.config import Refused
 from januslm.model.joint_loss import ModelWithLoss
 from januslm.training import engine
-from januslm.training.checkpoint import gathered, newest
+from januslm.training.checkpoint import Shelf, gathered, newest
 from januslm.training.engine import Engine, OptimizerSettings, Values
+from januslm.training.manifest import Keep
 from tests.samples import examples, model, packed, resolved
 
 UPDATES, ACCUMULATE, LR = 3, 2, 0.01
@@ -72,20 +73,22 @@ def mark(it: Engine) -> str:
 def trained(case: dict, world, folder: Path) -> dict:
     """What a few updates make; spoilt, and saved and resumed, if the case wants that."""
     it = fresh(case, world)
-    found = {"losses": updated(it, range(UPDATES))}
+    results = {"losses": updated(it, range(UPDATES))}
     if case.get("also"):
-        found["mark"] = mark(it)
+        results["mark"] = mark(it)
     it.close()
     if "spoilt" in case.get("also", ()):
         it = fresh(case, world)
-        found["spoilt"] = {"losses": updated(it, range(UPDATES), spoil=True), "mark": mark(it)}
+        results["spoilt"] = {"losses": updated(it, range(UPDATES), spoil=True), "mark": mark(it)}
     if "resumed" in case.get("also", ()):
         it = fresh(case, world)
         updated(it, range(2))
-        it.save(folder, 2, {}, keep=1)
-        it = fresh(case, world, newest(folder)[0])
-        found["resumed"] = {"losses": updated(it, range(2, UPDATES)), "mark": mark(it)}
-    return found
+        it.save(Shelf(folder, Keep(1)), 2, {"samples": 2 * len(SIZES)}).publish()
+        found, skipped = newest(folder)
+        assert found, skipped
+        it = fresh(case, world, found)
+        results["resumed"] = {"losses": updated(it, range(2, UPDATES)), "mark": mark(it)}
+    return results
 
 
 def outcome(case: dict, world, folder: Path) -> dict:

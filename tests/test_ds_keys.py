@@ -282,7 +282,7 @@ def test_no_key_is_both_refused_and_something_else():
         ({"bf16": None}, "bf16 must be a table, got None"),
         (zero("1"), "zero_optimization: stage must be a whole number, got '1'"),
         (zero(True), "zero_optimization: stage must be a whole number, got True"),
-        (zero(1.0), "zero_optimization: stage must be a whole number, got 1.0"),
+        (zero(1.0), "zero_optimization.stage must be a whole number, got 1.0"),
         (zero(4), "zero_optimization: stage must be at least 0 and at most 3, got 4"),
         (zero(None), "zero_optimization: stage must be a whole number, got None"),
         (

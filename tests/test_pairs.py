@@ -234,7 +234,10 @@ def test_a_dataset_of_several_splits_is_refused_with_their_names(tmp_path):
         ({"metrics": ["blue"]}, "r.toml: task_options: no 'blue' in metrics/.*Did you mean 'bleu'"),
         ({"metrics": ["bleu:mod=x"]}, "task_options: metrics: bleu: unknown key 'mod'"),
         ({"decode": {"beem": 3}}, "decode: no algorithm has an option 'beem'; .*mean 'beam'"),
-        ({"decode": {"beam": 0}}, "task_options: decode: beam must be at least 1, got 0"),
+        (
+            {"decode": {"beam": 0}},
+            "decode: beam must be at least 1 and at most 1024, got 0",
+        ),
         ({"valid_share": 0.6, "test_share": 0.5}, "leave nothing to train on"),
         ({"valid_share": 0.0}, "valid_share must be more than 0 where `valid` names no file"),
         ({"baseline": "first"}, "baseline must be one of copy, lead, none, got 'first'"),

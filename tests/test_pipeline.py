@@ -180,7 +180,7 @@ def test_the_exported_model_starts_where_the_pretrained_one_ended(trained):
         ("train.stepz=3", "train: unknown key 'stepz'; there are accumulate"),
         ("train.steps=many", "train: steps must be a whole number, got 'many'"),
         ("train.batch=0", "train: batch must be at least 1, got 0"),
-        ("objective.name=janos", "no 'janos' in objectives/; there are ar, cmlm, janus"),
+        ("objective.name=janos", "no 'janos' in objectives/; there are ar, block, cmlm, janus"),
         ("objective.read=later", "objective: read must be one of next, past, got 'later'"),
         ("noise.ratio=1.5", "noise: ratio must be more than 0 and at most 1, got 1.5"),
         ("noise.name=spams", "no 'spams' in noise/"),

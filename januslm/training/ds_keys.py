@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
-from januslm.config import Refused, build, setting
+from januslm.config import Refused, build, plain, setting
 
 # What a DeepSpeed JSON must not say, and who says it instead.
 OWNED = {
@@ -210,6 +210,10 @@ def check_keys(ds: Mapping, where: str) -> None:
         if key.endswith(".device") and value == "nvme":
             raise Refused(f'{where}: {key} = "nvme" is not supported: it {_NVME}')
     keys = build(DeepSpeedKeys, ds, where)
+    meant = dict(_dotted(plain(keys)))
+    for key, value in _dotted(ds):  # DeepSpeed reads the file as it stands
+        if isinstance(value, float) and type(meant[key]) is int:
+            raise Refused(f"{where}: {key} must be a whole number, got {value}")
     _check_together(keys, where)
 
 

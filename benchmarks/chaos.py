@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MARK = "JANUSLM_CHAOS"  # in the environment of every process of the run, on every host
 SAVE_EVERY = 20  # updates
 GONE = 60.0  # seconds within which no process may be left
+TAIL = 4096  # bytes of a log in which its last line begins
 CORPUS = """
 out = "corpus"
 root = "."
@@ -95,7 +96,8 @@ def main() -> int:
     known.add_argument("--seed", type=int, default=1)
     known.add_argument("--steps", type=int, default=0, help="updates; 0: enough for the kills")
     options = known.parse_args()
-    steps = options.steps or max(SAVE_EVERY * options.kills // 2, 4 * SAVE_EVERY)
+    steps = options.steps or SAVE_EVERY * (options.kills + 4)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup's children would not hear it
     with (
         tempfile.TemporaryDirectory(prefix="chaos-") as name,
         hosts(name, options.hosts) as cluster,
@@ -278,7 +280,7 @@ def waited(run: subprocess.Popen, true: Callable[[], bool]) -> bool:
     while not true():
         if run.poll() is not None:
             return False
-        time.sleep(0.001)
+        time.sleep(0.003)
     return run.poll() is None
 
 
@@ -307,9 +309,17 @@ def emptied(cluster: Cluster, story: Story) -> None:
 
 
 def last_step(out: Path) -> int:
-    """The last update that is recorded."""
-    steps = [table["step"] for table in recorded(out)]
-    return steps[-1] if steps else 0
+    """The last update that is recorded whole."""
+    file = out / "train.jsonl"
+    if not file.exists():
+        return 0
+    with open(file, "rb") as lines:
+        lines.seek(max(0, file.stat().st_size - TAIL))
+        for line in reversed(lines.read().splitlines()):
+            with suppress(ValueError):
+                if sealed.is_whole(table := json.loads(line)):
+                    return table["step"]
+    return 0
 
 
 def recorded(out: Path) -> list[dict]:

@@ -152,8 +152,7 @@ def test_the_ground_floor_is_standard_library():
 def test_deepspeed_is_imported_in_engine_and_its_hooks_alone():
     users = {shown(p) for p in sources() if any(i.startswith("deepspeed") for i in imports(p))}
     names = ("engine.py", "deepspeed_hooks.py")
-    benchmark = {"benchmarks/gpu_step.py"}  # runs without DeepSpeed too, and says so
-    assert users == {f"januslm/training/{name}" for name in names} | benchmark
+    assert users == {f"januslm/training/{name}" for name in names}
 
 
 def faults(path: Path) -> list[str]:

@@ -31,6 +31,7 @@ def test_every_command_has_help(name):
     assert done.stdout.startswith("usage: ")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_an_update_is_timed_and_its_parts_are_all_of_it(tmp_path):
     command = [sys.executable, "-m", "benchmarks.gpu_step", "--size", "tiny", "--tokens", "400"]

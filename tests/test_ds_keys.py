@@ -193,6 +193,7 @@ def repeated(tmp_path_factory) -> dict:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_key_that_is_allowed_trains_as_without_it(trained):
     results, _ = trained
     plain = results["stage 0"]["losses"]
@@ -204,6 +205,7 @@ def test_every_key_that_is_allowed_trains_as_without_it(trained):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", SAID)
 def test_what_is_there_to_be_seen_is_seen(trained, name):
     # Both processes' output follow each other; the first has the headings.
@@ -212,6 +214,7 @@ def test_what_is_there_to_be_seen_is_seen(trained, name):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_run_ends_with_the_table_of_its_collectives(tmp_path):
     (tmp_path / "ds.json").write_text(json.dumps(zero(1) | {"comms_logger": {"enabled": True}}))
     asked = {"folder": str(tmp_path / "run"), "ds": str(tmp_path / "ds.json")}
@@ -223,6 +226,7 @@ def test_a_run_ends_with_the_table_of_its_collectives(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", [*CHANGED, *MUON])
 def test_a_spoilt_update_leaves_no_trace_and_a_resumed_run_repeats(repeated, name):
     exact(repeated[name])
@@ -234,6 +238,7 @@ def exact(case: dict) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_muon_learns_faster_than_adam_here_and_alike_at_all_stages(repeated):
     first, *others = (repeated[name]["losses"] for name in MUON)
     for other in others:
@@ -242,6 +247,7 @@ def test_muon_learns_faster_than_adam_here_and_alike_at_all_stages(repeated):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_deepspeeds_cpu_adam_resumes_bit_for_bit_or_is_refused_by_name(tmp_path):
     """The first run on a machine compiles it, for minutes."""
     cases = {name: {"ds": ds, "optimizer": o, "also": ALSO} for name, (ds, o) in CPU_ADAM.items()}

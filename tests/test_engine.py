@@ -160,6 +160,7 @@ def test_an_update_has_one_collective_of_ours_and_one_wait_for_the_device(stages
     assert others["z1 fp32"].count("all_reduce") > 1, others
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_model_sharded_while_it_is_made_trains_as_one_that_was_whole(tmp_path):
     out = tmp_path / "results.json"

@@ -79,6 +79,7 @@ if os.environ.get("RANK") == "1":
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("once", [True, False])
 def test_restarts_bring_a_run_to_its_end_unless_the_same_step_fails_twice(base, tmp_path, once):
     (tmp_path / "sitecustomize.py").write_text(DIES)
@@ -112,6 +113,7 @@ def test_a_second_ctrl_c_ends_at_once_and_says_so(base):
     assert "Ctrl-C once more: ended without saving" in said
 
 
+@pytest.mark.long
 def test_who_does_not_stop_in_time_is_killed(base):
     out = base / "late"
     run = _training(base, out, JANUSLM_GRACE="2")

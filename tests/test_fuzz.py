@@ -64,6 +64,7 @@ def test_a_changed_state_file_is_sealed_again_so_that_its_shape_is_looked_at():
     assert sealed.is_whole(fuzz_mutations.resealed(table))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_no_command_ends_in_a_traceback_on_spoiled_inputs():
     words = ("--cases", "80", "--seed", "7", "--real", "40")

@@ -190,6 +190,7 @@ def base(tmp_path_factory):
     return laid(tmp_path_factory.mktemp("identity"))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_that_has_learnt_never_begins_anew_by_itself(base):
     def run(*words: str) -> tuple[list[int], str]:
@@ -277,6 +278,7 @@ samples = 0
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_fine_tuning_does_not_go_on_with_other_pairs_under_the_same_path(tmp_path):
     for split in ("train", "valid"):

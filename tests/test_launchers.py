@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 from tests.launching import finish
 from tests.ranks import environment, free_port, laid, started
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 BIN = Path(sys.executable).parent
 RUN = ("-m", "pretrain", "run.toml")
 

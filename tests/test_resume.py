@@ -135,6 +135,7 @@ def test_a_run_killed_in_the_middle_ends_bit_for_bit_like_an_uninterrupted_one(
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("uninterrupted", ["cpu_fp32.json"], indirect=True)
 def test_kills_while_a_checkpoint_is_written_beside_training_cost_nothing_but_time(
     uninterrupted, tmp_path
@@ -160,6 +161,7 @@ def test_kills_while_a_checkpoint_is_written_beside_training_cost_nothing_but_ti
     assert same_state(saved / "step-00000010", whole / "checkpoints" / "step-00000010")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("config", ["cpu_fp32.json", "cpu_zero3_fp32.json"])
 def test_other_numbers_of_processes_learn_the_same_from_the_same_samples(tmp_path, config):
     order = {"dropout": 0.0, "save_every": 100}

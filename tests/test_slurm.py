@@ -10,7 +10,7 @@ import pytest
 from tests.launching import wait_until
 from tests.tiny_run import ENDLESS, built, started, updates
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 PLACES = os.environ["PATH"] + ":/usr/sbin"
 MISSING = [n for n in ("slurmctld", "slurmd", "sbatch") if not shutil.which(n, path=PLACES)]
 needs_slurm = [

@@ -16,7 +16,7 @@ from tests.launching import finish, start, wait_until
 from tests.ranks import ENDLESS, environment, free_port, laid, started
 from tests.test_resume import asked, lines
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 LIMIT = 15.0  # seconds; each step of a start takes less, on a busy machine as well
 
 

@@ -2,7 +2,8 @@
 
   setup                      the environment (from a clone: launch.sh makes it); prints versions
   demo                       from installed documentation to a model that writes: 10 minutes
-  test [--quick]             lint, types and all tests; --quick: what starts no process
+  test [--quick | --all]     lint, types and tests; --quick: what starts no process; --all: with
+                             other hosts, launchers and limits to wait for, as CI runs them
   data COMMAND ...           build, tokenizer, verify, inspect, summaries, glge
   pretrain RUN [k=v]         pretrain on token shards; goes on where it stopped
   finetune RUN [k=v]         fine-tune a checkpoint, or train from scratch, on a task

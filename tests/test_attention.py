@@ -122,6 +122,7 @@ def test_a_bias_is_added_to_the_scores_with_its_gradient(name, every):
         assert torch.allclose(a, b, atol=1e-10, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("every", [False, True])
 def test_flex_adds_the_same_bias(every):

@@ -100,6 +100,7 @@ def test_no_term_is_weighed_that_nothing_teaches():
     assert resolved("block", causal=False).ar_read is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("causal", [True, False])
 def test_loss_and_every_log_p_are_those_of_the_description(causal):
     """150 random cases each, the model written without layouts, packing or plans."""
@@ -205,6 +206,7 @@ LIMITS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", LIMITS, ids=str)
 def test_draft_writes_exactly_what_greedy_writes(limits):
     shorter = 0

@@ -41,6 +41,7 @@ def small(tmp_path) -> Path:
     return tmp_path / "corpus"
 
 
+@pytest.mark.slow
 def test_no_bit_of_a_manifest_is_believed_or_ends_in_a_traceback(small):
     path = small / "manifest.json"
     whole, sound = path.read_bytes(), open_corpus(small)
@@ -133,6 +134,7 @@ def noted(tmp_path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_no_bit_of_a_journal_is_believed_or_ends_in_a_traceback(noted):
     path = noted / "journal.jsonl"
     whole, wanted = path.read_bytes(), steps()

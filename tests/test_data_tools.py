@@ -356,6 +356,7 @@ def test_a_changed_input_is_refused(mixed):
         extra.unlink()
 
 
+@pytest.mark.slow
 def test_fresh_builds_anew_and_leaves_nothing_of_the_old(tmp_path, tokenizer):
     (tmp_path / "a.jsonl").write_bytes(lines(sentences(50, 5)))
     path = str(recipe(tmp_path, tokenizer, '[sources.jsonl]\nfiles = ["*.jsonl"]'))

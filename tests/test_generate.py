@@ -189,6 +189,7 @@ def test_a_long_source_is_cut_and_counted_or_refused(root, said, refused):  # no
     )
 
 
+@pytest.mark.slow
 def test_predictions_of_other_data_have_a_name_of_their_own(root, said, tmp_path):  # noqa: F811
     run = teach(root)
     said(run)

@@ -145,6 +145,7 @@ def test_a_configuration_that_is_gone_or_damaged_is_refused_with_the_way_out(tmp
     assert check_folder(tmp_path, CONFIG, Start(allow=("config.json",))) == {}
 
 
+@pytest.mark.slow
 def test_no_bit_of_the_mark_of_a_finished_run_is_believed_if_changed(tmp_path):
     opened(tmp_path, CONFIG, 10)
     facts = {"code": 0, "step": 10, "loss": 1.5, "validation": {"loss": 2.0}}

@@ -60,6 +60,7 @@ def drawn(seed: int, plain_text: bool):
     return objective, example, slots.position[queries], slots.token[queries]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plain_text", [True, False])
 def test_loss_and_every_log_p_are_those_of_the_description(plain_text):
     """300 random cases in all."""

@@ -117,6 +117,7 @@ def test_tables_keep_their_columns(run, wanted, said, tmp_path, ending, delimite
     assert list(made[0]) == ["id", "title", "body", "prediction"]
 
 
+@pytest.mark.slow
 def test_portions_come_in_the_order_of_the_texts(run, wanted, said, tmp_path):
     source = tmp_path / "in.txt"
     source.write_text("".join(f"{text}\r\n" for text in GERMAN * 10))

@@ -119,6 +119,7 @@ def test_two_encoder_passes_draw_their_own_dropout():
     assert not torch.allclose(first, second)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize(("name", "passes"), [("janus", 1), ("janus", 2), ("cmlm", 1)])
 def test_rows_for_flex_give_the_terms_of_packing_without_rows(name, passes):

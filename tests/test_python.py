@@ -75,6 +75,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=9)
 PAIRS = st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", TAUGHT, ids=str)
 def test_score_is_what_training_sums(case, words, tmp_path):
     model = exported(words, tmp_path, *case)

@@ -24,6 +24,7 @@ def tokenizer(path):
     return Tokenizer.load(path)
 
 
+@pytest.mark.slow
 @given(text=st.text())
 @settings(max_examples=50)
 def test_any_text_survives_encoding_and_decoding(tokenizer, text):

@@ -22,7 +22,12 @@ if TYPE_CHECKING:  # they import torch
     from januslm.inference.generator import Generated
     from januslm.inference.trained_model import TrainedModel
 
-NAMES = {"greedy": "AR", "mask_predict": "NAR", "speculative": "speculative"}
+NAMES = {
+    "greedy": "AR",
+    "mask_predict": "NAR",
+    "speculative": "speculative",
+    "draft": "draft",
+}
 MARGIN = max(map(len, NAMES.values())) + 2
 NARROWEST = 20  # columns of text, however narrow the terminal is
 HIDDEN = "_"  # in place of a word that is hidden again
@@ -212,7 +217,7 @@ def _cost(made: Generated, seconds: float, ar: Generated | None, name: str) -> s
     if ar is None:
         return line
     line += f": {ar.seconds / seconds:.1f}x AR's speed"
-    if name == "speculative":
+    if name in ("speculative", "draft"):
         same = made.outputs[0].tokens.tolist() == ar.outputs[0].tokens.tolist()
         line += ", AR's words" if same else ", not AR's words (a near tie)"
     return line

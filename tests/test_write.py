@@ -192,6 +192,7 @@ def test_a_pipe_gets_a_block_a_line_without_colours(root):  # noqa: F811
 @pytest.mark.slow
 def test_only_what_was_taught_is_shown(root):  # noqa: F811
     ways = {"ar": ["AR"], "cmlm": ["NAR"], "janus": ["AR", "NAR", "speculative"]}
+    ways["block"] = ["AR", "draft"]
     for objective, names in ways.items():
         out = piped(SENTENCE.encode(), teach(root, objective=objective)).stdout.decode()
         assert re.findall(r"^(\w+)  ", out, re.M) == names

@@ -97,7 +97,8 @@ def main() -> int:
     known.add_argument("--steps", type=int, default=0, help="updates; 0: enough for the kills")
     options = known.parse_args()
     steps = options.steps or SAVE_EVERY * (options.kills + 4)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup's children would not hear it
+    for number in STOPS:  # of nohup, and of a shell's background, children inherit deafness
+        signal.signal(number, signal.SIG_DFL)
     with (
         tempfile.TemporaryDirectory(prefix="chaos-") as name,
         hosts(name, options.hosts) as cluster,

@@ -8,6 +8,7 @@ torch=$(sed -n 's/^torch==//p' "$root/constraints.txt")
 [[ $# -ge 1 ]] || set -- help
 export JANUSLM_PROGRAM=$0 PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 
+trap 'exit 130' INT  # bash forgets one that comes while it waits for a child
 fail() { printf 'error: %s\n' "$*" >&2; exit 2; }
 new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 has_gpu() { [[ -e /dev/nvidia0 || -e /dev/nvidiactl ]]; }

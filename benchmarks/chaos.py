@@ -96,7 +96,7 @@ def main() -> int:
     known.add_argument("--seed", type=int, default=1)
     known.add_argument("--steps", type=int, default=0, help="updates; 0: enough for the kills")
     options = known.parse_args()
-    steps = options.steps or SAVE_EVERY * (options.kills + 4)
+    steps = options.steps or SAVE_EVERY * (3 * options.kills // 4 + 4)
     for number in STOPS:  # of nohup, and of a shell's background, children inherit deafness
         signal.signal(number, signal.SIG_DFL)
     with (
@@ -250,6 +250,7 @@ def hunt(
 ) -> str:
     """Wait for a random moment, and kill something; what it was, empty if the run ended before."""
     before, newest, began = last_step(out), newest_step(out), time.monotonic()
+    now = time.time()
     when = rng.choice(("second", "update", "save"))
     if when == "second":
         end = time.monotonic() + rng.uniform(0, 12)
@@ -262,7 +263,7 @@ def hunt(
         here = first and waited(run, lambda: last_step(out) >= before + more)
     else:
         after = rng.uniform(0, 0.05)
-        here = waited(run, lambda: any((out / "checkpoints").glob(".saving-*")))
+        here = waited(run, lambda: saving(out, now))
         time.sleep(after)
     if not here:
         return ""
@@ -274,6 +275,14 @@ def hunt(
     shot = f"{number.name} to {what}"
     story.kills[f"{shot}, {when}"] += 1
     return shot
+
+
+def saving(out: Path, since: float) -> bool:
+    """Whether a checkpoint is being written; what a kill left half done is older."""
+    with suppress(FileNotFoundError):
+        there = (out / "checkpoints").glob(".saving-*")
+        return any(path.stat().st_mtime > since for path in there)
+    return False
 
 
 def waited(run: subprocess.Popen, true: Callable[[], bool]) -> bool:

@@ -135,6 +135,18 @@ def test_a_killed_launcher_takes_its_ranks_with_it_once_they_have_saved(base):
     run.communicate()
 
 
+def test_ranks_whose_host_process_dies_while_they_start_do_not_train_on(base):
+    """They have not looked who their parent is yet."""
+    out = base / "fatherless"
+    run = started(base, "pretrain", "run.toml", "--gpus", 2, f"out={out}", *ENDLESS)
+    wait_until(lambda: len(ranks(out)) == 2)
+    [host] = {int(Path(f"/proc/{pid}/stat").read_text().split()[3]) for pid in ranks(out)}
+    os.kill(host, signal.SIGKILL)
+    wait_until(lambda: not ranks(out), 60)
+    said, _ = run.communicate(timeout=60)
+    assert run.returncode == 1, said
+
+
 def test_each_rank_has_a_log_and_the_console_is_rank_0s(base):
     out = base / "short"
     run = started(base, "pretrain", "run.toml", "--gpus", 2, f"out={out}", "packing.samples=0")

@@ -82,6 +82,7 @@ class Ranks:
             "MASTER_ADDR": self.order["address"],
             "MASTER_PORT": str(self.order["port"]),
             "JANUSLM_PULSE": str(pulse),
+            "JANUSLM_PARENT": str(os.getpid()),
             "PYTHONUNBUFFERED": "1",  # a log is whole when its rank is killed
         }
 

@@ -35,6 +35,9 @@ def memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
+PARENT = "JANUSLM_PARENT"  # the id of the process that watches a rank
+
+
 class StopRequest:
     """What asked this process to stop: a signal, or the end of the process that started it.
 
@@ -46,7 +49,10 @@ class StopRequest:
     def __init__(self) -> None:
         self.reason = ""  # in words; "" until then
         # A process that was started alone outlives the shell that started it, as nohup has it.
-        self.parent = os.getppid() if "RANK" in os.environ else None
+        # Our launcher says who it is: it may be gone by now.
+        given = os.environ.get(PARENT, "")
+        usual = os.getppid() if "RANK" in os.environ else None
+        self.parent = int(given) if given.isdecimal() else usual
 
     def __bool__(self) -> bool:
         return bool(self.reason)

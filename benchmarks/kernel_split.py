@@ -1,6 +1,6 @@
 """Where an update's time goes: a torch.profiler trace, each instant given to one part.
 
-On a GPU kernels are told apart by name, and by the range (loss, optimizer) in which they were
+On a GPU kernels are distinguished by name, and by the range (loss, optimizer) in which they were
 launched; on a CPU the innermost operation counts.  Instants without any are waiting.
 """
 

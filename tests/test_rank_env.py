@@ -3,7 +3,7 @@
 import pytest
 
 from januslm.config import Refused
-from januslm.training.rank_env import Place, first_host, place, settle
+from januslm.training.rank_env import Place, first_host, place, resolve
 
 TORCH = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
 OMPI = {
@@ -73,27 +73,27 @@ def test_the_ranks_of_a_job_agree_where_they_meet():
     places = []
     for rank in ("0", "1"):
         env = OMPI | {"OMPI_COMM_WORLD_RANK": rank, "OMPI_COMM_WORLD_LOCAL_RANK": rank}
-        settle(env)
+        resolve(env)
         assert (env["RANK"], env["WORLD_SIZE"], env["LOCAL_RANK"]) == (rank, "2", rank)
         places.append((env["MASTER_ADDR"], env["MASTER_PORT"]))
     assert places[0] == places[1]
     assert places[0][0] == "127.0.0.1"
     slurm = dict(STEP)
-    settle(slurm)
+    resolve(slurm)
     assert slurm["MASTER_ADDR"] == "gpu07"
     assert 15000 <= int(slurm["MASTER_PORT"]) < 30000
     other = STEP | {"SLURM_JOB_ID": "78"}
-    settle(other)
+    resolve(other)
     assert other["MASTER_PORT"] != slurm["MASTER_PORT"]
 
 
 def test_nobody_guesses_where_ranks_meet():
     with pytest.raises(Refused, match="no MASTER_ADDR and MASTER_PORT for 4 ranks"):
-        settle(dict(TORCH))
+        resolve(dict(TORCH))
     with pytest.raises(Refused, match="no MASTER_PORT for 4 ranks"):
-        settle(TORCH | {"MASTER_ADDR": "a"})
+        resolve(TORCH | {"MASTER_ADDR": "a"})
     with pytest.raises(Refused, match="MASTER_PORT must be a port from 1 to 65535, got 70000"):
-        settle(TORCH | {"MASTER_ADDR": "a", "MASTER_PORT": "70000"})
+        resolve(TORCH | {"MASTER_ADDR": "a", "MASTER_PORT": "70000"})
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_a_rank_that_is_stopped_is_named_by_the_other_with_all_stacks(base):
     said, out = stopped_rank_is_named(base, 1)
     host = os.uname().nodename
     [line] = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert line.startswith(f"error: rank 1 on {host} is silent for 15 s, when last heard: ")
+    assert line.startswith(f"error: rank 1 on {host} is silent for 15 s, at its last beat: ")
     assert f"train.timeout = 15 s, stacks in {out / 'logs' / 'rank-00000.log'}" in line
     stacks = (out / "logs" / "rank-00000.log").read_text()
     assert "Current thread" in stacks

@@ -43,7 +43,7 @@ def find(name: str, options: Mapping, where: str) -> Task:
 
 
 def title(task: Task) -> str:
-    """What tables call it: its name, and what it was told to read if it was told."""
+    """What tables call it: its name, and what it reads where the run file says that."""
     return getattr(task, "TITLE", "") or name_of(task)
 
 

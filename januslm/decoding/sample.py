@@ -27,7 +27,7 @@ def decode(
     top_k: Count = 0,  # draw from so many likeliest words
     # draw from the likeliest words that have so much of p
     top_p: Annotated[float, Allowed(above=0, high=1)] = 1.0,
-    seed: Count = 0,  # of chance
+    seed: Count = 0,  # of the random draws
     samples: Beam = 1,
     min_length: Count = 0,  # fewest words of a text
     max_length: Length = 200,  # most words of a text, and max_ratio beside it

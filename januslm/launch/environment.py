@@ -5,7 +5,7 @@ from pathlib import Path
 
 from januslm.cli.paths import ROOT
 
-# What other hosts are told of the user's environment: where programs and libraries lie, and
+# What other hosts get of the user's environment: where programs and libraries lie, and
 # whatever a library of a run reads.
 HANDED_OVER = ("PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "VIRTUAL_ENV", "LANG", "LC_ALL")
 HANDED_OVER_PREFIXES = (

@@ -25,7 +25,7 @@ ADDRESS_OF = 0x8915  # SIOCGIFADDR, the IPv4 address of an interface
 
 
 def facts(folder: str, code: bool) -> dict:
-    """Plain values; folder: the run's, of whose disk the free GB are told.
+    """Plain values; folder: the run's, of whose disk the free GB are given.
 
     code: also say januslm's version with a hash of its files, which takes a tenth of a second.
     """

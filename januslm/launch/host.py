@@ -36,7 +36,7 @@ class Host:
         self.connected, self.leaving, self.writing = True, False, False
         self.ranks: Ranks | None = None
         self.running, self.grace = False, 600.0
-        self.heard, self.silence = time.monotonic(), float("inf")
+        self.last_order, self.silence = time.monotonic(), float("inf")
         self.door: facts.Door | None = None
         self.checking: list[subprocess.Popen] = []
         self.woken, self.wake = os.pipe()
@@ -50,11 +50,11 @@ class Host:
             signal.signal(number, self._leave)
 
     def serve(self) -> None:
-        """Until there are no more orders, and the last rank has ended and been told of."""
+        """Until there are no more orders, and the last rank has ended and been reported."""
         while self.running or (self.connected and (self.unsent or not self.leaving)):
             for key, _ in self.selector.select(TICK):
                 key.data()
-            if self.connected and time.monotonic() - self.heard > self.silence:
+            if self.connected and time.monotonic() - self.last_order > self.silence:
                 self._lost()
             if self.ranks and self.running:
                 if self.leaving:
@@ -78,7 +78,7 @@ class Host:
             return
         except OSError:
             block = b""
-        self.heard = time.monotonic()
+        self.last_order = time.monotonic()
         *lines, self.unread = (self.unread + block).split(b"\n")
         for line in lines:
             self._obey(json.loads(line))
@@ -101,7 +101,7 @@ class Host:
         with suppress(BlockingIOError):
             os.read(self.woken, BLOCK)
 
-    def say(self, event: str, **told) -> None:
+    def say(self, event: str, **fields) -> None:
         """Tell the launcher, as soon as it listens; any thread may."""
         with self.lock:
             if event == "line" and len(self.unsent) > UNSENT:
@@ -110,7 +110,7 @@ class Host:
             if self.dropped and len(self.unsent) < UNSENT:
                 text, self.dropped = f"{self.dropped:,} lines are in the logs alone", 0
                 self.unsent += json.dumps({"event": "note", "text": text}).encode() + b"\n"
-            self.unsent += json.dumps({"event": event, **told}).encode() + b"\n"
+            self.unsent += json.dumps({"event": event, **fields}).encode() + b"\n"
         with suppress(BlockingIOError):
             os.write(self.wake, b"\0")
 

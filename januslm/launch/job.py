@@ -49,7 +49,7 @@ class Job:
         return found
 
     def who(self, host: str, rank: int) -> str:
-        """A rank as people are told of it; "" where there is but one."""
+        """A rank as messages name it; "" where there is but one."""
         if self.world == 1:
             return ""
         return f"rank {rank} on {host}" if len(self.hosts) > 1 else f"rank {rank}"

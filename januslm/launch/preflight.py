@@ -89,9 +89,9 @@ class Preflight:
     def _good(self) -> list[str]:
         return [name for name, one in self.found.items() if one.able]
 
-    def _ask(self, order: str, names: Iterable[str], seconds: float, **told) -> dict[str, dict]:
+    def _ask(self, order: str, names: Iterable[str], seconds: float, **fields) -> dict[str, dict]:
         """The answers to one order by host; what is refused becomes a problem."""
-        answers = self.hosts.ask({(name, order): told for name in names}, seconds)
+        answers = self.hosts.ask({(name, order): fields for name in names}, seconds)
         return self._kept(answers)
 
     def _kept(self, answers: Mapping) -> dict[str, dict]:
@@ -102,10 +102,10 @@ class Preflight:
         return {name: a for (name, _), a in answers.items() if "refused" not in a}
 
     def _enter(self) -> None:
-        told: dict = {"folder": os.getcwd(), "variables": {}, "silence": None}
-        away = told | {"variables": handed_over(), "silence": SILENCE}
-        here = {name: hostfile.is_here(name) for name in self.found}
-        orders = {(name, "enter"): told if here[name] else away for name in self.found}
+        here: dict = {"folder": os.getcwd(), "variables": {}, "silence": None}
+        away = here | {"variables": handed_over(), "silence": SILENCE}
+        near = {name: hostfile.is_here(name) for name in self.found}
+        orders = {(name, "enter"): here if near[name] else away for name in self.found}
         self._kept(self.hosts.ask(orders, ANSWERS_WITHIN))
 
     def _facts_and_check(self) -> None:
@@ -118,16 +118,16 @@ class Preflight:
         opened = {(self.first, "open"): {"word": self.word}} if self.first in good else {}
         answers = self.hosts.ask(facts | checks | opened, CHECKED_WITHIN)
         now = time.time()
-        for name, told in self._kept(_of(answers, "facts")).items():
-            self.found[name].facts = told
+        for name, answer in self._kept(_of(answers, "facts")).items():
+            self.found[name].facts = answer
             self._judge(self.found[name], self.job.hosts[name])
-            skew = max(began - told["clock"], told["clock"] - now, 0.0)
+            skew = max(began - answer["clock"], answer["clock"] - now, 0.0)
             if skew > SKEW:
                 self.found[name].warnings.append(f"its clock differs by {skew:.0f} s")
-        for name, told in self._kept(_of(answers, "check")).items():
-            self._judge_check(self.found[name], told)
-        for told in self._kept(_of(answers, "open")).values():
-            self.meeting.port, self.addresses = told["port"], told["addresses"]
+        for name, answer in self._kept(_of(answers, "check")).items():
+            self._judge_check(self.found[name], answer)
+        for answer in self._kept(_of(answers, "open")).values():
+            self.meeting.port, self.addresses = answer["port"], answer["addresses"]
             self.found[self.first].port = f"{self.meeting.port} free"
 
     def _judge(self, found: Found, ranks: int) -> None:
@@ -144,14 +144,14 @@ class Preflight:
         if facts["free_gb"] < LITTLE:
             found.warnings.append(f"{facts['free_gb']} GB are free")
 
-    def _judge_check(self, found: Found, told: dict) -> None:
-        said = told["err"].strip()
-        if told["code"] == 0:
-            found.checked = json.loads(told["out"].splitlines()[-1])
+    def _judge_check(self, found: Found, answer: dict) -> None:
+        said = answer["err"].strip()
+        if answer["code"] == 0:
+            found.checked = json.loads(answer["out"].splitlines()[-1])
             if said and found.host == self.first:  # hardly anything else on the others
                 found.warnings += said.splitlines()
             return
-        said = said or f"the check ended with code {told['code']}"
+        said = said or f"the check ended with code {answer['code']}"
         found.problems.append(said.removeprefix("error: "))
 
     def _compare(self) -> None:
@@ -209,8 +209,8 @@ class Preflight:
         given = os.environ.get("MASTER_ADDR", "")
         host = self.first.rpartition("@")[2]
         candidates = [given] if given else list(dict.fromkeys([host, *self.addresses]))
-        told = {"candidates": candidates, "port": self.meeting.port, "word": self.word}
-        ways = {n: a["reached"] for n, a in self._ask("reach", others, 30, **told).items()}
+        asked = {"candidates": candidates, "port": self.meeting.port, "word": self.word}
+        ways = {n: a["reached"] for n, a in self._ask("reach", others, 30, **asked).items()}
         best = max(candidates, key=lambda name: sum(name in way for way in ways.values()))
         for name, way in ways.items():
             self.found[name].port = "reached" if best in way else "no way"
@@ -250,12 +250,12 @@ def table(hosts: Hosts, job: Job) -> tuple[str, bool]:
     rows: list[tuple[str, ...]] = [HEADINGS]
     for one in preflight.found.values():
         facts = one.facts
-        told = [str(facts.get(key) or "-") for key in ("python", "torch", "deepspeed")]
+        versions = [str(facts.get(key) or "-") for key in ("python", "torch", "deepspeed")]
         clock = next((w for w in one.warnings if "clock" in w), "ok") if facts else "-"
         rest = [str(facts.get(key, "-")) for key in ("gpus", "free_gb")]
         reached = "yes" if facts or hosts.all[one.host].entered else "no"
         seen = one.code_as, one.run_as, one.sees, one.port, one.interface
-        rows.append((one.host, reached, *told, *rest, clock, *seen))
+        rows.append((one.host, reached, *versions, *rest, clock, *seen))
     lines = [drawn(rows)]
     for one in preflight.found.values():
         lines += [f"{one.host}: {what}" for what in (*one.problems, *one.warnings)]

@@ -20,7 +20,7 @@ from typing import IO
 PULSE = struct.Struct("<qd")  # step, time: what a rank writes at each update
 PULSE_BYTES = 32
 LINE = 1 << 16  # bytes; a longer line is cut in two
-TAIL = 20  # last lines that are told of a rank that failed
+TAIL = 20  # last lines that are reported of a rank that failed
 PATIENCE = 5.0  # seconds between SIGTERM and SIGKILL for ranks that have lost one of them
 GOOD = (0, 85)  # done; stopped and saved
 

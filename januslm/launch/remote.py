@@ -1,4 +1,4 @@
-"""Host processes, here and elsewhere: started, given orders, and heard through one queue."""
+"""Host processes, here and elsewhere: started, given orders, and read through one queue."""
 
 import json
 import queue
@@ -39,7 +39,7 @@ def python() -> str:
 
 
 def command(host: str) -> list[str]:
-    """What starts the process that owns a host's ranks; all else it is told by orders."""
+    """What starts the process that owns a host's ranks; all else comes by orders."""
     module = [python(), "-P", "-m", "januslm.launch.host"]
     if cloned():
         module = ["env", f"PYTHONPATH={environment()['PYTHONPATH']}", *module]
@@ -87,11 +87,11 @@ class Host:
         what = "the connection was lost" if self.entered else "cannot be reached"
         return f"{what}: {self.errors[-1]}" if self.errors else what
 
-    def tell(self, order: str, **told) -> None:
+    def order(self, order: str, **fields) -> None:
         """Give an order; nothing happens if nobody is there any more."""
         assert self.process.stdin
         with suppress(OSError, ValueError):
-            self.process.stdin.write(json.dumps({"order": order, **told}).encode() + b"\n")
+            self.process.stdin.write(json.dumps({"order": order, **fields}).encode() + b"\n")
             self.process.stdin.flush()
 
     def hang_up(self) -> None:
@@ -145,8 +145,8 @@ class Hosts:
 
         An answer with `refused` says why there is none.  Raises Stopped for a signal.
         """
-        for (name, order), told in orders.items():
-            self.all[name].tell(order, **told)
+        for (name, order), fields in orders.items():
+            self.all[name].order(order, **fields)
         answers: dict[Asked, dict] = {}
         end = time.monotonic() + seconds
         while missing := orders.keys() - answers.keys():

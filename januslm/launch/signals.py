@@ -10,7 +10,7 @@ STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 @contextmanager
-def heard(events: Events) -> Iterator[None]:
+def received(events: Events) -> Iterator[None]:
     """Put each of them into the queue; under nohup, SIGHUP stays without effect."""
 
     def put(number: int, _frame: object) -> None:

@@ -70,13 +70,13 @@ class Supervision:
     stopped: signal.Signals | None = None
     stopped_at: float = 0.0
     killed: bool = False
-    started: bool = False  # rank 0 has spoken
+    started: bool = False  # rank 0 has printed a line
     deaf: bool = False  # nobody reads what we print
 
     def run(self, interfaces: dict[str, str]) -> Ended:
         """Start the ranks and see them end.  interfaces: by host, that lead to the first one."""
         for name, host in self.hosts.all.items():
-            host.tell(
+            host.order(
                 "start",
                 host=name,
                 command=self.job.command,
@@ -110,8 +110,8 @@ class Supervision:
         elif kind == "note":
             self.log_line(f"{host.name}: {event['text']}")
         elif kind == "exit":
-            told = (event[key] for key in ("rank", "code", "step", "tail", "asked"))
-            self.exits.append(Exit(host.name, *told))
+            fields = (event[key] for key in ("rank", "code", "step", "tail", "asked"))
+            self.exits.append(Exit(host.name, *fields))
             if self.exits[-1].bad:
                 self._all("end")
         elif kind == "start" and "refused" in event:
@@ -139,7 +139,7 @@ class Supervision:
 
     def _all(self, order: str) -> None:
         for host in self.hosts.all.values():
-            host.tell(order)
+            host.order(order)
 
     def _where(self, host: str) -> str:
         return f"{host}: " if len(self.job.hosts) > 1 else ""
@@ -221,7 +221,7 @@ class Supervision:
         return Ended(FAILED, line, first.step, bool(self.lost))
 
     def _show_tail(self, first: Exit) -> None:
-        """Rank 0 was heard all along."""
+        """Rank 0's lines are on the console already."""
         if first.rank == 0 or first.code < 0 or not first.tail:
             return
         log = Path(self.meeting.folder, "logs", f"rank-{first.rank:05d}.log")

@@ -29,7 +29,7 @@ def train(verb: str, words: Sequence[str], options: Options) -> int:
         need("torch", "deepspeed")
     events: Events = Events()
     grace = _grace()
-    with signals.heard(events):
+    with signals.received(events):
         jobs = chain([job], repeat(job.again))
         start = lambda: _started(next(jobs), events, grace)  # noqa: E731
         ended = restarted(start, options.restarts, events, log_line)
@@ -77,7 +77,7 @@ def check_hosts(words: Sequence[str], options: Options) -> int:
             print(*remote.command(host))
         return 0
     events: Events = Events()
-    with signals.heard(events), Hosts(job.hosts, events) as hosts:
+    with signals.received(events), Hosts(job.hosts, events) as hosts:
         try:
             text, well = preflight.table(hosts, job)
         except Stopped:

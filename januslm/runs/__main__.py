@@ -12,7 +12,7 @@ from pathlib import Path
 from januslm.cli.command import answered, parser
 from januslm.cli.table import drawn
 from januslm.config import Refused
-from januslm.runs.story import Story, below, checkpoints, shown_bytes, told
+from januslm.runs.story import Story, below, checkpoints, shown_bytes, story_of
 from januslm.training.manifest import Found, step_of
 
 HEAD = ("run", "state", "step", "loss", "valid", "checkpoint", "size", "held by", "since")
@@ -27,7 +27,7 @@ def main() -> int:
         if words[:1] == ["show"]:
             if len(words) != 2:
                 raise Refused("runs show takes the folder of one run")
-            print("\n".join(lines(told(Path(words[1])))))
+            print("\n".join(lines(story_of(Path(words[1])))))
             return
         if len(words) > 1:
             raise Refused(f"runs takes one folder, got {len(words)}; runs show RUN for one run")
@@ -40,7 +40,7 @@ def table(root: Path) -> str:
     """One line for each run below a folder."""
     if not root.is_dir():
         raise Refused(f"{root}: no such folder; name one with runs below it")
-    rows = [_row(told(folder), root) for folder in below(root)]
+    rows = [_row(story_of(folder), root) for folder in below(root)]
     if not rows:
         return f"no run below {root}"
     return drawn([HEAD, *rows], left=2)
@@ -111,8 +111,8 @@ def _flat(value, key: str = "") -> Iterator[str]:
 
 def _event(event: dict) -> str:
     facts = {k: v for k, v in event.items() if k not in ("time", "event")}
-    told = ", ".join(text for key, value in facts.items() for text in _flat(value, key))
-    return f"{event.get('time', '?')} {event.get('event', '?')}: {told.replace(' = ', ' ')}"
+    shown = ", ".join(text for key, value in facts.items() for text in _flat(value, key))
+    return f"{event.get('time', '?')} {event.get('event', '?')}: {shown.replace(' = ', ' ')}"
 
 
 def _checkpoints(story: Story) -> Iterator[str]:

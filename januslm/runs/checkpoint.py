@@ -57,9 +57,9 @@ def ls(options: argparse.Namespace) -> int:
             rows.append((one, size, *["-"] * 4, found))
             continue
         facts = found.manifest
-        told = [facts.get("world"), facts.get("stage"), facts.get("precision"), facts["samples"]]
+        shown = [facts.get("world"), facts.get("stage"), facts.get("precision"), facts["samples"]]
         note = "while updates were skipped" if found.doubtful else "-"
-        rows.append((one, shown_bytes(found.bytes), *map(str, told), note))
+        rows.append((one, shown_bytes(found.bytes), *map(str, shown), note))
     print(drawn([HEAD, *rows]) if rows else f"{options.run}: no checkpoint")
     return 0
 

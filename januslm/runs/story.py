@@ -73,7 +73,7 @@ class Story:
         return folder_bytes(self.folder)
 
 
-def told(folder: Path) -> Story:
+def story_of(folder: Path) -> Story:
     """The story of the run in a folder; Refused if there is none."""
     folder = Path(folder)
     if not is_run(folder):

@@ -67,7 +67,7 @@ def process(
 
 
 def _begun(folder: str, resolve: Callable[[], Resolved], start: Start) -> Begun:
-    place = rank_env.settle()
+    place = rank_env.resolve()
     meeting = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     check_free(folder, meeting if place.rank else "")
     resolved = resolve()

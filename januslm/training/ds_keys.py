@@ -167,7 +167,7 @@ class FlopsProfilerKeys:
     # forwards that are computed again in the backward
     recompute_fwd_factor: float = setting(0.0, low=0)
     profile_step: int = setting(1, low=1)  # the update whose forward is printed
-    module_depth: int = setting(-1, low=-1)  # how deep modules are told apart; -1: all the way
+    module_depth: int = setting(-1, low=-1)  # how deep modules are listed; -1: all the way
     top_modules: int = setting(1, low=1)  # how many are named at each depth
     detailed: bool = True  # the whole tree of modules
     output_file: str | None = None  # where it goes; else to the console

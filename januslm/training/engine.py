@@ -89,7 +89,7 @@ def connect(minutes: float = 30) -> World:
 
     A collective that waits longer than `minutes` for another rank fails.
     """
-    place = rank_env.settle()
+    place = rank_env.resolve()
     deepspeed = _deepspeed()
     port = int(os.environ["MASTER_PORT"])
     deepspeed.init_distributed(timeout=timedelta(minutes=minutes), distributed_port=port)
@@ -119,7 +119,7 @@ class Agreed:
     """What all ranks know before an update: of it, what they ask for, and of the one before.
 
     counts: items by term, over all ranks.  asked: how many ranks ask, by name.  finished: results
-    of the update before, None where there is none or they were told.
+    of the update before, None where there is none, or they are known already.
     """
 
     counts: dict[str, float]
@@ -129,7 +129,7 @@ class Agreed:
 
 @dataclass(frozen=True)
 class _Pending:
-    """The results of an update that no rank has told the others yet.
+    """The results of an update that the ranks have not summed up yet.
 
     row: float64 [2 + names] on the device: loss, gradient norm, the sum of each term.
     """
@@ -233,7 +233,7 @@ class Engine(Generic[M]):
     def finish(self) -> dict | None:
         """The results of the last update, by a collective of their own: before a save, at the end.
 
-        None if they have been told already.
+        None if they are known already.
         """
         if not self.pending:
             return None

@@ -129,7 +129,7 @@ def _rule(key: str, config: Mapping) -> tuple[str, str]:
 
 
 def _place(key: str) -> int:
-    """The rule's place: what causes other changes is told before its consequences."""
+    """The rule's place: what causes other changes comes before its consequences."""
     first = (number for number, rule in enumerate(RULES) if _inside(key, rule[0]))
     return next(first, len(RULES))
 

@@ -56,7 +56,7 @@ def place(env: Mapping[str, str] = os.environ) -> Place:
     return given
 
 
-def settle(env: MutableMapping[str, str] = os.environ) -> Place:
+def resolve(env: MutableMapping[str, str] = os.environ) -> Place:
     """The same, and sets what torch reads: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT.
 
     Raises Refused as `place` does, and where nobody says at which address the ranks meet.
@@ -155,7 +155,7 @@ def _free_port() -> int:
 
 
 def _by_mpi(found: Place) -> tuple[str, int] | None:
-    """Rank 0's address and a free port of its host, told to all over MPI; None without mpi4py."""
+    """Rank 0's address and a free port of its host, which all get over MPI; None without mpi4py."""
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError):

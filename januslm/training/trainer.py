@@ -316,7 +316,7 @@ class Trainer(Generic[M]):
         return True
 
     def take(self, result: dict | None) -> None:
-        """What came of update `step`, told by the next one, or before a save; None: was told."""
+        """What came of update `step`, known with the next one, or before a save; None: is known."""
         if result is None:
             return
         self.result = result | self.running
@@ -470,8 +470,8 @@ class Trainer(Generic[M]):
         self.watchdog.enter("saving", self.step)
         folder, notes = saving.publish()
         if self.world.first and not self.told_saved:
-            told = {"step": saving.step}
-            self.log.borne(history.HISTORY, lambda: history.add(self.plan.folder, "saved", **told))
+            facts = {"step": saving.step}
+            self.log.borne(history.HISTORY, lambda: history.add(self.plan.folder, "saved", **facts))
         self.told_saved = True
         for line in [f"saved {folder}", *notes]:
             self.log.line(line)

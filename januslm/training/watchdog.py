@@ -52,7 +52,7 @@ class Watchdog:
         self.serial, self.phase, self.step = 0, "starting", 0
         self.moved = time.monotonic()
         self.numbers = 0  # beats so far
-        self.heard: dict[int, tuple[int, float]] = {}  # rank -> its last beat, and when it came
+        self.beats: dict[int, tuple[int, float]] = {}  # rank -> its last beat, and when it came
         self.last: dict[int, dict] = {}  # rank -> what it said then
         self.over = threading.Event()
         self.file: TextIO | None = None
@@ -166,17 +166,17 @@ class Watchdog:
         assert self.store is not None
         now = time.monotonic()
         keys = [f"januslm/beat/{rank}" for rank in range(self.size)]
-        if not self.heard:
-            self.heard = {rank: (0, now) for rank in range(self.size)}
+        if not self.beats:
+            self.beats = {rank: (0, now) for rank in range(self.size)}
         # Before its first beat a rank has no key; afterwards one question is enough for all.
         there = [rank for rank in range(self.size) if rank in self.last] or [0]
         new = [r for r in range(self.size) if r not in self.last and self.store.check([keys[r]])]
         asked = sorted({*there, *new})
         for rank, text in zip(asked, self.store.multi_get([keys[r] for r in asked]), strict=True):
             self.last[rank] = found = json.loads(text)
-            if found["number"] != self.heard[rank][0]:
-                self.heard[rank] = found["number"], now
-        silent = [rank for rank, (_, when) in self.heard.items() if now - when > self.silence]
+            if found["number"] != self.beats[rank][0]:
+                self.beats[rank] = found["number"], now
+        silent = [rank for rank, (_, when) in self.beats.items() if now - when > self.silence]
         if silent:
             return self._silent(silent)
         idle = min(one["idle"] for one in self.last.values())
@@ -189,7 +189,7 @@ class Watchdog:
         one = self.last.get(rank, {"host": "an unknown host", "doing": "never"})
         more = f"; so are {len(ranks) - 1} others" if len(ranks) > 1 else ""
         return (
-            f"rank {rank} on {one['host']} is silent for {self.silence:.0f} s, when last heard: "
+            f"rank {rank} on {one['host']} is silent for {self.silence:.0f} s, at its last beat: "
             f"{one['doing']}{more}"
         )
 

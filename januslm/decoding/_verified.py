@@ -1,14 +1,51 @@
-"""What checks a guess of greedy's next words: the words in a table, greedy's rules, agreement.
+"""What checks a guess of greedy's next words: the loop of passes, greedy's rules, agreement.
 
 B = sentences, C = candidates of one sentence, R = words read in a pass, V = vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from januslm.decoding._constraints import Rules, bar_repeats
+from januslm.decoding import Output
+from januslm.decoding._constraints import Rules, bar_repeats, worth_compacting
+
+
+class Text(Protocol):
+    """What is written of one sentence."""
+
+    ended: bool
+
+    def output(self) -> Output: ...
+
+
+def write(
+    decoder,
+    state,
+    allowed: Rules,
+    texts: Sequence[Text],
+    one_pass: Callable[[Rules, list, tuple[int, ...]], Tensor],
+) -> list[Output]:
+    """Pass after pass until every text has ended; uses up the state.
+
+    one_pass(rules, texts, prefix) reads and accepts words of the texts that go on, and returns how
+    many of what each of them read were wrong, int64 [B].  prefix: empty after the first pass.
+    """
+    numbers, head = np.arange(len(texts)), decoder.prefix
+    while True:
+        rows = [texts[n] for n in numbers.tolist()]
+        wrong = one_pass(allowed, rows, head)
+        alive, head = np.array([not text.ended for text in rows]), ()
+        if not alive.any():
+            return [text.output() for text in texts]
+        state.take_back(wrong)
+        if worth_compacting(alive):
+            chosen = torch.from_numpy(np.flatnonzero(alive)).to(allowed.limit.device)
+            state.keep(chosen)
+            allowed, numbers = allowed.keep(chosen), numbers[alive]
 
 
 def table(heads, tails: Sequence[list[list[int]]], fill: int, device) -> Tensor:

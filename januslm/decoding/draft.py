@@ -16,9 +16,9 @@ from torch import Tensor
 
 from januslm.config import Allowed
 from januslm.decoding import Output
-from januslm.decoding._constraints import log_p, rules, top, worth_compacting
+from januslm.decoding._constraints import log_p, rules, top
 from januslm.decoding._options import MOST, Count, Length, Ratio
-from januslm.decoding._verified import agreeing, bar, table
+from januslm.decoding._verified import agreeing, bar, table, write
 
 # How a checkpoint must have learnt to write.
 NEEDS = ("word by word", "a block after each word")
@@ -55,18 +55,13 @@ def decode(
         no_repeat_ngram=no_repeat_ngram,
     )
     texts = [_Text(limit) for limit in allowed.limit.tolist()]
-    numbers, head = np.arange(len(texts)), decoder.prefix
-    while True:
-        rows = [texts[n] for n in numbers]
-        wrong = _round(decoder, state, allowed, rows, head, size)
-        alive, head = np.array([not text.ended for text in rows]), ()
-        if not alive.any():
-            return [text.output() for text in texts]
-        state.take_back(wrong)
-        if worth_compacting(alive):
-            chosen = torch.from_numpy(np.flatnonzero(alive)).to(device)
-            state.keep(chosen)
-            allowed, numbers = allowed.keep(chosen), numbers[alive]
+    return write(
+        decoder,
+        state,
+        allowed,
+        texts,
+        lambda kept, rows, head: _round(decoder, state, kept, rows, head, size),
+    )
 
 
 def _round(decoder, state, allowed, rows: list["_Text"], head, size: int) -> Tensor:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from januslm.config import Allowed
-from januslm.decoding import Output, mask_predict
-from januslm.decoding._constraints import log_p, rules, top, worth_compacting
+from januslm.decoding import Output, _verified, mask_predict
+from januslm.decoding._constraints import log_p, rules, top
 from januslm.decoding._options import Count, Length, Ratio
 from januslm.decoding._templates import candidates, write
 from januslm.decoding._verified import agreeing, bar, table
@@ -71,18 +71,13 @@ def decode(
         _Text(limit, d.tokens.tolist(), passes=d.passes)
         for limit, d in zip(allowed.limit.tolist(), drafts, strict=True)
     ]
-    numbers, head = np.arange(len(texts)), decoder.prefix
-    while True:
-        rows = [texts[n] for n in numbers]
-        wrong = _round(decoder, state, allowed, rows, head, block, shifts)
-        alive, head = np.array([not text.ended for text in rows]), ()
-        if not alive.any():
-            return [text.output() for text in texts]
-        state.take_back(wrong)
-        if worth_compacting(alive):
-            chosen = torch.from_numpy(np.flatnonzero(alive)).to(device)
-            state.keep(chosen)
-            allowed, numbers = allowed.keep(chosen), numbers[alive]
+    return _verified.write(
+        decoder,
+        state,
+        allowed,
+        texts,
+        lambda kept, rows, head: _round(decoder, state, kept, rows, head, block, shifts),
+    )
 
 
 def _round(decoder, state, allowed, rows: list["_Text"], head, block: int, shifts: int) -> Tensor:

@@ -4,14 +4,15 @@ import sys
 from pathlib import Path
 
 from januslm import config
-from januslm.cli.command import answered, parser
+from januslm.cli.command import answered, step_parser
+from januslm.model.config import GIVEN_BY_OTHERS
 from pretrain.settings import PretrainRun, resolve
 
-FROM_ELSEWHERE = {"vocabulary", "extra_vectors"}  # of a model: the tokenizer and the objective
+DESCRIPTION = "Which examples of update STEP have a loss that is not finite."
 
 
 def main() -> int:
-    options = _arguments()
+    options = step_parser("replay", DESCRIPTION).parse_args()
     return answered(lambda: _replay(Path(options.run), options.step))
 
 
@@ -25,19 +26,12 @@ def _replay(folder: Path, step: int) -> None:
     about = settings(folder)
     about.pop("tokenizer_sha256", None)
     about["data"].pop("fingerprints", None)
-    about["model"] = {k: v for k, v in about["model"].items() if k not in FROM_ELSEWHERE}
+    about["model"] = {k: v for k, v in about["model"].items() if k not in GIVEN_BY_OTHERS}
     run = config.build(PretrainRun, about, f"{folder}/config.json")
     resolved = resolve(run, str(folder))
     _, job = build(resolved, World(0, 1, torch.device("cpu")))
     for line in report(folder, step, job, resolved.run.train.batch):
         print(line, flush=True)
-
-
-def _arguments():
-    known = parser("replay", "Which examples of update STEP have a loss that is not finite.")
-    known.add_argument("run", metavar="RUN", help="a run's folder")
-    known.add_argument("step", metavar="STEP", type=int, help="an update, e.g. a skipped one")
-    return known.parse_args()
 
 
 if __name__ == "__main__":

@@ -129,3 +129,11 @@ def run_parser(verb: str, description: str) -> Parser:
     known.add_argument("--check", type=int, metavar="PROCESSES", help=argparse.SUPPRESS)
     known.add_argument("--local_rank", help=argparse.SUPPRESS)  # DeepSpeed's launcher adds it
     return known
+
+
+def step_parser(verb: str, description: str) -> Parser:
+    """For a verb that looks at one update of a run."""
+    known = parser(verb, description)
+    known.add_argument("run", metavar="RUN", help="a run's folder")
+    known.add_argument("step", metavar="STEP", type=int, help="an update, e.g. a skipped one")
+    return known

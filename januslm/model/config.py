@@ -93,6 +93,10 @@ SIZES = (
 )
 
 
+# Keys that no run file says, and who says them.
+GIVEN_BY_OTHERS = {"vocabulary": "the tokenizer", "extra_vectors": "the objective"}
+
+
 def configure(table: dict, vocabulary: int, where: str, extra_vectors: int = 0) -> ModelConfig:
     """A ModelConfig from a run file's [model] table: `preset` and what differs from it.
 
@@ -103,7 +107,7 @@ def configure(table: dict, vocabulary: int, where: str, extra_vectors: int = 0) 
     if not isinstance(name, str) or name not in PRESETS:
         raise Refused(f"{where}: no model preset {name!r}{suggest(str(name), PRESETS)}")
     given = {"vocabulary": vocabulary, "extra_vectors": extra_vectors}
-    for key, owner in (("vocabulary", "the tokenizer"), ("extra_vectors", "the objective")):
+    for key, owner in GIVEN_BY_OTHERS.items():
         if key in table:
             raise Refused(f"{where}: {key} comes from {owner}, take it out of [model]")
     return build(ModelConfig, PRESETS[name] | table | given, where)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.conftest import ROOT
+from tests.tiny_run import lay
 
 RUN = """
 out = "{base}/run"
@@ -34,29 +35,12 @@ samples = 0
 [schedule]
 warmup = 1
 """
-CORPUS = """
-out = "{base}/corpus"
-root = "{base}"
-vocabulary = 300
-validation = 0.3
-tokenizer = "{base}/tokenizer.json"
-[sources.text]
-files = ["*.txt"]
-split = "line"
-"""
-ENDLESS = ("train.steps=100000", "train.validate_every=100000", "train.save_every=100000")
 LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_", "OMPI_", "PMI", "SLURM_", "JANUSLM_")
 
 
 def laid(base: Path, text: str = "") -> Path:
     """A corpus of this project's documents, or of `text`, and run.toml, a run on it."""
-    text = text or " ".join(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))
-    words = text.split()
-    lines = (" ".join(words[i : i + 9]) for i in range(0, min(4500, len(words)), 9))
-    (base / "plain.txt").write_text("\n".join(lines))
-    for name, content in (("corpus.toml", CORPUS), ("run.toml", RUN)):
-        (base / name).write_text(content.format(base=base))
-    for verb in ("tokenizer", "build"):
+    for verb in lay(base, RUN, text):
         command = [sys.executable, "-P", "-m", "data_tools", verb, str(base / "corpus.toml")]
         done = subprocess.run(command, env=environment(), capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

@@ -13,8 +13,9 @@ import pytest
 from januslm.training import history
 from januslm.training.run_lock import holder
 from tests.launching import finish, start, wait_until
-from tests.ranks import ENDLESS, environment, free_port, laid, started
+from tests.ranks import environment, free_port, laid, started
 from tests.test_resume import asked, lines
+from tests.tiny_run import ENDLESS
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 LIMIT = 15.0  # seconds; each step of a start takes less, on a busy machine as well

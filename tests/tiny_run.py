@@ -12,15 +12,23 @@ from tests.test_refusals import CORPUS, PRETRAIN
 ENDLESS = ("train.steps=100000", "train.validate_every=100000", "train.save_every=100000")
 
 
+def lay(place: Path, run: str, text: str = "") -> tuple[str, str]:
+    """plain.txt, of this project's documentation or of `text`, and the files that use it.
+
+    Returns the commands of data_tools that make the corpus of it.
+    """
+    text = text or " ".join(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))
+    words = text.split()[:4500]
+    lines = (" ".join(words[i : i + 9]) for i in range(0, len(words), 9))
+    (place / "plain.txt").write_text("\n".join(lines))
+    for name, content in (("corpus.toml", CORPUS), ("run.toml", run)):
+        (place / name).write_text(content.format(base=place))
+    return "tokenizer", "build"
+
+
 def built(place: Path) -> Path:
     """The folder, with a corpus of this project's documentation and a run file of a tiny model."""
-    text = " ".join(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))
-    words = text.split()
-    lines = (" ".join(words[i : i + 9]) for i in range(0, 4500, 9))
-    (place / "plain.txt").write_text("\n".join(lines))
-    for name, content in (("corpus.toml", CORPUS), ("run.toml", PRETRAIN)):
-        (place / name).write_text(content.format(base=place))
-    for verb in ("tokenizer", "build"):
+    for verb in lay(place, PRETRAIN):
         done = started(place, "data", verb, "corpus.toml")
         said, _ = done.communicate(timeout=120)
         assert done.returncode == 0, said

@@ -14,6 +14,7 @@ from januslm.training.log import Log
 from januslm.training.run_dir import cleared, exported, exported_step
 from tests.launching import finish
 from tests.ranks import laid, started
+from tests.tiny_run import started as launched
 
 pytestmark = pytest.mark.slow
 
@@ -86,6 +87,13 @@ def test_curves_and_exports_that_do_not_fit_do_not_end_a_run(base, small):
     assert codes == [0], said
     assert "the export of step 6 is missing, it is made up for" in said
     assert [path.name for path in (small / "exports").glob("step-*")] == ["step-00000006"]
+
+
+def test_a_read_only_disk_is_refused_before_anything_starts(base, small):
+    subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
+    said = launched(base, "pretrain", "run.toml", f"out={small / 'run'}").communicate(timeout=60)
+    assert said[0].startswith(f"error: {small / 'run'}: cannot be written, {small} ")
+    assert said[0].count("\n") == 1, said[0]
 
 
 def test_an_export_that_a_kill_left_out_is_made_up_for_with_its_own_weights(base):

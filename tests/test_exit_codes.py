@@ -63,6 +63,32 @@ def test_killed_it_is_1_and_the_rank_is_named(base):
     assert not (out / "done").exists()
 
 
+RAISES = """
+import os, sys
+
+def look(event, arguments):
+    if event == "open" and str(arguments[0]).endswith("shard-00000.bin"):
+        raise RuntimeError("made to fail")
+
+if os.environ.get("RANK") == "1":
+    sys.addaudithook(look)
+"""
+
+
+def test_the_traceback_of_a_rank_that_fails_is_shown_once_and_the_others_end(base, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(RAISES)
+    words = ("pretrain", "run.toml", "--gpus", 2, f"out={tmp_path / 'run'}", *ENDLESS)
+    run = started(base, *words, PYTHONPATH=str(tmp_path))
+    code, said = _ended(base, run, tmp_path / "run")
+    assert code == 1, said
+    assert said.count("RuntimeError: made to fail") == 1, said
+    assert "rank 1 failed with code 1 before its first update; 1 other rank ended with it" in said
+    assert GOES_ON not in said
+    log = tmp_path / "run" / "logs" / "rank-00001.log"
+    assert f"(all: {log})" in said
+    assert log.read_text().count("Traceback") == 1
+
+
 # In every process, by PYTHONPATH: rank 1 is killed when it saves step 2, once if $ONCE is a file.
 DIES = """
 import os, signal, sys

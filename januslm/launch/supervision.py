@@ -217,6 +217,8 @@ class Supervision:
         others = len(bad) - 1
         more = f"; {others} other rank{'s' * (others > 1)} ended with it" if others else ""
         hint = "the same command goes on from its last checkpoint"
+        if when == "before its first update" and first.code > 0:
+            hint = "the lines above say why"
         line = f"{who} {what} {when}{more}; {hint}"
         return Ended(FAILED, line, first.step, bool(self.lost))
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from januslm.config import Refused
 from januslm.data import sealed, tokenizer
-from januslm.runs.story import told
+from januslm.runs.story import story_of
 from januslm.training import history
 from januslm.training.manifest import check, digest, name
 from tests.conftest import ROOT
@@ -123,7 +123,7 @@ def test_runs_are_listed_with_their_state(runs):
     states = {line.split()[0]: line.split()[1] for line in table[2:]}
     assert states == {"z0": "stopped", "z1": "done", "z2": "failed", "z3": "stopped"}
     row = table[2].split()
-    loss = told(runs / "z0").train["loss"]
+    loss = story_of(runs / "z0").train["loss"]
     assert row[2:7] == ["2", "of", "3", f"{loss:.4f}", "2"]
     assert janus("runs", runs / "z0" / "export") == f"no run below {runs / 'z0' / 'export'}\n"
     assert janus("runs", runs / "no", code=2).startswith(f"error: {runs / 'no'}: no such folder")
@@ -145,7 +145,7 @@ def test_a_run_that_trains_says_who_has_it_and_its_checkpoints_stay(runs):
         finally:
             process.kill()
     assert len(list((runs / "z0" / "checkpoints").glob("step-*"))) == 2
-    assert told(runs / "z0").state == "stopped"
+    assert story_of(runs / "z0").state == "stopped"
 
 
 def test_the_story_of_a_run_has_its_configuration_its_history_and_what_is_damaged(runs):
@@ -242,4 +242,4 @@ def test_the_trap_is_one(tmp_path):
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(Refused, match=r"no run: no config\.json"):
-        told(tmp_path)
+        story_of(tmp_path)

@@ -388,7 +388,7 @@ def test_a_checkpoint_that_writes_in_one_way_is_used_or_refused_by_name(name, ob
 def test_a_batch_of_many_is_many_batches_of_one(name, read):
     model, objective = built(taught(name), read=read)
     rng = np.random.default_rng(4)
-    sources = [sentence(rng, n) for n in rng.integers(1, 12, 12)]
+    sources = [sentence(rng, n) for n in rng.integers(1, 12, 9)]
     decoder, decode = IncrementalDecoder(model, objective), algorithm(name)
     given = settings(name, max_length=9, max_ratio=1.0)
     together = decode(decoder, sources, SPECIAL, **given)

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 
@@ -22,6 +23,11 @@ def said(name: str) -> str:
     return "\n".join(reference.part(name))
 
 
+@cache
+def plugins(kind: str) -> list[reference.Table]:
+    return list(reference.plugins(kind))
+
+
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
 def test_every_key_has_a_sentence(table):
     assert not [key.name for key in table.keys if not key.sentence]
@@ -31,7 +37,7 @@ def test_every_key_has_a_sentence(table):
 @pytest.mark.parametrize(("kind", "name"), PLUGINS)
 def test_every_option_of_ours_has_a_sentence(kind, name):
     if str(ROOT) in registry.find(reference.KINDS[kind][0], name).__file__:
-        [table] = [one for one in reference.plugins(kind) if one.name == f"{kind}.{name}"]
+        [table] = [one for one in plugins(kind) if one.name == f"{kind}.{name}"]
         assert table.about
         assert not [key.name for key in table.keys if not key.sentence]
 

@@ -27,7 +27,8 @@ def check(words: Sequence[str], options: Options) -> int:
     chosen: tuple[str, ...] = () if own or "--all" in words else USUAL  # named tests are all run
     chosen = QUICK if "--quick" in words else chosen
     # As by hand: tests start scripts that import their folder, and name the command januslm.
-    ours = ("PYTHONSAFEPATH", "JANUSLM_PROGRAM")
+    # Compiled once: tests are rewritten by pytest, and the project is started 400 times.
+    ours = ("PYTHONSAFEPATH", "JANUSLM_PROGRAM", "PYTHONDONTWRITEBYTECODE")
     variables = {name: value for name, value in environment().items() if name not in ours}
     variables["OMP_NUM_THREADS"] = "1"
     for command in (*LINT, (*TESTS, *chosen, *rest)):

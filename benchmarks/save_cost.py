@@ -4,11 +4,11 @@
   python -m benchmarks.save_cost --rounds 9 --updates 20 --record
 
 One process, one thread.  In each round the same number of updates is made three times: without a
-save, with one that training waits for, with one beside it; what a save costs is the time above
-that of the round without.  Wall time has the disk in it, and whatever else the machine does; the
-CPU time of the thread that trains has neither, so that its ratio is the harder one for saving
-beside.  Both ways write whole checkpoints: the run checks that their files are the same to the
-byte.
+save, with one that training waits for, with one beside it.  `stall` is how long training stands
+still: the seconds inside of saving and publishing.  `wall` and `cpu` are the time of a round above
+that of the round without a save, on the wall and of the thread that trains: they also hold what
+writing beside takes from training where both share a core's caches and memory.  Both ways write
+whole checkpoints: the run checks that their files are the same to the byte.
 """
 
 import argparse
@@ -37,6 +37,7 @@ from januslm.training.engine import Engine, OptimizerSettings, Values
 from januslm.training.manifest import Keep, check
 
 MODES = ("none", "sync", "async")
+KINDS = ("stall", "wall", "cpu")
 
 
 def main() -> None:
@@ -101,22 +102,23 @@ class _Round:
         self.step = 0
 
     def __call__(self, mode: str, updates: int) -> dict[str, float]:
-        """Seconds of all, on the wall and of the training thread's CPU, and of the longest."""
+        """Seconds of all, on the wall and of the training thread's CPU, and of standing still."""
         began, cpu = time.perf_counter(), time.thread_time()
-        last, longest = began, 0.0
+        stall = 0.0
         saving: Saving | None = None
         for number in range(updates):
             self.update()
+            now = time.perf_counter()
             if number == 0 and mode != "none":
                 self.step += 1
                 facts = {"samples": self.step}
                 saving = self.it.save(self.shelves[mode], self.step, facts, mode == "async")
             if saving and (mode == "sync" or saving.written or number == updates - 1):
-                saving.publish()
+                saving.publish(wait=mode == "sync")
                 saving = None
-            now = time.perf_counter()
-            longest, last = max(longest, now - last), now
-        return {"wall": last - began, "cpu": time.thread_time() - cpu, "longest": longest}
+            stall += time.perf_counter() - now
+        wall = time.perf_counter() - began
+        return {"wall": wall, "cpu": time.thread_time() - cpu, "stall": stall}
 
     def update(self) -> None:
         weights = self.objective.loss.weights
@@ -133,7 +135,7 @@ def _measured(it, objective, batch, root: Path, rounds: int, updates: int) -> di
         for mode in MODES if turn % 2 == 0 else reversed(MODES):
             seconds[mode].append(run(mode, updates))
     results: dict = {"checkpoint_bytes": check(next((root / "sync").glob("step-*"))).bytes}
-    for kind in ("wall", "cpu"):
+    for kind in KINDS:
         plain = [each[kind] for each in seconds["none"]]
         cost = {
             mode: [each[kind] - base for each, base in zip(seconds[mode], plain, strict=True)]
@@ -144,7 +146,7 @@ def _measured(it, objective, batch, root: Path, rounds: int, updates: int) -> di
             "cost": cost,
             "async_share_of_sync": vars(ratio(cost["async"], cost["sync"])),
         }
-    return results | {"longest": {m: [each["longest"] for each in seconds[m]] for m in MODES}}
+    return results
 
 
 def _same(run: _Round) -> None:
@@ -161,15 +163,13 @@ def _show(results: dict) -> None:
     middle = statistics.median
     print(f"{results['parameters']:,} parameters, {results['checkpoint_bytes']:,} bytes")
     rows = [("seconds", "an update", "a save: sync", "async", "async / sync")]
-    for kind in ("wall", "cpu"):
+    for kind in KINDS:
         one = results[kind]
         share = one["async_share_of_sync"]
         values = [one["per_update"], one["cost"]["sync"], one["cost"]["async"]]
         shown = f"{share['median']:.1%} ({share['low']:.1%} to {share['high']:.1%})"
         rows.append((kind, *(f"{middle(v):.3f}" for v in values), shown))
     print(drawn(rows))
-    longest = (f"{mode} {middle(results['longest'][mode]):.3f}" for mode in MODES)
-    print(f"longest update of a round: {', '.join(longest)} s")
 
 
 if __name__ == "__main__":

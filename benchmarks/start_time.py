@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from benchmarks.record import record
@@ -49,16 +50,18 @@ def main() -> int:
     rounds, former = given.rounds, given.former
     with tempfile.TemporaryDirectory(prefix="start-") as folder:
         place = Path(folder)
-        words = _built(place)
-        ways: dict[str, Callable[[], list[str]]] = {
-            "before": lambda: _launched(former, words) if former else _deepspeed(words),
-            "launch.sh": lambda: _launched(ROOT, words),
+        roots = {"before": former or ROOT, "launch.sh": ROOT}
+        # Each of its own corpus, of the same text: their formats may differ.
+        words = {name: _built(place / name, root) for name, root in roots.items()}
+        ways: dict[str, Callable[[list[str]], list[str]]] = {
+            "before": partial(_launched, former) if former else _deepspeed,
+            "launch.sh": partial(_launched, ROOT),
         }
         spent: dict[str, list[Spent]] = {name: [] for name in ways}
         for number in range(rounds + 1):  # the first one fills the page cache
             for name in ways if number % 2 == 0 else reversed(ways):
-                root = former if former and name == "before" else ROOT
-                took = _first_update(ways[name](), place / "run", root)
+                command = ways[name](words[name])
+                took = _first_update(command, place / name / "run", roots[name])
                 counted = "" if number else ", not counted"
                 print(f"{name}: {took.wall:.1f} s, {took.cpu:.1f} CPU s{counted}", flush=True)
                 spent[name] += [took] if number else []
@@ -73,15 +76,17 @@ def main() -> int:
     return int(found["wall"]["times"]["median"] < WANTED)
 
 
-def _built(place: Path) -> list[str]:
+def _built(place: Path, root: Path) -> list[str]:
     """A corpus of a few thousand words; the words of a command that trains tiny.toml on it."""
+    place.mkdir()
     text = " ".join(path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))).split()
     lines = (" ".join(text[at : at + 20]) for at in range(0, len(text), 20))
     (place / "plain.txt").write_text("\n".join(lines))
     (place / "corpus.toml").write_text(CORPUS.format(place=place))
     for verb in ("tokenizer", "build"):
         command = [sys.executable, "-m", "data_tools", verb, str(place / "corpus.toml")]
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        own = os.environ | {"PYTHONPATH": str(root)}
+        subprocess.run(command, cwd=root, env=own, check=True, stdout=subprocess.DEVNULL)
     data = [f'data.{part}=[{{corpus="{place}/corpus/{part}"}}]' for part in ("train", "valid")]
     run = ["tiny", f"out={place}/run", f"tokenizer={place}/tokenizer.json", *data]
     return [*run, "train.log_every=1"]

@@ -3,7 +3,6 @@
 `-` is stdin and stdout.  What comes in as one kind goes out as that kind.
 """
 
-import csv
 import io
 import json
 import re
@@ -12,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune import tables
+from finetune.tables import DIALECTS
 from januslm.config import Refused, suggest
 
 KINDS = ("lines", "jsonl", "csv", "tsv")
-DELIMITERS = {"csv": ",", "tsv": "\t"}
 STREAM = "-"
 COLUMN = "source"
 
@@ -69,7 +69,7 @@ def read(place: str, kind: str, column: str | None, sure: bool = True) -> Texts:
     elif kind == "jsonl":
         rows = list(_objects(text, where, wanted))
     else:
-        rows = list(_table(text, where, wanted, DELIMITERS[kind]))
+        rows = list(_table(text, where, wanted, kind))
     if not rows:
         raise Refused(f"{where}: has no texts")
     return Texts(kind, wanted, rows)
@@ -83,7 +83,7 @@ def check_into(texts: Texts, into: str) -> None:
 
 def heading(texts: Texts, into: str) -> str:
     """What comes before the first row, with its line end."""
-    return _line(texts, [*texts.heading, into]) if texts.kind in DELIMITERS else ""
+    return tables.line([*texts.heading, into], texts.kind) if texts.kind in DIALECTS else ""
 
 
 def with_column(texts: Texts, row: dict, into: str, prediction: str, others: list[dict]) -> str:
@@ -93,7 +93,7 @@ def with_column(texts: Texts, row: dict, into: str, prediction: str, others: lis
     if texts.kind == "jsonl":
         more = {"others": others} if others else {}
         return json.dumps(row | {into: prediction} | more, ensure_ascii=False) + "\n"
-    return _line(texts, [*row.values(), prediction])
+    return tables.line([*row.values(), prediction], texts.kind)
 
 
 def _raw(place: str) -> bytes:
@@ -146,35 +146,13 @@ def _objects(text: str, where: str, column: str) -> Iterator[dict]:
         yield row
 
 
-def _table(text: str, where: str, column: str, delimiter: str) -> Iterator[dict]:
-    csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    names: list[str] = []
-    try:
-        for row in reader:
-            place = f"{where}:{reader.line_num}"
-            if not row:
-                continue
-            if not names:
-                names = row
-                _check_column(column, names, place)
-                if len(set(names)) < len(names):
-                    raise Refused(f"{place}: a column comes twice: {', '.join(names)}")
-                continue
-            if len(row) != len(names):
-                raise Refused(f"{place}: {len(row)} fields, the heading has {len(names)}")
-            yield dict(zip(names, row, strict=True))
-    except csv.Error as error:
-        raise Refused(f"{where}:{reader.line_num}: not a table: {error}") from None
+def _table(text: str, where: str, column: str, kind: str) -> Iterator[dict]:
+    for place, row in tables.rows(io.StringIO(text, newline=""), where, kind):
+        _check_column(column, row, place)
+        yield row
 
 
 def _check_column(column: str, there: Sequence[str] | dict, place: str) -> None:
     if column not in there:
         hint = suggest(column, there)
         raise Refused(f"{place}: no column {column!r}{hint}; name one with --column")
-
-
-def _line(texts: Texts, values: Sequence) -> str:
-    out = io.StringIO()
-    csv.writer(out, delimiter=DELIMITERS[texts.kind], lineterminator="\n").writerow(values)
-    return out.getvalue()

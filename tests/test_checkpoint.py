@@ -16,7 +16,7 @@ import torch
 from januslm.config import Refused
 from januslm.data import sealed
 from januslm.training.checkpoint import NotSaved, Saving, Shelf, newest, rng_state, set_rng_state
-from januslm.training.manifest import Keep, check
+from januslm.training.manifest import Keep, check, readable
 
 tensors = {"weights": torch.arange(3000.0)}
 
@@ -37,6 +37,18 @@ def test_the_newest_is_found_and_named_by_the_pointer(tmp_path):
     assert (tmp_path / "newest").read_text() == "step-00000020\n"
     loaded = torch.load(found.folder / "state" / "a.pt", weights_only=True)
     assert torch.equal(loaded["weights"], tensors["weights"])
+
+
+def test_training_need_not_wait_for_what_is_pruned(tmp_path):
+    shelf = Shelf(tmp_path, Keep(1))
+    for step in (1, 2):
+        saving = Saving(shelf, step, beside=True)
+        saving.write(saving.path / "state/a.pt", {"zeros": torch.zeros(1 << 22)})
+        saving.start({"samples": step * 8})
+        saving.publish(wait=False)
+        assert [found.step for found in readable(tmp_path)] == [step]
+    shelf.finish()
+    assert sorted(os.listdir(tmp_path)) == ["newest", "step-00000002"]
 
 
 def test_an_empty_folder_has_no_checkpoint(tmp_path):

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import januslm
-from finetune import text_files
+from finetune import tables, text_files
 from januslm.config import Refused
 from tests.conftest import ROOT
 from tests.test_distill import GERMAN, root, teach  # noqa: F401
@@ -104,17 +104,30 @@ def test_further_texts_stand_beside_the_first(run, said, tmp_path):
     assert [one["prediction"] for one in row["others"]] == [one.text for one in made.others]
 
 
-@pytest.mark.parametrize(("ending", "delimiter"), [("csv", ","), ("tsv", "\t")])
-def test_tables_keep_their_columns(run, wanted, said, tmp_path, ending, delimiter):
-    source = tmp_path / f"in.{ending}"
+def test_tables_keep_their_columns(run, wanted, said, tmp_path):
+    source = tmp_path / "in.csv"
     with source.open("w", newline="") as file:
-        table = csv.writer(file, delimiter=delimiter)
+        table = csv.writer(file)
         table.writerows([["id", "title", "body"], *([r["id"], "x\ny", r["body"]] for r in ROWS)])
     shown, _ = said(run, "--input", source, "--column", "body", CAPPED)
-    made = list(csv.DictReader(shown.splitlines(keepends=True), delimiter=delimiter))
+    made = list(csv.DictReader(shown.splitlines(keepends=True)))
     assert [row["prediction"] for row in made] == wanted
     assert [row["title"] for row in made] == ["x\ny"] * len(ROWS)
     assert list(made[0]) == ["id", "title", "body", "prediction"]
+
+
+def test_quotes_of_a_tsv_are_letters(run, wanted, said, tmp_path):
+    """As where training pairs are read."""
+    source = tmp_path / "in.tsv"
+    source.write_text("id\tsource\n" + "".join(f'"{n}\t{t}\n' for n, t in enumerate(GERMAN)))
+    head, *rows = said(run, "--input", source, CAPPED)[0].splitlines()
+    assert head == "id\tsource\tprediction"
+    made = zip(GERMAN, wanted, strict=True)
+    assert rows == [f'"{n}\t{text}\t{new}' for n, (text, new) in enumerate(made)]
+
+
+def test_a_tsv_stays_one_row_a_text():
+    assert tables.line([1, 'a\tb\n"c'], "tsv") == '1\ta b "c\n'
 
 
 @pytest.mark.slow
@@ -193,10 +206,10 @@ FILES = {
         ("half.jsonl", (), "half.jsonl:1: has half of a surrogate pair"),
         ("there.jsonl", (), "column 'prediction' is there already; name another one with --into"),
         ("good.jsonl", ("--column", "texd"), "no column 'texd'; there are source, text. Did you"),
-        ("good.csv", (), "good.csv:1: no column 'source'; there are id, text; name one with"),
-        ("short.csv", (), "short.csv:2: 1 fields, the heading has 2"),
-        ("twice.csv", (), "twice.csv:1: a column comes twice: source, source"),
-        ("quote.csv", (), "quote.csv:2: not a table: "),
+        ("good.csv", (), "good.csv:2: no column 'source'; there are id, text; name one with"),
+        ("short.csv", (), "short.csv:2: 1 cells, and the columns are id, source"),
+        ("twice.csv", (), "twice.csv:1: two columns are called 'source'"),
+        ("quote.csv", (), "quote.csv:2: not a row of cells ("),
         ("bad.txt", ("--column", "x"), "--column is for JSONL, CSV and TSV, not for lines; name"),
         ("jsonl.txt", (), "jsonl.txt: looks like JSONL; --format jsonl, or lines, says what it is"),
         ("good.csv", ("--format", "xml"), "--format must be one of lines, jsonl, csv, tsv, got"),

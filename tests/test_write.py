@@ -1,5 +1,6 @@
 """The command `write`: a prompt on a real terminal, a real pipe, and what it draws."""
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -147,9 +148,14 @@ def test_ctrl_c_at_the_prompt_ends_it_and_no_color_is_heeded(root):  # noqa: F81
     assert CODES.sub("", screen.until("> ")).strip() == ""
     screen.type(SENTENCE + "\n")
     assert not {NEW, FAINT} & set(CODES.findall(screen.until("\n> ")))
-    screen.type("\x03")
-    code = screen.end()
-    assert code == 0
+    for _ in range(
+        5
+    ):  # readline misses one that comes while it makes the prompt; people press again
+        screen.type("\x03")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            screen.process.wait(10)
+            break
+    assert screen.end() == 0
     assert "Traceback" not in screen.seen
 
 

@@ -1,20 +1,18 @@
 """Rows by column: JSONL, CSV, TSV, parquet, text files side by side, a Hugging Face dataset."""
 
-import csv
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from finetune import tables
+from finetune.tables import Row
 from januslm.config import Refused, json_table, suggest
 from januslm.data import text_pairs
 from januslm.data.text_pairs import lines, records
 
 ROWS = 1024  # of a parquet file or a dataset at a time
-CELL = 1 << 30  # letters; csv's own limit of 131,072 is less than a long document
-
-Row = tuple[str, dict[str, Any]]  # where it stands, for an error; its cells by column
 
 
 def rows(root: Path, name: str, wanted: Sequence[str], header: Sequence[str]) -> Iterator[Row]:
@@ -79,39 +77,9 @@ def _objects(path: Path, header: Sequence[str]) -> Iterator[Row]:
         yield f"{path}:{number}", record
 
 
-def _commas(path: Path, header: Sequence[str]) -> Iterator[Row]:
-    return _cells(path, header, csv.reader(_ended(path), strict=True))
-
-
-def _tabs(path: Path, header: Sequence[str]) -> Iterator[Row]:
-    """A tab ends a cell and a line a row, whatever quotes there are."""
-    return _cells(path, header, csv.reader(_ended(path), delimiter="\t", quoting=csv.QUOTE_NONE))
-
-
-def _ended(path: Path) -> Iterator[str]:
-    return (f"{line}\n" for line in lines(path))
-
-
-def _cells(path: Path, header: Sequence[str], reader) -> Iterator[Row]:
-    csv.field_size_limit(CELL)
-    names = list(header)
-    try:
-        for row in reader:
-            if not row:
-                continue  # a line without anything
-            if not names:
-                names = [name.strip() for name in row]
-                if twice := [name for name in names if names.count(name) > 1]:
-                    raise Refused(f"{path}:1: two columns are called {twice[0]!r}")
-                continue
-            if len(row) != len(names):
-                raise Refused(
-                    f"{path}:{reader.line_num}: {len(row)} cells, and the columns are "
-                    f"{', '.join(names)}"
-                )
-            yield f"{path}:{reader.line_num}", dict(zip(names, row, strict=True))
-    except csv.Error as error:
-        raise Refused(f"{path}:{reader.line_num}: not a row of cells ({error})") from None
+def _delimited(path: Path, header: Sequence[str]) -> Iterator[Row]:
+    kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    return tables.rows((f"{line}\n" for line in lines(path)), str(path), kind[1:], header)
 
 
 def _side_by_side(root: Path, name: str) -> Iterator[Row]:
@@ -177,7 +145,7 @@ def _batches(path: Path, batches) -> Iterator[Row]:
 _READERS: dict[str, Callable[[Path, Sequence[str]], Iterator[Row]]] = {
     ".jsonl": _objects,
     ".json": _objects,
-    ".csv": _commas,
-    ".tsv": _tabs,
+    ".csv": _delimited,
+    ".tsv": _delimited,
     ".parquet": _parquet,
 }

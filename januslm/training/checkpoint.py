@@ -36,6 +36,7 @@ from januslm.training.manifest import (
     readable,
     remove,
     same_size,
+    set_aside,
     step_of,
 )
 
@@ -89,12 +90,14 @@ class Shelf:
         self.whole = {resume.folder.name} if resume else set()
         self.damaged = set(resume.damaged) if resume else set()
         self.free: list[memoryview] = []  # blocks of host memory between two copies
+        self.removing: Thread | None = None
 
     def clear(self, step: int, estimate: int) -> None:
         """Make the folder that `step` is written in; Refused if the disk has no room for it.
 
         estimate: bytes of a checkpoint, used while there is none to look at.
         """
+        self.finish()
         for left in self.root.glob(UNFINISHED + "*") if self.root.exists() else ():
             shutil.rmtree(left)
         (self.root / (UNFINISHED + name(step)) / STATE).mkdir(parents=True)
@@ -107,7 +110,8 @@ class Shelf:
     def prune(self, step: int) -> list[str]:
         """Remove what `step` has made superfluous; one line for each that cannot or must not go.
 
-        What this process has not seen whole is hashed before it goes.
+        What this process has not seen whole is hashed before it goes.  A thread frees the disk,
+        0.2 s a GB, while training goes on; finish() waits for it.
         """
         self.whole.add(name(step))
         self.damaged.discard(name(step))
@@ -120,12 +124,22 @@ class Shelf:
             if not found:
                 break
             notes += found
+        gone = []
         for one in going:
             try:
-                remove(self.root / one)
+                gone.append(set_aside(self.root / one))
             except OSError as error:
                 notes.append(f"{one} could not be removed: {error.strerror or error}")
+        self.finish()
+        self.removing = Thread(target=_removed, args=(gone,), name="pruning", daemon=True)
+        self.removing.start()
         return notes
+
+    def finish(self) -> None:
+        """Wait until what was pruned is off the disk."""
+        if self.removing:
+            self.removing.join()
+            self.removing = None
 
     def _damage(self, one: str) -> str:
         """A line on a checkpoint that turns out to be damaged."""
@@ -138,6 +152,11 @@ class Shelf:
             return f"{one} is not complete and stays: {error}"
         self.whole.add(one)
         return ""
+
+
+def _removed(folders: list[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)  # the next clear() says what cannot go
 
 
 class Saving:
@@ -204,11 +223,12 @@ class Saving:
         except Exception as error:  # in a thread nobody would hear of it
             self.failure = f"rank {_rank()}, {path.name}: {error!r}"
 
-    def publish(self) -> tuple[Path, list[str]]:
+    def publish(self, wait: bool = True) -> tuple[Path, list[str]]:
         """Make it the newest checkpoint and prune, or raise NotSaved on all ranks.
 
-        Waits for what is still being written.  Returns its folder, and lines on checkpoints that
-        were found damaged and stay.
+        Waits for what is still being written, and for what is pruned unless wait is false: then
+        Shelf.finish does.  Returns its folder, and lines on checkpoints that were found damaged and
+        stay.
         """
         if self.thread:
             self.thread.join()
@@ -221,9 +241,12 @@ class Saving:
             if failures:
                 raise Refused("; ".join(failures))
             table = {"step": self.step, **self.manifest, "files": files}
-            return on_rank0(lambda: self._rename(table))
+            published = on_rank0(lambda: self._rename(table))
         except Refused as error:
             raise self._not_saved(str(error)) from None
+        if wait:
+            self.shelf.finish()
+        return published
 
     def _rename(self, manifest: dict) -> tuple[Path, list[str]]:
         for file, facts in manifest["files"].items():

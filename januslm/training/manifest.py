@@ -153,9 +153,14 @@ def same_size(path: Path, facts: dict) -> None:
 
 def remove(folder: Path) -> None:
     """Remove a checkpoint; a kill meanwhile leaves what the next save clears away."""
+    shutil.rmtree(set_aside(folder))
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename a checkpoint to what no longer counts as one; the next save clears it away."""
     aside = folder.with_name(f"{UNFINISHED}old-{folder.name}")
     os.rename(folder, aside)
-    shutil.rmtree(aside)
+    return aside
 
 
 def digest(path: Path) -> str:

@@ -306,7 +306,7 @@ class Trainer(Generic[M]):
         agreed = self.engine.agree(batch, weights, {"stop": stop, "written": written})
         self.take(agreed.finished)
         if agreed.asked["written"] == self.world.size:
-            self.publish()
+            self.publish(wait=False)
         if agreed.asked["stop"] and self.step:
             return False
         self.step += 1
@@ -462,13 +462,18 @@ class Trainer(Generic[M]):
             self.export()
         self._pause(time.monotonic() - began)
 
-    def publish(self) -> None:
-        """Wait for the checkpoint that is being written, if there is one, and make it count."""
+    def publish(self, wait: bool = True) -> None:
+        """Wait for the checkpoint that is being written, if there is one, and make it count.
+
+        wait: also until what was pruned is off the disk.
+        """
         if not (saving := self.saving):
+            if wait:
+                self.shelf.finish()
             return
         self.saving = None
         self.watchdog.enter("saving", self.step)
-        folder, notes = saving.publish()
+        folder, notes = saving.publish(wait)
         if self.world.first and not self.told_saved:
             facts = {"step": saving.step}
             self.log.borne(history.HISTORY, lambda: history.add(self.plan.folder, "saved", **facts))

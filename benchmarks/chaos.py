@@ -96,7 +96,7 @@ def main() -> int:
     known.add_argument("--seed", type=int, default=1)
     known.add_argument("--steps", type=int, default=0, help="updates; 0: enough for the kills")
     options = known.parse_args()
-    steps = options.steps or SAVE_EVERY * (3 * options.kills // 4 + 4)
+    steps = options.steps or SAVE_EVERY * (5 * options.kills // 4 + 4)
     for number in STOPS:  # of nohup, and of a shell's background, children inherit deafness
         signal.signal(number, signal.SIG_DFL)
     with (

@@ -36,6 +36,18 @@ def main() -> int:
     if options.check is not None:  # the launcher asks, before it starts anything, without torch
         return answered(lambda: print_json(check()))
 
+    def estimate() -> None:
+        from finetune.job import workload
+        from januslm.training import estimate
+
+        found = resolved()
+        _check_data(found, options)
+        check_start(found, options.estimate, begin.start_of(options))
+        print(estimate.table(workload(found), options.estimate), flush=True)
+
+    if options.estimate is not None:
+        return answered(estimate)
+
     def train(begun: begin.Begun) -> int:
         from finetune.job import build
         from januslm.training.process import run_process

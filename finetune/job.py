@@ -1,16 +1,18 @@
 """From a resolved run to what the trainer needs: the model, its loss, its pairs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from finetune.settings import ResolvedFinetuneRun
-from januslm.data.token_pairs import Pairs, prepare, summary
+from januslm.data.token_pairs import Pairs, first, prepare, summary
 from januslm.interop import native
 from januslm.model.joint_loss import ModelWithLoss
 from januslm.training import process
 from januslm.training.checkpoint import on_rank0
 from januslm.training.engine import World, read, sharder
+from januslm.training.estimate import SAMPLES, Workload
 from januslm.training.job import Job
 from januslm.training.trainer import RunPlan
 
@@ -45,6 +47,22 @@ def build(resolved: ResolvedFinetuneRun, world: World) -> tuple[RunPlan, Job]:
         print(f"{length.steps:,} updates of {length.batch:,} pairs: {passes}{note}", flush=True)
     plan = RunPlan(Path(run.out), length, run.optimizer, run.schedule, ds, about)
     return plan, job
+
+
+def workload(resolved: ResolvedFinetuneRun) -> Workload:
+    """What `--dry-run` looks at: the first pairs, in the order of their files."""
+    run = resolved.run
+    most = max(SAMPLES, run.train.batch)
+    pairs, total = first(resolved.task, resolved.root, resolved.tokenizer, resolved.limits, most)
+    return Workload(
+        run=replace(run, train=run.train.until(total)),
+        model=resolved.model,
+        objective=resolved.objective,
+        ds=resolved.about["ds"],
+        read=lambda ids: [pairs[i] for i in ids if i < len(pairs)],
+        total=total,
+        unit="pairs",
+    )
 
 
 def _pairs(resolved: ResolvedFinetuneRun, split: str, first: bool) -> Pairs:

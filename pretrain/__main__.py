@@ -33,6 +33,17 @@ def main() -> int:
     if options.check is not None:  # the launcher asks, before it starts anything, without torch
         return answered(lambda: print_json(check(quick=True)))
 
+    def estimate() -> None:
+        from januslm.training import estimate
+        from pretrain.job import workload
+
+        found = resolved()
+        check_start(found, options.estimate, begin.start_of(options))
+        print(estimate.table(workload(found), options.estimate), flush=True)
+
+    if options.estimate is not None:
+        return answered(estimate)
+
     def train(begun: begin.Begun) -> int:
         from januslm.training.process import run_process
         from pretrain.job import build

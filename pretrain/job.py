@@ -9,6 +9,7 @@ from januslm.model.joint_loss import ModelWithLoss
 from januslm.model.transformer import size
 from januslm.training import process
 from januslm.training.engine import World, read, sharder
+from januslm.training.estimate import Workload
 from januslm.training.job import Job
 from januslm.training.trainer import RunPlan
 from pretrain.settings import ResolvedPretrainRun
@@ -38,3 +39,11 @@ def build(resolved: ResolvedPretrainRun, world: World) -> tuple[RunPlan, Job]:
         print(f"{what}, {world.size} processes, {ds.name}", flush=True)
     plan = RunPlan(Path(run.out), run.train, run.optimizer, run.schedule, ds, resolved.about)
     return plan, job
+
+
+def workload(resolved: ResolvedPretrainRun) -> Workload:
+    """What `--dry-run` looks at."""
+    texts, ds = resolved.texts, resolved.about["ds"]
+    return Workload(
+        resolved.run, resolved.model, resolved.objective, ds, texts.read, len(texts), "samples"
+    )

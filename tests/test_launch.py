@@ -34,25 +34,30 @@ def test_a_dry_run_prints_the_command_of_each_rank_and_runs_nothing(tmp_path):
         "pretrain",
         "--dry-run",
         "pretrain/runs/tiny.toml",
-        "train.steps=3",
+        "train.steps=300",
         "--gpus",
         2,
         "--ds",
         "ds_configs/zero2_bf16.json",
         f"out={tmp_path / 'run'}",
+        f"tokenizer={tmp_path / 'none.json'}",
+        code=2,
     )
-    first, second = text.splitlines()
-    for rank, line in enumerate((first, second)):
+    *ranks, error = text.splitlines()
+    assert error.startswith(f"error: {tmp_path / 'none.json'}: ")
+    assert len(ranks) == 2
+    for rank, line in enumerate(ranks):
         assert line.startswith(f"env RANK={rank} LOCAL_RANK={rank} WORLD_SIZE=2 {sys.executable} ")
-        assert "-P -m pretrain pretrain/runs/tiny.toml train.steps=3" in line
+        assert "-P -m pretrain pretrain/runs/tiny.toml train.steps=300" in line
         assert "--ds ds_configs/zero2_bf16.json" in line
     assert not (tmp_path / "run").exists()
 
 
 def test_a_dry_run_says_how_each_host_is_reached_and_what_its_ranks_are(tmp_path):
     (tmp_path / "hosts").write_text("one slots=1\ntwo slots=2\n")
-    text = launch("pretrain", "--dry-run", "x y.toml", "--hostfile", "hosts", cwd=tmp_path)
-    lines = text.splitlines()
+    words = ("pretrain", "--dry-run", "x y.toml", "--hostfile", "hosts")
+    *lines, error = launch(*words, cwd=tmp_path, code=2).splitlines()
+    assert error.startswith("error: x y.toml: ")
     assert [line.split()[:2] for line in lines] == [
         ["ssh", "-T"],
         ["env", "RANK=0"],
@@ -93,8 +98,9 @@ def test_help_is_help_and_starts_nothing(verb, word):
 
 def test_it_works_from_any_directory(tmp_path):
     (tmp_path / "mine.toml").write_text("")
-    text = launch("pretrain", "--dry-run", "mine.toml", cwd=tmp_path)
+    text = launch("pretrain", "--dry-run", "mine.toml", cwd=tmp_path, code=2)
     assert "-m pretrain mine.toml" in text
+    assert text.endswith("\nerror: mine.toml: out is missing\n")
     assert launch("pretrain", "mine.toml", cwd=tmp_path, code=2) == (
         "error: mine.toml: out is missing\n"
     )

@@ -127,6 +127,7 @@ def run_parser(verb: str, description: str) -> Parser:
         help="begin anew: what the run has left is moved into before-TIME/",
     )
     known.add_argument("--check", type=int, metavar="PROCESSES", help=argparse.SUPPRESS)
+    known.add_argument("--estimate", type=int, metavar="PROCESSES", help=argparse.SUPPRESS)
     known.add_argument("--local_rank", help=argparse.SUPPRESS)  # DeepSpeed's launcher adds it
     return known
 

@@ -118,6 +118,16 @@ def summary(about: dict) -> str:
     return ", ".join(parts)
 
 
+def first(
+    task: Task, root: Path, tokenizer: Tokenizer, limits: Limits, most: int
+) -> tuple[list[tuple[np.ndarray, np.ndarray]], int]:
+    """Up to `most` training pairs as Pairs.read gives them, and how many there are; writes none."""
+    found = list(islice(task.read(root, "train", skipped=Counter()), most))
+    encoded = _encoded(found, tokenizer, limits, Counter(), str(root))
+    sides = ([_ended(one, tokenizer.special) for one in encoded[side]] for side in SIDES)
+    return list(zip(*sides, strict=True)), _size(task, root, "train")
+
+
 def _begun(task: Task, root: Path, split: str, skipped: Counter) -> tuple[Iterator[Pair], list]:
     """The pairs, and names, sizes and times of the files they come from: other files, other pairs.
 

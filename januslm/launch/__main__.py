@@ -22,7 +22,8 @@
   slurm RUN --nodes N ...    a batch script for Slurm, which queues itself again until it is done
 
 Options, anywhere after the verb:
-  --dry-run                  print the commands, run nothing
+  --dry-run                  print the commands, run nothing; pretrain and finetune also say what
+                             the run will take: parameters, tokens, memory, time
   --gpus N                   processes on this machine (on a CPU: as many processes)
   --hostfile FILE            several machines, DeepSpeed's format: "host slots=8" a line; by ssh
   --restarts N               start anew after a failure, at most N times, never twice at a step

@@ -8,6 +8,7 @@ from pathlib import Path
 from januslm.cli.command import program
 from januslm.launch.commands import Options, code_of, module
 from januslm.launch.environment import environment, has_gpu
+from januslm.launch.job import planned
 from januslm.launch.train import log_line, train
 
 RUN = Path("runs/tiny/docsum")
@@ -58,11 +59,18 @@ def _corpus(options: Options) -> int:
 
 
 def _pretrain(options: Options) -> int:
-    return train("pretrain", ["tiny"], options)
+    return _train("pretrain", "tiny", options)
 
 
 def _tune(options: Options) -> int:
-    return train("finetune", ["docsum"], options)
+    return _train("finetune", "docsum", options)
+
+
+def _train(verb: str, run: str, options: Options) -> int:
+    if options.dry:  # what it takes is known when the step before it is done
+        planned(verb, [run], options).show()
+        return 0
+    return train(verb, [run], options)
 
 
 def _decode(options: Options) -> int:

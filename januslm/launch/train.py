@@ -1,13 +1,16 @@
 """The verbs that train: look at the hosts, start their ranks, see them end, start anew."""
 
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
 from itertools import chain, repeat
 
+from januslm.cli.command import program
 from januslm.config import Refused
 from januslm.launch import preflight, remote, signals
-from januslm.launch.commands import Options, need
+from januslm.launch.commands import Options, code_of, need
+from januslm.launch.environment import of_ranks
 from januslm.launch.job import HERE, Job, planned, spread
 from januslm.launch.remote import Events, Hosts, Stopped
 from januslm.launch.restarts import restarted
@@ -24,7 +27,7 @@ def train(verb: str, words: Sequence[str], options: Options) -> int:
     job = planned(verb, words, options)
     if options.dry:
         job.show()
-        return 0
+        return _estimate(job)
     if list(job.hosts) == [HERE]:
         need("torch", "deepspeed")
     events: Events = Events()
@@ -36,6 +39,15 @@ def train(verb: str, words: Sequence[str], options: Options) -> int:
     if ended.reason:
         log_line(ended.reason)
     return ended.code
+
+
+def _estimate(job: Job) -> int:
+    """What the run will take, as a process of it sees it here."""
+    if any(importlib.util.find_spec(name) is None for name in ("torch", "numpy")):
+        print(f"# what it takes is shown once the environment is there: {program()} setup")
+        return 0
+    command = [sys.executable, "-P", *job.command, "--estimate", str(job.world)]
+    return code_of(command, of_ranks(next(iter(job.hosts.values()))))
 
 
 def _started(job: Job, events: Events, grace: float) -> Ended:

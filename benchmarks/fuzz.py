@@ -408,7 +408,8 @@ def failure(code: int, said: str, codes: tuple[int, ...]) -> str:
         return "" if good else f"code 2 and not one line: {' | '.join(lines)[:100]}"
     if code not in codes:
         return f"code {code}: {' | '.join(lines)[:100]}"
-    return f"code {code} and said: {' | '.join(lines)[:100]}" if lines else ""
+    more = [line for line in lines if not line.startswith("warning: ")]
+    return f"code {code} and said: {' | '.join(more)[:100]}" if more else ""
 
 
 def _report(cases: Iterator[Case], log: Path | None) -> int:

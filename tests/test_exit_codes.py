@@ -4,12 +4,15 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.launching import wait_until
 from tests.tiny_run import ENDLESS, built, ranks, started, updates
 
@@ -171,6 +174,35 @@ def test_ranks_whose_host_process_dies_while_they_start_do_not_train_on(base):
     wait_until(lambda: not ranks(out), 60)
     said, _ = run.communicate(timeout=60)
     assert run.returncode == 1, said
+
+
+STARTER = "import subprocess, sys; subprocess.run([sys.executable, '-P', *sys.argv[1:]])"
+
+
+def test_a_rank_that_waits_for_others_ends_with_the_process_that_started_it(base):
+    """Seen on two hosts: a host's process is killed, and its rank waits for one that is gone."""
+    out = base / "alone"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    starter = subprocess.Popen(
+        [sys.executable, "-c", STARTER, "-m", "pretrain", "run.toml", f"out={out}"],
+        cwd=base,
+        env=os.environ | place | {"MASTER_PORT": str(port), "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def waits() -> bool:
+        with socket.socket() as other:
+            return other.connect_ex(("127.0.0.1", port)) == 0
+
+    wait_until(waits)
+    starter.kill()
+    wait_until(lambda: not ranks(out), 20)
+    said, _ = starter.communicate(timeout=20)
+    assert "stopped by the end of its launcher before the ranks had met" in said
 
 
 def test_each_rank_has_a_log_and_the_console_is_rank_0s(base):

@@ -63,6 +63,27 @@ class StopRequest:
             self.reason = "the end of its launcher"
 
     @contextmanager
+    def leaving(self, code: int) -> Iterator[None]:
+        """Until the ranks have met: the end of our launcher ends this process; nothing is lost.
+
+        It may wait for another rank then, in C++ and for minutes.  A signal has its usual effect.
+        """
+        met = threading.Event()
+
+        def watch() -> None:
+            while not met.wait(1.0):
+                self.look()
+                if self:
+                    print(f"stopped by {self.reason} before the ranks had met", flush=True)
+                    os._exit(code)
+
+        threading.Thread(target=watch, daemon=True, name="launcher").start()
+        try:
+            yield
+        finally:
+            met.set()
+
+    @contextmanager
     def listening(self) -> Iterator["StopRequest"]:
         """Take the signals in place of their usual effect; one that is ignored (nohup) stays so."""
         if threading.current_thread() is not threading.main_thread():

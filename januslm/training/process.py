@@ -12,7 +12,7 @@ from januslm.training import begin, history
 from januslm.training.agreement import agree
 from januslm.training.begin import REFUSED, Begun
 from januslm.training.ds_config import precision, read
-from januslm.training.engine import World, connect, leave
+from januslm.training.engine import RESUME, World, connect, leave
 from januslm.training.job import Job
 from januslm.training.machine import StopRequest
 from januslm.training.trainer import Guards, RunPlan, train
@@ -63,7 +63,8 @@ class _Process:
     def run(self, build: Callable) -> int:
         resolved, stop = self.begun.resolved, StopRequest()
         limit = resolved.run.train.timeout
-        world = connect(minutes=(max(limit, START) + MARGIN) / 60)
+        with stop.leaving(RESUME):
+            world = connect(minutes=(max(limit, START) + MARGIN) / 60)
         with stop.listening():
             self.watchdog = Watchdog(
                 self.folder, world.rank, world.size, limit, stop.look, self._hung

@@ -116,7 +116,8 @@ class Layout:
     def draw(self) -> str:
         """One row per slot: '#' where it may look, '-> 3' where it must predict word 3."""
         s, letters = self.slots, [name[0] for name in self.rule.streams]
-        legend = "   ".join(f"{name[0]} {name}" for name in self.rule.streams)
+        there = (name for i, name in enumerate(self.rule.streams) if i in s.stream)
+        legend = "   ".join(f"{name[0]} {name}" for name in there)
         lines = ["      " + " ".join(letters[i] for i in s.stream) + "          " + legend]
         for row, stream, position, goal in zip(
             self.visible(), s.stream, s.position, s.goal, strict=True
@@ -182,8 +183,10 @@ class ArRead:
 
     words: str  # the stream of what is written: each word reads itself and the words before it
     asks: str  # the stream that predicts the next word: `words`, or one that reads as it does
-    query: int  # the token of an asking slot, which stands where the last word does
+    query: int  # the token of an asking slot
     prefix: tuple[int, ...]  # tokens before the first word
+    behind: int = 0  # places behind the last word at which an asking slot stands
+    own: bool = False  # whether an asking slot reads itself, too
     drafts: str = ""  # the stream whose slots, a block at once, ask for what follows a word
     block: int = 0  # how many of them, at the places behind the word; 0: none were taught
 

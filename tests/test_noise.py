@@ -279,3 +279,71 @@ def test_an_unknown_noise_gets_the_names_there_are():
         find("januslm.noise", "span")
     assert str(error.value).startswith("no 'span' in noise/; there are ")
     assert str(error.value).endswith("Did you mean 'spans'?")
+
+
+# Relatives of JANUS
+
+
+def xlnets_choice(words: int, rng: np.random.Generator, longest: int = 5, around: int = 6):
+    """bool [words]: data_utils._sample_mask of XLNet, word by word."""
+    goal, mask, at = max(1, round(words / 6)), [False] * words, 0
+    while at < words and sum(mask) < goal:
+        law = np.array([1 / n for n in range(1, longest + 1)])
+        n = min(int(rng.choice(range(1, longest + 1), p=law / law.sum())), goal - sum(mask))
+        context = n * around
+        left = int(rng.integers(context))
+        begin = at + left
+        if begin >= words or begin + n >= words:
+            break
+        for i in range(begin, begin + n):
+            mask[i] = True
+        at = begin + n + context - left
+    while sum(mask) < goal:
+        mask[int(rng.integers(words))] = True
+    return np.array(mask)
+
+
+def runs_of(masks: np.ndarray) -> np.ndarray:
+    """How often runs of 1, 2, .. 6 and more hidden words come, as shares."""
+    padded = np.pad(masks, ((0, 0), (1, 1))).astype(int)
+    lengths = [
+        np.flatnonzero(np.diff(row) == -1) - np.flatnonzero(np.diff(row) == 1) for row in padded
+    ]
+    counts = np.bincount(np.minimum(np.concatenate(lengths), 6), minlength=7)[1:]
+    return counts / counts.sum()
+
+
+@pytest.mark.parametrize("words_", [7, 40, 200])
+def test_ngrams_follow_the_law_of_the_reference(words_):
+    ours = hidden("ngrams", words_ + 2, 1500)[:, 1:-1]
+    theirs = np.array([xlnets_choice(words_, np.random.default_rng([9, i])) for i in range(1500)])
+    assert set(ours.sum(1)) == set(theirs.sum(1)) == {max(1, round(words_ / 6))}
+    assert np.abs(runs_of(ours) - runs_of(theirs)).max() < 0.03
+    quarters = [np.array_split(x.mean(0), 4) for x in (ours, theirs)]
+    for a, b in zip(*quarters, strict=True):
+        assert a.mean() == pytest.approx(b.mean(), abs=0.03)
+
+
+def test_one_run_of_each_block_is_hidden_and_disguised_in_the_source():
+    """ProphetNet: 9 or 10 of 64 words, 80 / 10 / 10 in the source, the rest of it as it is."""
+    shares, y = np.zeros(3), words(2 + 150)
+    for i in range(400):
+        source, mask = find("januslm.noise", "blocks").hide(None, y, SPECIAL, sample_rng(3, i))
+        starts = np.flatnonzero(np.diff(np.pad(mask.astype(int), 1)) == 1)
+        ends = np.flatnonzero(np.diff(np.pad(mask.astype(int), 1)) == -1)
+        assert mask[1:65].sum() == mask[65:129].sum() == round(0.15 * 64)
+        assert mask[129:-1].sum() == round(0.15 * 22)
+        assert len(starts) <= 3
+        assert (ends - starts).max() <= 2 * round(0.15 * 64)
+        assert (source[~mask] == y[~mask]).all()
+        masked, kept = source[mask] == SPECIAL.mask, source[mask] == y[mask]
+        shares += masked.sum(), (~masked & ~kept).sum(), kept.sum()
+    assert shares / shares.sum() == pytest.approx([0.8, 0.1, 0.1], abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["blocks", "ngrams", "words"])
+def test_a_source_of_a_pair_stays_as_it_is(name):
+    source, y = np.array([SPECIAL.bos, 7, 8, SPECIAL.eos]), words(30)
+    made, mask = find("januslm.noise", name).hide(source, y, SPECIAL, sample_rng(1, 1))
+    assert (made == source).all()
+    assert mask.any()

@@ -62,14 +62,13 @@ def test_an_objective_has_streams_rule_noise_and_weights(name):
 def test_every_weighted_term_is_fed_by_some_layout(name):
     objective = resolved(name)
     target = np.array([0, 9, 8, 7, 2])
-    slots = objective.layout(
-        target, np.array([0, 1, 0, 1, 0], bool), np.random.default_rng(0)
-    ).slots
     rule, goals = objective.plugin.RULE, {}
-    for stream, goal in zip(slots.stream, slots.goal, strict=True):
-        if goal != NONE:
-            name = rule.predicts[rule.streams[stream]]
-            goals.setdefault(name, set()).add(int(goal))
+    for hidden in ([0, 1, 0, 1, 0], [0, 0, 0, 0, 0]):
+        made = objective.layout(target, np.array(hidden, bool), np.random.default_rng(0))
+        for stream, goal in zip(made.slots.stream, made.slots.goal, strict=True):
+            if goal != NONE:
+                name = rule.predicts[rule.streams[stream]]
+                goals.setdefault(name, set()).add(int(goal))
     for term in set(objective.loss.weights) - {"ce/length"}:
         names = term.partition("/")[2].split("~")
         assert set.intersection(*(goals[name] for name in names)), f"{term} has no goals"

@@ -165,18 +165,25 @@ class IncrementalDecoder:
         if self.read and self.asks:
             tokens = torch.cat([tokens, torch.full_like(tokens, self.read.query)], 1)
         place = state.at[:, None] + torch.arange(run, device=device).repeat(streams * width)
+        own = self.read is not None and self.asks and self.read.own
+        if self.read and self.asks:
+            place[:, size:] += self.read.behind
         # What is ended, and the filling of short blocks, may stand beyond the last position.
         place = place.clamp(max=self.model.config.max_positions - 1)
         state.at = state.at + run
-        state.key_position = torch.cat([state.key_position, place[:, :size]], 1)
-        state.make_room(size)
         rows = torch.arange(streams * size, device=device).view(streams, width, run)
-        keys, rows = rows[0].flatten(), rows[-1, :, 0 if ask_all else -1 :].flatten()
+        keys, rows = rows[: 1 + own].flatten(), rows[-1, :, 0 if ask_all else -1 :].flatten()
+        state.key_position = torch.cat([state.key_position, place[:, : len(keys)]], 1)
+        state.make_room(len(keys))
         masks: tuple[Tensor | None, Tensor | None] = (None, None)
-        if mask is not None:
+        if own:
+            both = _with_itself(mask, state.used, size, self.model.embedding.weight)
+            masks = both, both[:, :, rows]
+        elif mask is not None:
             masks = mask.repeat(1, 1, streams, 1), mask[:, :, rows % size]
         x = self._layers(state, tokens, place, keys, rows, masks)
         state.used += size
+        state.key_position = state.key_position[:, : state.used]
         return self.logits(x).view(batch, width, -1, self.vocabulary)
 
     def _look(self, state: State, width: int, run: int, parents) -> Tensor | None:
@@ -266,6 +273,19 @@ class IncrementalDecoder:
         plans = [Batched(len(tokens), mask)] * len(self.layers)
         cross = Shared(len(state), state.memory_mask)
         return self._through(tokens, place, plans, cross, state.memory, None, rows)
+
+
+def _with_itself(mask: Tensor | None, used: int, size: int, like: Tensor) -> Tensor:
+    """What S words may read, and S asking slots: the same and each itself; float [B, 1, 2S, K + S].
+
+    mask: float [B, 1, S, K] of the words, K = used + S; None: they may read all, S = 1.
+    """
+    if mask is None:
+        mask = like.new_zeros(1, 1, 1, used + 1)
+    self = additive_mask(torch.eye(size, dtype=torch.bool, device=like.device), like.dtype)
+    none = additive_mask(torch.zeros(size, size, dtype=torch.bool, device=like.device), like.dtype)
+    new = torch.cat([none, self]).expand(len(mask), 1, -1, -1)
+    return torch.cat([mask.repeat(1, 1, 2, 1), new], 3)
 
 
 def _drafting(rule: Rule, read: ArRead, run: int, size: int, device) -> tuple[Tensor, Tensor]:

@@ -62,3 +62,11 @@ def insert(tokens: np.ndarray, count: int, mask: int, rng: np.random.Generator) 
     out[1 + rng.permutation(len(out) - 2)[:count]] = mask
     out[out == -1] = tokens
     return out
+
+
+def disguised(words: np.ndarray, special, rng, masked: float, replaced: float) -> np.ndarray:
+    """What stands for hidden words, int64 [n]: <mask>, another word, or the word itself."""
+    draw = rng.random(len(words))
+    other = rng.integers(special.mask + 1, special.vocabulary, len(words))
+    kept = np.where(draw < masked + replaced, other, words)
+    return np.where(draw < masked, special.mask, kept)

@@ -7,7 +7,7 @@ and some are replaced, in masks and queries alike; the loss may count the masks 
 import numpy as np
 
 from januslm.layout import NONE, Layout, Rule, stack
-from januslm.noise._runs import Chance
+from januslm.noise._runs import Chance, disguised
 from januslm.objectives import janus
 
 STREAMS = ("given", "mask", "revealed", "query")
@@ -32,11 +32,7 @@ def layout(target, hidden, special, rng, *, masked: Chance = 0.8, replaced: Chan
     masked: share of the hidden words that are a <mask>.  replaced: share that are another word.
     """
     given, holes = np.flatnonzero(~hidden), rng.permutation(np.flatnonzero(hidden))
-    order, draw = np.arange(len(holes)), rng.random(len(holes))
-    other = rng.integers(special.mask + 1, special.vocabulary, len(holes))
-    seen = np.where(
-        draw < masked, special.mask, np.where(draw < masked + replaced, other, target[holes])
-    )
+    order, seen = np.arange(len(holes)), disguised(target[holes], special, rng, masked, replaced)
     return Layout(
         stack(
             (target[given], given, GIVEN, NONE, NONE),

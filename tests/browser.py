@@ -23,7 +23,7 @@ class Browser:
         theirs_in, self.into = os.pipe()
         self.out, theirs_out = os.pipe()
         self.process = subprocess.Popen(
-            ["sh", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "sh", FOUND, *OPTIONS,
+            ["bash", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "bash", FOUND, *OPTIONS,
              "--remote-debugging-pipe", f"--user-data-dir={folder}"],
             pass_fds=(theirs_in, theirs_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip

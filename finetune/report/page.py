@@ -118,8 +118,13 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def _template():
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-                              lstrip_blocks=True)  # fmt: skip
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     environment.filters["broken"] = _broken
     return environment.from_string(_file("page.html"))
 

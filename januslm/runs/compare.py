@@ -122,8 +122,9 @@ def _data(runs: Sequence[Facts]) -> Iterator[Row]:
 def _last(runs: Sequence[Facts]) -> Iterator[Row]:
     logs = [(run.train, run.valid) for run in runs]
     names = dict.fromkeys(name for both in logs for log in both for name in log.names)
+    scored = {name for _, valid in logs for name in valid.names}
     for name in names:
-        if name == "loss" or "/" in name:
+        if name == "loss" or "/" in name or name in scored:
             values = [[log.last(name) for log in both] for both in logs]
             shown = [[NONE if v is None else f"{v:.4g}" for v in both] for both in values]
             yield name, [" / ".join(both) for both in shown]

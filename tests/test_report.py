@@ -129,6 +129,8 @@ def test_the_page_tells_losses_starts_data_layout_and_what_is_missing(run):
     assert "the process before it was killed, or lost with its machine" in found
     assert "changed: train.steps: [20, 30]" in found
     assert "SIGTERM (exit code 85)" in found
+    lost = "killed, or lost with its machine: no stop was written"
+    assert f"2 starts; ended by: SIGTERM (exit code 85), {lost}" in found
     assert "No predictions" in found
     assert "Examples were not asked for" in found
     assert "Damaged or missing" not in found

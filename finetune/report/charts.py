@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from januslm.runs.logs import Point, thinned
 
 WIDTH, HEIGHT = 440, 230  # of a picture, in its own units
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 26  # what is left free around the curves
+LEFT, RIGHT, TOP, BOTTOM = 56, 10, 10, 26  # what is left free around the curves
 ROW, ROOM = 36, 100  # of a bar: its height, and what is left for its number
 POINTS = 400  # of a curve, at most
 DOTS = 40  # up to so many points, each is marked

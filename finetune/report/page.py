@@ -32,6 +32,7 @@ class RunPage:
     color: int
     charts: list[Chart]
     history: list[tuple[str, str, str, str]]
+    reasons: str  # how often it was started, and by what it ended
     cards: list[Card]
     layout: str
     layout_name: str
@@ -77,6 +78,7 @@ def _run_page(run: Facts, name: str, number: int, made: Written) -> RunPage:
         number % training.COLORS,
         training.charts(run),
         list(training.history(run)),
+        training.reasons(run),
         run.cards,
         _layout(run, objective),
         " ".join([str(objective.get("name", "?")), *(f"{k}={v}" for k, v in _options(objective))]),

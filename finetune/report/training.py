@@ -1,6 +1,8 @@
 """How a run went: its curves, and its starts and stops with their reasons."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
 from finetune.report.charts import Chart, Curve, chart
 from januslm.runs.compare import Facts, flat
@@ -19,6 +21,7 @@ OF_TRAINING = {  # what else a line of train.jsonl has, as its chart is called
     "skipped": "Skipped updates",
 }
 COLORS = 6
+RESUME = 85  # the exit code of a run that was asked to stop, and saved
 REASONLESS = "killed, or lost with its machine: no stop was written"
 
 
@@ -77,35 +80,66 @@ def compared(runs: Sequence[Facts], names: Sequence[str]) -> list[Chart]:
 
 def history(run: Facts) -> Iterator[tuple[str, str, str, str]]:
     """Time, event, update, and what is to be said of it; a start after no stop says so."""
-    before = ""
+    before, versions = "", ""
     for event in run.story.events:
-        kind = str(event.get("event"))
-        step = event.get("step")
-        facts = {k: v for k, v in event.items() if k not in ("time", "event", "step")}
-        said = ", ".join(f"{name} {value}" for name, value in flat(facts))
+        kind, step = str(event.get("event")), event.get("step")
         if kind == "start":
-            said = _start(event)
+            now = _versions(event)
+            said = _start(event, now if now != versions else "")
+            versions = now
             if before and before != "stop":
-                said = f"the process before it was {REASONLESS}. {said}"
-        if kind == "stop":
-            said = f"{event.get('reason', '?')} (exit code {event.get('code', '?')})"
-        if kind == "saved":
+                said = f"the process before it was {REASONLESS}; {said}"
+        elif kind == "stop":
+            said = _stop(event)
+        elif kind == "saved":
             said = "the first checkpoint of this start"
+        else:
+            facts = {k: v for k, v in event.items() if k not in ("time", "event", "step")}
+            said = ", ".join(f"{name} {value}" for name, value in flat(facts))
         yield str(event.get("time", "?")), kind, shown(step) if step is not None else "", said
         before = kind
-    last = run.story.state
-    if before not in ("", "stop") and last != "training":
+    if before not in ("", "stop") and run.story.state != "training":
         yield "", "end", shown(run.story.step), REASONLESS
 
 
-def _start(event: dict) -> str:
-    hosts = event.get("hosts")
+def reasons(run: Facts) -> str:
+    """27 starts; ended by: SIGTERM (exit code 85) 12 times, ..."""
+    kinds = [event for event in run.story.events if event.get("event") in ("start", "stop")]
+    found = Counter(_kind(event) for event in kinds if event["event"] == "stop")
+    lost = sum(
+        one["event"] == "start" and (other is None or other["event"] == "start")
+        for one, other in zip_longest(kinds, kinds[1:])
+    )
+    if lost and run.story.state == "training":
+        lost -= 1
+    if lost:
+        found[REASONLESS] = lost
+    ends = ", ".join(f"{why}" + f" {n} times" * (n > 1) for why, n in found.most_common())
+    count = f"{len(run.starts)} start{'s' * (len(run.starts) != 1)}"
+    return f"{count}; ended by: {ends}" if ends else count
+
+
+def _stop(event: dict) -> str:
+    return f"{event.get('reason', '?')} (exit code {event.get('code', '?')})"
+
+
+def _kind(event: dict) -> str:
+    """A stop without what is its own alone, as an address in an error."""
+    why = str(event.get("reason", "?"))
+    asked = event.get("code") in (0, RESUME)
+    return _stop(event | {"reason": why if asked else why.partition(":")[0]})
+
+
+def _start(event: dict, versions: str) -> str:
+    hosts, changes = event.get("hosts"), event.get("changes")
     where = sorted({str(host) for host in hosts}) if isinstance(hosts, list) else []
     parts = [f"{shown(event.get('world', '?'))} processes on {', '.join(where) or '?'}"]
-    if "code" in event:
-        parts.append(f"januslm {event['code']}")
-    parts += [f"{key} {shown(value)}" for key, value in inner(event, "versions").items()]
-    changes = event.get("changes")
+    parts += [versions] if versions else []
     for key, pair in changes.items() if isinstance(changes, dict) else ():
         parts.append(f"changed: {key}: {pair}")
     return ", ".join(parts)
+
+
+def _versions(event: dict) -> str:
+    code = [f"januslm {event['code']}"] if "code" in event else []
+    return ", ".join([*code, *(f"{k} {shown(v)}" for k, v in inner(event, "versions").items())])

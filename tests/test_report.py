@@ -334,6 +334,18 @@ def test_restarts_are_marked_in_the_curves(run):
     assert training.marks(facts_of(run)) == [10]
 
 
+def test_runs_are_named_without_what_they_share(tmp_path, monkeypatch):
+    for folders, names in (
+        (["runs/a"], ["runs/a"]),
+        (["runs/a", "runs/b"], ["a", "b"]),
+        (["x/runs/a", "x/runs/a/b", "x/c"], ["runs/a", "runs/a/b", "c"]),
+        (["x/a", "x/a/b"], ["a", "a/b"]),
+    ):
+        assert page._names([Path(folder) for folder in folders]) == names
+    monkeypatch.chdir(tmp_path)
+    assert page._names([Path()]) == [tmp_path.name]
+
+
 def said(monkeypatch, capsys, *words) -> tuple[int, str]:
     monkeypatch.setattr(sys, "argv", ["report", *map(str, words)])
     code = report.main()
@@ -343,6 +355,7 @@ def said(monkeypatch, capsys, *words) -> tuple[int, str]:
 def test_a_mistake_is_one_line_and_nothing_is_written(run, tmp_path, monkeypatch, capsys):
     for words, message in (
         ([tmp_path / "none"], f"error: {tmp_path / 'none'}: no run: "),
+        ([run, tmp_path / "none"], f"error: {tmp_path / 'none'}: no run: "),
         ([run, "-o", tmp_path / "no/r.html"], "no/r.html: there is no folder "),
         ([run, "-o", run], f"{run}: is a folder; name a file in it"),
         ([run, "--examples", "-1"], "--examples must be at least 0, got -1"),
@@ -352,7 +365,7 @@ def test_a_mistake_is_one_line_and_nothing_is_written(run, tmp_path, monkeypatch
         code, error = said(monkeypatch, capsys, *words)
         assert code == 2
         assert message in error
-        assert error.count("\n") == 1
+        assert [line[:7] for line in error.splitlines() if line[:7] != "reading"] == ["error: "]
         assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -18,7 +18,7 @@ from finetune.report import page
 from januslm.cli.command import answered, check_counts, parser, whole
 from januslm.config import Refused
 from januslm.data import atomic
-from januslm.runs.compare import facts_of
+from januslm.runs.compare import Facts, facts_of
 
 EXAMPLES, ITERATIONS = 3, 4
 
@@ -51,11 +51,16 @@ def report(options: argparse.Namespace) -> None:
         raise Refused(f"--examples must be at least 0, got {options.examples}")
     _check_output(options.output)
     folders = {folder.resolve(): folder for folder in reversed(options.runs)}
-    runs = [facts_of(folder) for folder in reversed(folders.values())]
+    runs = [_read(folder) for folder in reversed(folders.values())]
     text = page.written(runs, options.examples, options.iterations, options.threads)
     with atomic.plain(options.output) as file:
         file.write(text)
     print(f"wrote {options.output}: {len(text.encode()) / 1000:,.0f} kB")
+
+
+def _read(folder: Path) -> Facts:
+    print(f"reading {folder}", file=sys.stderr, flush=True)
+    return facts_of(folder)
 
 
 def _check_output(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -44,7 +43,6 @@ class RunPage:
 def written(runs: Sequence[Facts], count: int, iterations: int, threads: int | None) -> str:
     """The HTML of a report; everything in it that comes from a run is escaped."""
     folders = [run.story.folder for run in runs]
-    _say(f"reading and scoring predictions of {', '.join(run.name for run in runs)}")
     scored = scores.of(folders)
     names = _names(folders)
     pages, problems = [], [problem for run in runs for problem in run.problems]
@@ -111,10 +109,10 @@ def _checkpoint(name: str, found) -> tuple[str, str]:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """As they were given; without what all of them begin with, where there are several."""
-    parts = [folder.parts for folder in folders]
-    shared = 0
-    while len(folders) > 1 and len({part[: shared + 1] for part in parts}) == 1:
+    """As they were given, without what all of them begin with; the folder's own name for `.`."""
+    parts = [folder.parts or (folder.resolve().name,) for folder in folders]
+    shared, most = 0, min(map(len, parts)) - 1
+    while len(folders) > 1 and shared < most and len({part[shared] for part in parts}) == 1:
         shared += 1
     return [str(Path(*part[shared:])) for part in parts]
 
@@ -143,7 +141,3 @@ def _file(name: str) -> str:
 def _hash(script: str) -> str:
     """By which the page's own rule lets this script run, and no other."""
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -1,5 +1,6 @@
 """The predictions of runs, scored as `evaluate` scores them, with intervals."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +52,7 @@ def of(folders: Sequence[Path]) -> Scored:
             every.append(one)
             found.runs.setdefault(folder, []).append(one)
     for group in predictions.by_test_set(every, apart=True):
+        print(f"scoring {len(group)} predictions files of {group[0].facts.task}", file=sys.stderr)
         try:
             found.tables += _tables(group)
         except (Refused, OSError) as error:

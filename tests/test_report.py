@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from finetune import generate
 from finetune.report import __main__ as report
@@ -22,6 +23,7 @@ from januslm.data.token_pairs import Limits, Pairs, prepare
 from januslm.inference import request
 from januslm.runs import logs
 from januslm.runs.__main__ import compared
+from januslm.runs.__main__ import main as runs_main
 from januslm.runs.compare import facts_of
 from januslm.training import history
 from januslm.training.log import Log
@@ -267,7 +269,7 @@ def test_two_runs_show_what_differs_and_curves_of_both(run, tmp_path):
     assert rows["acceptance"].split()[-6:] == ["-", "/", "0.3", "-", "/", "0.2"]
     assert rows["tokens a second (median)"].split()[-2:] == ["1,016", "1,010"]
     assert "'janus'" in rows["objective.name"]
-    assert "task" not in rows
+    assert "train.seed" not in rows
 
 
 def test_a_comparison_has_the_scores_that_evaluate_left(run, tmp_path):
@@ -280,6 +282,30 @@ def test_a_comparison_has_the_scores_that_evaluate_left(run, tmp_path):
     assert "bleu 3.50, AR" in found
     assert "bleu 3.50, 2.0 ms a text" in found
     assert "cannot be read: Expecting" in found
+
+
+def parameters(run: Path) -> list[str]:
+    lines = compared([facts_of(run)] * 2).splitlines()
+    return next(line.split() for line in lines if line.startswith("  parameters"))
+
+
+def test_the_parameters_are_those_of_the_exported_model(run):
+    count = sum(one.numel() for one in load_file(run / "export" / "model.safetensors").values())
+    assert parameters(run) == ["parameters", *[f"{count / 1e6:.1f}", "M"] * 2]
+    (run / "export" / "model.safetensors").write_bytes(b"spoilt")
+    assert parameters(run) == ["parameters", "-", "-"]
+
+
+def test_one_run_is_too_few_to_compare(run, monkeypatch, capsys):
+    for words, message in (
+        ([run], "runs compare takes the folders of two runs or more"),
+        ([run, run / "none"], f"{run / 'none'}: no run: "),
+    ):
+        monkeypatch.setattr(sys, "argv", ["runs", "compare", *map(str, words)])
+        assert runs_main() == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
 
 
 def test_a_config_that_cannot_be_read_is_no_difference_of_every_key(run, tmp_path):

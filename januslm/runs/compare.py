@@ -1,6 +1,7 @@
 """Runs side by side: how they stand, what differs in their settings, what came of them."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from januslm.cli.progress import duration
+from januslm.interop.export_folder import FILES
 from januslm.runs import logs
 from januslm.runs.data_card import Card, cards, inner, shown
 from januslm.runs.logs import Log
@@ -83,12 +87,26 @@ def flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _standing(runs: Sequence[Facts]) -> Iterator[Row]:
+    yield "task", [shown(run.story.config.get("task", "pretraining")) for run in runs]
+    objectives = [inner(run.story.config, "objective").get("name", NONE) for run in runs]
+    yield "objective", [shown(name) for name in objectives]
+    yield "parameters", [_parameters(run.story.folder / "export" / FILES[0]) for run in runs]
     yield "state", [run.story.state for run in runs]
     yield "update", [shown(run.story.step) for run in runs]
     yield "examples seen", [_number(run.train.last("samples")) for run in runs]
     yield "starts", [shown(len(run.starts)) if run.starts else NONE for run in runs]
     yield "processes", [shown((run.starts or [{}])[-1].get("world", NONE)) for run in runs]
     yield "time", [duration(run.seconds) if run.seconds is not None else NONE for run in runs]
+
+
+def _parameters(file: Path) -> str:
+    """Of the exported model, by the file's head alone."""
+    try:
+        with safe_open(file, framework="numpy") as tensors:
+            count = sum(math.prod(tensors.get_slice(n).get_shape()) for n in tensors.keys())  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return NONE
+    return f"{count / 1e6:.1f} M"
 
 
 def _versions(run: Facts) -> dict:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 import shutil
 import sys
 from html.parser import HTMLParser
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 from finetune import generate
 from finetune.report import __main__ as report
 from finetune.report import page, training
-from finetune.report.charts import HEIGHT, LEFT, POINTS, TOP, WIDTH, Curve, chart
+from finetune.report.charts import HEIGHT, LEFT, POINTS, RIGHT, TOP, WIDTH, Curve, chart
 from januslm.config import Refused
 from januslm.data import sealed, tokenizer
 from januslm.data.token_pairs import Limits, Pairs, prepare
@@ -448,6 +449,31 @@ def test_in_a_browser_a_slider_steps_through_passes_and_nothing_is_fetched(opene
     assert browser.value(f"{slider}.querySelector('output').textContent") == "pass 3 (3 of 4)"
     assert browser.said == []
     assert {one for one in browser.asked if one != "about:blank"} == {address}
+
+
+@needs_browser
+@pytest.mark.slow
+def test_a_pointer_on_a_chart_reads_the_values_of_its_curves(opened):
+    browser, address = opened
+    browser.open(address, 1200)
+    shown = "document.querySelector('#training figure').innerText"
+    before = browser.value(shown)
+    assert "AR 0.1667" in before  # 5 / 30: the last update
+    browser.value("document.querySelector('#training figure svg').scrollIntoView()")
+    box = browser.value(
+        "JSON.stringify(document.querySelector('#training figure svg').getBoundingClientRect())"
+    )
+    place = json.loads(box)
+    # Update 10 of 1 to 30 in a picture 440 wide, of which 56 are left free and 10 right.
+    across = (LEFT + (WIDTH - LEFT - RIGHT) * 9 / 29) / WIDTH
+    x, y = place["x"] + place["width"] * across, place["y"] + place["height"] / 2
+    browser.ask("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+    text = browser.value(shown)
+    assert "update 10" in text
+    assert re.search(r"AR 0\.(49|50)", text)
+    assert re.search(r"NAR 0\.(59|60)", text)
+    browser.ask("Input.dispatchMouseEvent", type="mouseMoved", x=1, y=1)
+    assert browser.value(shown) == before
 
 
 @needs_browser

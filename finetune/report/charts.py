@@ -8,6 +8,7 @@ from januslm.runs.logs import Point, thinned
 
 WIDTH, HEIGHT = 440, 230  # of a picture, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 56, 10, 10, 26  # what is left free around the curves
+EDGES = (LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM)  # left, right, upper and lower
 ROW, ROOM = 36, 100  # of a bar: its height, and what is left for its number
 POINTS = 400  # of a curve, at most
 DOTS = 40  # up to so many points, each is marked
@@ -37,13 +38,17 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture with its axes; ticks: place and text; marks: updates at which a start went on."""
+    """A picture with its axes; ticks: place and text; marks: updates at which a start went on.
+
+    span: the updates and values at its left, right, lower and upper edge.
+    """
 
     title: str
     lines: list[Line]
     across: list[tuple[float, str]]
     up: list[tuple[float, str]]
     marks: list[float]
+    span: tuple[float, float, float, float]
     note: str
 
 
@@ -56,8 +61,9 @@ def chart(title: str, curves: Sequence[Curve], marks: Sequence[int] = ()) -> Cha
     values = [value for points in drawn for _, value in points if value is not None]
     steps = [step for points in drawn for step, _ in points]
     across, up = _ticks(min(steps), max(steps), 5), _ticks(min(values), max(values), 4)
-    x = _scale(min(steps), max(steps), LEFT, WIDTH - RIGHT)
-    y = _scale(min(*values, up[0]), max(*values, up[-1]), HEIGHT - BOTTOM, TOP)
+    span = (min(steps), max(steps), min(*values, up[0]), max(*values, up[-1]))
+    x = _scale(*span[:2], *EDGES[:2])
+    y = _scale(*span[2:], *EDGES[:1:-1])
     lines = [_line(curve, points, x, y) for curve, points in zip(curves, drawn, strict=True)]
     before, after = max(len(curve.points) for curve in curves), max(map(len, drawn))
     note = f"{before:,} records, drawn as {after:,} points" if after < before else ""
@@ -67,6 +73,7 @@ def chart(title: str, curves: Sequence[Curve], marks: Sequence[int] = ()) -> Cha
         [(x(value), short(value)) for value in across if min(steps) <= value <= max(steps)],
         [(y(value), short(value)) for value in up],
         [x(mark) for mark in marks if min(steps) <= mark <= max(steps)],
+        span,
         note,
     )
 

@@ -41,6 +41,34 @@ function follow() {
 addEventListener("hashchange", follow);
 follow();
 
+// Below the pointer, the values of all curves stand in the place of their last ones.
+for (const svg of document.querySelectorAll("svg[data-span]")) {
+  const [first, last, low, high] = svg.dataset.span.split(" ").map(Number);
+  const [left, right, top, bottom] = svg.dataset.edges.split(" ").map(Number);
+  const curves = [...svg.querySelectorAll(".curve")].map((path) =>
+    path.getAttribute("d").split(/[ML]/).slice(1).map((pair) => pair.split(" ").map(Number)));
+  const values = [...svg.parentElement.querySelectorAll(".legend b")];
+  const former = values.map((one) => one.textContent);
+  const title = svg.parentElement.querySelector("figcaption"), name = title.textContent;
+  svg.addEventListener("pointermove", (event) => {
+    const box = svg.getBoundingClientRect();
+    const x = (event.clientX - box.left) / box.width * svg.viewBox.baseVal.width;
+    const nearest = curves.map((points) =>
+      points.reduce((a, b) => Math.abs(b[0] - x) < Math.abs(a[0] - x) ? b : a));
+    nearest.forEach(([, y], place) => {
+      const share = (bottom - y) / (bottom - top);
+      values[place].textContent = (low + share * (high - low)).toPrecision(3);
+    });
+    const share = (nearest[0][0] - left) / (right - left);
+    const update = Math.round(first + share * (last - first));
+    title.textContent = `${name}: update ${update.toLocaleString("en")}`;
+  });
+  svg.addEventListener("pointerleave", () => {
+    values.forEach((one, place) => { one.textContent = former[place]; });
+    title.textContent = name;
+  });
+}
+
 // Paper has nothing to click on.
 addEventListener("beforeprint", () => {
   for (const one of document.querySelectorAll("details")) one.open = true;

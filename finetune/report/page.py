@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from finetune.report import examples, scores, training
-from finetune.report.charts import HEIGHT, WIDTH, Chart
+from finetune.report.charts import EDGES, HEIGHT, ROW, WIDTH, Chart
 from finetune.report.examples import Written
 from januslm import registry
 from januslm.config import Refused
@@ -63,6 +63,8 @@ def written(runs: Sequence[Facts], count: int, iterations: int, threads: int | N
         tables=scored.tables,
         width=WIDTH,
         height=HEIGHT,
+        edges=EDGES,
+        row=ROW,
         style=_file("page.css"),
         script=_file("page.js"),
         script_hash=_hash(_file("page.js")),

@@ -130,7 +130,8 @@ def test_the_page_tells_losses_starts_data_layout_and_what_is_missing(run):
     assert "NOT the texts that the run was trained on" in found
     assert "g given   m mask" in found
     assert "the process before it was killed, or lost with its machine" in found
-    assert "changed: train.steps: [20, 30]" in found
+    assert "2 processes on a, torch 2" in found
+    assert "1 process on b, januslm 0.1.0 abc, changed: train.steps: [20, 30]" in found
     assert "SIGTERM (exit code 85)" in found
     lost = "killed, or lost with its machine: no stop was written"
     assert f"2 starts; ended by: SIGTERM (exit code 85), {lost}" in found

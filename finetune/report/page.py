@@ -105,7 +105,8 @@ def _checkpoint(name: str, found) -> tuple[str, str]:
         return name, found
     facts = found.manifest
     return name, (
-        f"{shown_bytes(found.bytes)}, {facts.get('world')} processes, ZeRO stage "
+        f"{shown_bytes(found.bytes)}, by {facts.get('world')} "
+        f"process{'es' * (facts.get('world') != 1)}, ZeRO stage "
         f"{facts.get('stage')} in {facts.get('precision')}"
     )
 

@@ -133,7 +133,8 @@ def _kind(event: dict) -> str:
 def _start(event: dict, versions: str) -> str:
     hosts, changes = event.get("hosts"), event.get("changes")
     where = sorted({str(host) for host in hosts}) if isinstance(hosts, list) else []
-    parts = [f"{shown(event.get('world', '?'))} processes on {', '.join(where) or '?'}"]
+    world = event.get("world", "?")
+    parts = [f"{shown(world)} process{'es' * (world != 1)} on {', '.join(where) or '?'}"]
     parts += [versions] if versions else []
     for key, pair in changes.items() if isinstance(changes, dict) else ():
         parts.append(f"changed: {key}: {pair}")

@@ -172,6 +172,14 @@ def test_a_run_without_an_export_or_without_data_says_so(made, run, tmp_path):
         (made / "elsewhere").rename(made / "data")
 
 
+def test_a_pretrained_model_is_asked_nothing_and_the_page_says_why(run):
+    file = run / "export" / "config.json"
+    about = json.loads(file.read_text())
+    file.write_text(json.dumps(about | {"about": {"loss": about["about"].get("loss", {})}}))
+    found = Reader(html(run, examples=1)).text
+    assert f"No examples: {run} was not trained on a task" in found
+
+
 @pytest.mark.slow
 def test_what_stands_in_a_run_is_text_and_never_markup(run):
     logged(run, start=EVIL, **{EVIL: 1}, objective={"name": EVIL})

@@ -73,14 +73,16 @@ def of(
         need("torch")
         facts = read_facts(folder)
         ways, notes = chosen(facts, iterations)
-        texts = _texts(folder, known, count)
+        texts = _texts(folder, facts, known, count)
         print(f"{folder}: {len(texts)} texts are written", file=sys.stderr, flush=True)
         return Written(list(_written(facts, ways, texts, threads)), notes)
     except (Refused, OSError) as error:
         return Written(notes=[f"No examples: {error}"])
 
 
-def _texts(folder: Path, known: Sequence[Predictions], count: int) -> list[Text]:
+def _texts(
+    folder: Path, facts: ExportFacts, known: Sequence[Predictions], count: int
+) -> list[Text]:
     """Of the run's predictions, evenly spread; else the first of the validation set."""
     if known:
         run = max(known, key=lambda one: len(one.ids))
@@ -88,6 +90,8 @@ def _texts(folder: Path, known: Sequence[Predictions], count: int) -> list[Text]
         places = sorted({(2 * n + 1) * total // (2 * count) for n in range(count)})
         first = [(one or [""])[0] for one in run.references]
         return [(run.ids[i], run.sources[i], first[i]) for i in places]
+    if not facts.about.get("task"):
+        raise Refused(f"{folder} was not trained on a task, so there is nothing to ask it")
     trained = request.find(folder)
     pairs = islice(trained.task.read(trained.root, "valid"), count)
     return [(pair.id, pair.source, pair.targets[0] if pair.targets else "") for pair in pairs]

@@ -92,7 +92,7 @@ def evaluate(
         about, comparable = several[0].facts, any(several is group for group in able)
         task = tasks.find(about.task, about.task_options, str(several[0].path))
         several, left_out = predictions.whole(several, named)
-        group, note = _checked(several, task, given.data)
+        group, note = checked(several, task, given.data)
         note = "\n".join([note, *left_out])
         chosen = scoring.metrics(task, given.metric)
         if not given.metric:  # what is asked for by name is refused where it cannot run
@@ -149,6 +149,17 @@ def table(
     halves: dict[str, dict[str, float]],
 ) -> str:
     """One row per run: scores, milliseconds, speed against AR beam, and what was cut or empty."""
+    return drawn(cells(runs, rows, lead, base, halves))
+
+
+def cells(
+    runs: list[Predictions],
+    rows: dict[str, dict],
+    lead: str,
+    base: dict | None,
+    halves: dict[str, dict[str, float]],
+) -> list[list[str]]:
+    """The same as texts, the heading first; "-" where there is nothing."""
     keys = list(next(iter(rows.values())))
     beam = anchor(runs)
     head = ["algorithm", *keys, "ms/sentence", f"speed vs {beam.label if beam else 'AR beam'}"]
@@ -173,7 +184,7 @@ def table(
         )
     if base:
         body.append([lead, *(f"{base[key]:.2f}" for key in keys), *"-----"])
-    return drawn([head, *body])
+    return [head, *body]
 
 
 def anchor(runs: list[Predictions]) -> Predictions | None:
@@ -211,7 +222,7 @@ def examples(runs: list[Predictions], count: int, width: int) -> str:
     return "\n\n".join(blocks)
 
 
-def _checked(
+def checked(
     runs: list[Predictions], task: Task, data: Path | None
 ) -> tuple[list[Predictions], str]:
     """All runs of one test set, each against the task's data, or else against the first."""

@@ -426,6 +426,31 @@ def test_speculative_writes_exactly_what_greedy_writes(place, given):
         assert np.allclose([o.score for o in slow], [o.score for o in fast])
 
 
+def test_a_watch_of_speculative_sees_every_word_come_and_changes_none():
+    model, objective = built(read="next", query_position="input")
+    decoder = IncrementalDecoder(model, objective)
+    source = sentence(np.random.default_rng(3), 9)
+    seen = []
+
+    def watch(texts):
+        [text] = texts
+        seen.append((list(text.words), text.right, text.ended, list(text.draft)))
+
+    [output] = speculative.decode(decoder, [source], SPECIAL, watch, max_length=25)
+    [alone] = speculative.decode(decoder, [source], SPECIAL, max_length=25)
+    assert output.tokens.tolist() == alone.tokens.tolist()
+    assert seen[0][0] == []
+    assert len(seen[0][3]) > 0
+    for (before, *_), (words, right, ended, draft) in itertools.pairwise(seen):
+        assert words[: len(before)] == before
+        assert len(words) == len(before) + right + (not ended)
+        taken = words[len(before) : len(before) + right]
+        assert any(draft[i : i + right] == taken for i in range(len(draft) + 1))
+    assert seen[-1][0] == output.tokens.tolist()
+    assert seen[-1][2]
+    assert len(seen) == output.passes  # the first is of the draft
+
+
 def test_semi_writes_each_block_from_the_blocks_before_it():
     table = Table(6)
     for source, output in zip(SOURCES, semi.decode(table, SOURCES, SPECIAL, block=2), strict=True):

@@ -334,6 +334,22 @@ def test_the_example_goes_from_its_csv_to_a_table(tuned, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_report_and_a_comparison_tell_the_example(tuned, tmp_path):
+    run = str(tuned / "runs/pairs")
+    said = command(tuned, "report", run, "-o", str(tmp_path / "r.html"), "--examples", "1")
+    assert f"wrote {tmp_path / 'r.html'}" in said
+    page = (tmp_path / "r.html").read_text()
+    for part in ("Cross-entropy of each distribution", "done (exit code 0)", 'data-label="draft"',
+                 "the texts that the run was trained on, by their hashes"):  # fmt: skip
+        assert part in page, part
+    assert "Damaged or missing" not in page
+    assert "No examples" not in page
+    table = command(tuned, "runs", "compare", run, run)
+    assert "settings that differ" in table
+    assert table.count(" pairs, ") == 4
+
+
+@pytest.mark.slow
 def test_the_run_file_that_the_documents_show_is_accepted(tuned):
     text = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
     [shown] = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)

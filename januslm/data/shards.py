@@ -156,6 +156,11 @@ def read_manifest(folder: str | Path) -> dict:
     return {key: value for key, value in body.items() if key != sealed.KEY}
 
 
+def fingerprint(manifest: dict) -> str:
+    """A checksum of a manifest, and so of all its shards."""
+    return xxh3_128(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
 def _facts(folder: Path, manifest: dict) -> Manifest:
     """The manifest's part that reading needs, checked key by key."""
     known = {field.name for field in fields(Manifest)}
@@ -208,7 +213,7 @@ class Corpus:
     @property
     def fingerprint(self) -> str:
         """A checksum of the manifest, and so of every shard: what a checkpoint remembers."""
-        return xxh3_128(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
+        return fingerprint(self.manifest)
 
     def check(self, number: int) -> None:
         """Hash what is not hashed yet of one shard; raises Refused where it is damaged."""

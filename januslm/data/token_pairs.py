@@ -184,6 +184,12 @@ def _cut(
     return [e[:room] for e in encoded]
 
 
+def fingerprint(manifest: dict) -> str:
+    """A checksum of the pairs that a manifest is of."""
+    hashes = [[shard["bin"], shard["idx"]] for shard in manifest["shards"]]
+    return xxh3_128(json.dumps(hashes).encode()).hexdigest()
+
+
 class Pairs:
     """Prepared pairs by global sample id; the order is a pure function of (seed, id).
 
@@ -201,8 +207,7 @@ class Pairs:
     @property
     def fingerprint(self) -> str:
         """A checksum of the pairs themselves, wherever the files lie that they came from."""
-        hashes = [[shard["bin"], shard["idx"]] for shard in self.corpus.manifest["shards"]]
-        return xxh3_128(json.dumps(hashes).encode()).hexdigest()
+        return fingerprint(self.corpus.manifest)
 
     def __len__(self) -> int:
         return self.size

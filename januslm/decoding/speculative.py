@@ -7,7 +7,7 @@ B = sentences, C = candidates of one sentence, R = words read in a pass, V = voc
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -33,6 +33,7 @@ def decode(
     decoder,
     sources: Sequence[np.ndarray],
     special,
+    watch: "Watch | None" = None,
     *,
     block: Length = 8,  # words of a draft that a pass verifies
     shifts: Annotated[int, Allowed(low=1, high=len(SHIFTS))] = 3,
@@ -45,6 +46,7 @@ def decode(
     """Tokens and score are those of greedy with the same limits; passes count the draft's too.
 
     shifts: after a difference, so many of SHIFTS are verified side by side in the next pass.
+    watch(texts): called with the drafts, and after each pass with the texts that it was for.
     """
     decoder.require(*NEEDS)
     state = decoder.start(sources)
@@ -71,13 +73,16 @@ def decode(
         _Text(limit, d.tokens.tolist(), passes=d.passes)
         for limit, d in zip(allowed.limit.tolist(), drafts, strict=True)
     ]
-    return _verified.write(
-        decoder,
-        state,
-        allowed,
-        texts,
-        lambda kept, rows, head: _round(decoder, state, kept, rows, head, block, shifts),
-    )
+
+    def one_pass(kept, rows: list[_Text], head) -> Tensor:
+        wrong = _round(decoder, state, kept, rows, head, block, shifts)
+        if watch is not None:
+            watch(rows)
+        return wrong
+
+    if watch is not None:
+        watch(texts)
+    return _verified.write(decoder, state, allowed, texts, one_pass)
 
 
 def _round(decoder, state, allowed, rows: list["_Text"], head, block: int, shifts: int) -> Tensor:
@@ -110,6 +115,7 @@ class _Text:
     log_p: float = 0.0
     passes: int = 0
     ended: bool = False
+    right: int = 0  # words of the draft that the last pass took over; one of greedy's own follows
 
     def proposals(self, block: int) -> list[list[int]]:
         """The next words, as many ways as there are places; no way twice."""
@@ -132,7 +138,7 @@ class _Text:
         right = max(counts)
         best = counts.index(right)
         self.log_p += sum(value[best][: right + 1])
-        self.ended = word[best][right] == eos
+        self.right, self.ended = right, word[best][right] == eos
         self.words += word[best][: right + (not self.ended)]
         place = self.places[best] + right
         if self.draft[place : place + 1] == [word[best][right]]:  # the block ended, nothing differs
@@ -145,3 +151,6 @@ class _Text:
         return Output(
             np.array(self.words, np.int64), self.log_p / (len(self.words) + 1), self.passes
         )
+
+
+Watch = Callable[[Sequence[_Text]], None]

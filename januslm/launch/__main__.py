@@ -14,7 +14,9 @@
   average RUN OUT --last N   the mean of a run's last exports (train.exports)
   replay RUN STEP            which examples of an update have a loss that is not finite
   interop bart FROM TO       weights from Hugging Face's BART, and back (bart-out)
-  runs [FOLDER]              all runs below a folder (runs/), a line each; runs show RUN: its story
+  runs [FOLDER]              all runs below a folder (runs/), a line each; runs show RUN: its story;
+                             runs compare A B: settings that differ, losses, scores, speed
+  report RUN ... -o FILE     one HTML file that tells runs: curves, scores, examples, data
   checkpoint COMMAND RUN     ls, verify, export, prune: the checkpoints of a run
   config [NAME]              every key and option: type, default, range, what it does
   tensorboard [FOLDER]       curves and samples of all runs below FOLDER (runs/)
@@ -59,6 +61,7 @@ MODULES = {
     "write": "finetune.write",
     "generate": "finetune.generate",
     "evaluate": "finetune.evaluate",
+    "report": "finetune.report",
     "distill": "finetune.distill",
     "average": "finetune.average",
     "interop": "januslm.interop",

@@ -6,21 +6,23 @@ PROGRAM runs show RUN        configuration, versions, starts, stops, checkpoints
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from januslm.cli.command import answered, parser
 from januslm.cli.table import drawn
 from januslm.config import Refused
+from januslm.runs.compare import Facts, facts_of, flat, tables
 from januslm.runs.story import Story, below, checkpoints, shown_bytes, story_of
 from januslm.training.manifest import Found, step_of
 
 HEAD = ("run", "state", "step", "loss", "valid", "checkpoint", "size", "held by", "since")
+CELL = 44  # letters of a value beside others
 
 
 def main() -> int:
     known = parser("runs", __doc__)
-    known.add_argument("words", nargs="*", metavar="FOLDER | show RUN")
+    known.add_argument("words", nargs="*", metavar="FOLDER | show RUN | compare A B")
     words = known.parse_args().words
 
     def command() -> None:
@@ -28,6 +30,11 @@ def main() -> int:
             if len(words) != 2:
                 raise Refused("runs show takes the folder of one run")
             print("\n".join(lines(story_of(Path(words[1])))))
+            return
+        if words[:1] == ["compare"]:
+            if len(words) < 3:
+                raise Refused("runs compare takes the folders of two runs or more")
+            print(compared([facts_of(Path(word)) for word in words[1:]]))
             return
         if len(words) > 1:
             raise Refused(f"runs takes one folder, got {len(words)}; runs show RUN for one run")
@@ -44,6 +51,22 @@ def table(root: Path) -> str:
     if not rows:
         return f"no run below {root}"
     return drawn([HEAD, *rows], left=2)
+
+
+def compared(runs: Sequence[Facts]) -> str:
+    """One table with a column for each run; what could not be read of them comes first."""
+    rows = [("", *(run.name for run in runs))]
+    for title, inside in tables(runs):
+        rows.append((title, *[""] * len(runs)) if inside else (title, *["none"] * len(runs)))
+        rows += [(f"  {name}", *map(_short, values)) for name, values in inside]
+    notes = [f"damaged: {problem}\n" for run in runs for problem in run.problems]
+    return "".join(notes) + drawn(rows, left=len(rows[0]))
+
+
+def _short(text: str) -> str:
+    """What fits beside others: the start of it, without letters that move a terminal's cursor."""
+    plain = "".join(letter if letter.isprintable() else " " for letter in text)
+    return plain if len(plain) <= CELL else plain[: CELL - 3] + "..."
 
 
 def _row(story: Story, root: Path) -> tuple[str, ...]:
@@ -87,7 +110,7 @@ def lines(story: Story) -> Iterator[str]:
         numbers = " ".join(f"{k} {_number(v)}" for k, v in record.items() if isinstance(v, float))
         if numbers:
             yield f"  {title} at step {record.get('step', '?')}: {numbers}"
-    yield from _listed("configuration", _flat(story.config))
+    yield from _listed("configuration", (f"{k} = {v}" for k, v in flat(story.config)))
     yield from _listed("history", (_event(event) for event in story.events))
     yield from _listed("checkpoints", _checkpoints(story))
 
@@ -100,19 +123,10 @@ def _listed(title: str, items: Iterator[str]) -> Iterator[str]:
         yield from (f"  {item}" for item in found)
 
 
-def _flat(value, key: str = "") -> Iterator[str]:
-    """`a.b = value`, as a run file's changes are written."""
-    if isinstance(value, dict) and value:
-        for name, inner in value.items():
-            yield from _flat(inner, f"{key}.{name}" if key else name)
-    else:
-        yield f"{key} = {value!r}"
-
-
 def _event(event: dict) -> str:
     facts = {k: v for k, v in event.items() if k not in ("time", "event")}
-    shown = ", ".join(text for key, value in facts.items() for text in _flat(value, key))
-    return f"{event.get('time', '?')} {event.get('event', '?')}: {shown.replace(' = ', ' ')}"
+    shown = ", ".join(f"{name} {text}" for name, text in flat(facts))
+    return f"{event.get('time', '?')} {event.get('event', '?')}: {shown}"
 
 
 def _checkpoints(story: Story) -> Iterator[str]:

@@ -53,8 +53,10 @@ class Story:
     @property
     def steps(self) -> int | None:
         """How many it was asked for; None where its data decide (epochs)."""
-        train = self.config.get("train", {})
-        return None if train.get("epochs") else train.get("steps") or None
+        train = self.config.get("train")
+        if not isinstance(train, dict) or train.get("epochs"):
+            return None
+        return train.get("steps") or None
 
     @property
     def since(self) -> str:

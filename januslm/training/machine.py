@@ -5,7 +5,7 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -63,10 +63,11 @@ class StopRequest:
             self.reason = "the end of its launcher"
 
     @contextmanager
-    def leaving(self, code: int) -> Iterator[None]:
-        """Until the ranks have met: the end of our launcher ends this process; nothing is lost.
+    def leaving(self, leave: Callable[[str], object]) -> Iterator[None]:
+        """Until the ranks have met: leave(reason), from a thread, when our launcher has ended.
 
-        It may wait for another rank then, in C++ and for minutes.  A signal has its usual effect.
+        The process may wait for another rank then, in C++ and for minutes.  Nothing would be lost;
+        a signal has its usual effect.
         """
         met = threading.Event()
 
@@ -74,8 +75,8 @@ class StopRequest:
             while not met.wait(1.0):
                 self.look()
                 if self:
-                    print(f"stopped by {self.reason} before the ranks had met", flush=True)
-                    os._exit(code)
+                    leave(self.reason)
+                    return
 
         threading.Thread(target=watch, daemon=True, name="launcher").start()
         try:

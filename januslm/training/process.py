@@ -1,5 +1,6 @@
 """One process of a training run, from its first collective to its exit code."""
 
+import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -63,7 +64,7 @@ class _Process:
     def run(self, build: Callable) -> int:
         resolved, stop = self.begun.resolved, StopRequest()
         limit = resolved.run.train.timeout
-        with stop.leaving(RESUME):
+        with stop.leaving(_left):
             world = connect(minutes=(max(limit, START) + MARGIN) / 60)
         with stop.listening():
             self.watchdog = Watchdog(
@@ -99,6 +100,12 @@ class _Process:
 
     def _hung(self, line: str) -> None:
         self._note(FAILED, line)
+
+
+def _left(reason: str) -> None:
+    """Leave before the ranks have met: there is nothing to save yet."""
+    sys.stdout.write(f"stopped by {reason} before the ranks had met\n")
+    leave(RESUME)
 
 
 def _facts(fingerprint: dict, ds: Path, world: World) -> dict:

@@ -8,7 +8,7 @@ from functools import partial
 from data_tools.recipe import Bundle, Recipe, bundles
 from data_tools.tokenize_parts import passed, split_of
 from data_tools.workers import finished, pool
-from januslm.cli.progress import Progress
+from januslm.cli.progress import Progress, waiting
 from januslm.config import Refused
 from januslm.data.tokenizer import Tokenizer, train_tokenizer
 
@@ -42,9 +42,11 @@ def learn_with(executor: Executor, recipe: Recipe, work: list[Bundle], report: R
     size = sum(len(text) for texts in found.values() for text in texts)
     if not size:
         raise Refused(f"{recipe.out}: the sources hold no text to learn a tokenizer from")
-    report(f"learning {recipe.vocabulary:,} tokens from {size / 1e6:.1f} M letters")
+    what = f"learning {recipe.vocabulary:,} tokens from {size / 1e6:.1f} M letters"
+    report(what)
     every = (text for _, texts in sorted(found.items()) for text in texts)
-    tokenizer = train_tokenizer(every, recipe.vocabulary, recipe.tokenizer_file)
+    with waiting(what):
+        tokenizer = train_tokenizer(every, recipe.vocabulary, recipe.tokenizer_file)
     report(
         f"{recipe.tokenizer_file}: {tokenizer.size:,} tokens from {size / 1e6:.1f} M letters "
         f"in {progress.seconds:.0f} s"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from finetune.evaluation.validation import TextScorer
 from finetune.settings import ResolvedFinetuneRun
 from januslm.data.token_pairs import Pairs, first, prepare, summary
 from januslm.interop import native
@@ -39,6 +40,7 @@ def build(resolved: ResolvedFinetuneRun, world: World) -> tuple[RunPlan, Job]:
         packing=run.packing,
         device=world.device,
         about=about,
+        scorer=_scorer(resolved, len(valid)),
     )
     length = run.train.until(len(train))
     if world.first:
@@ -73,6 +75,24 @@ def _pairs(resolved: ResolvedFinetuneRun, split: str, first: bool) -> Pairs:
     if first:
         print(f"{split}: {summary(counts)}", flush=True)
     return Pairs(place, run.train.seed if split == "train" else 0)
+
+
+def _scorer(resolved: ResolvedFinetuneRun, texts: int) -> TextScorer | None:
+    """What scores the model's own texts at validations; rank 0 reads them.  texts: there are."""
+    if not (found := resolved.scoring):
+        return None
+    scorer = TextScorer(
+        found,
+        resolved.task,
+        resolved.root,
+        resolved.tokenizer,
+        resolved.limits,
+        resolved.objective,
+        count=min(found.settings.texts, texts),
+        untrained=resolved.start is None,
+    )
+    on_rank0(scorer.read)
+    return scorer
 
 
 def _note(resolved: ResolvedFinetuneRun) -> str:

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from finetune.evaluation import validation
+from finetune.evaluation.validation import Scoring, ValidateSettings
 from januslm import config, registry
 from januslm.config import Refused, setting
 from januslm.data import tasks
@@ -17,7 +19,7 @@ from januslm.data.tokenizer import Tokenizer
 from januslm.interop.export_folder import ExportFacts, read_facts
 from januslm.model.config import ModelConfig, configure
 from januslm.objective import LossSettings, Objective, resolve_objective
-from januslm.training import run_dir
+from januslm.training import goals, run_dir
 from januslm.training.ds_config import OptimizerSettings, check_batch, check_spread
 from januslm.training.fingerprint import fingerprint
 from januslm.training.lr_schedule import ScheduleSettings, check
@@ -79,6 +81,8 @@ class FinetuneRun:
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)  # Adam
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)  # of the learning rate
     packing: PackingSettings = field(default_factory=PackingSettings)  # how examples share rows
+    # scores of texts that the model writes during training
+    validate: ValidateSettings = field(default_factory=ValidateSettings)
     ds: str = ""  # a file of ds_configs/; "": cpu_fp32 on a CPU, zero1_bf16 on a GPU
 
 
@@ -95,6 +99,7 @@ class ResolvedFinetuneRun:
     model: ModelConfig
     objective: Objective
     start: ExportFacts | None
+    scoring: Scoring | None  # of [validate]
     about: dict  # what config.json and the export say of the run
 
     @property
@@ -149,6 +154,8 @@ def resolve(run: FinetuneRun, where: str, data: str, ds: str = "") -> ResolvedFi
     objective.check_fit(model, where)
     objective.check_data(True, where)
     limits = Limits(run.data.max_source, run.data.max_target, run.data.longer)
+    scoring = validation.resolve(run.validate, task, objective, where)
+    goals.check(run.train, [*objective.loss.weights, *(scoring.names if scoring else ())], where)
     about = asdict(run) | {
         "objective": {"name": objective.name, **objective.options},
         "noise": {"name": objective.noise, **objective.noise_options},
@@ -161,7 +168,17 @@ def resolve(run: FinetuneRun, where: str, data: str, ds: str = "") -> ResolvedFi
         **tasks.texts_of(task),
     }
     return ResolvedFinetuneRun(
-        run, task, root, limits, tokenizer_file, tokenizer, model, objective, start, about
+        run,
+        task,
+        root,
+        limits,
+        tokenizer_file,
+        tokenizer,
+        model,
+        objective,
+        start,
+        scoring,
+        about,
     )
 
 

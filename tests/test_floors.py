@@ -27,6 +27,7 @@ TALKS = {
     "launch",
     "runs",
     "log.py",
+    "status.py",
     "process.py",
     "begin.py",
     "watchdog.py",

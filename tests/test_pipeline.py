@@ -63,6 +63,11 @@ rise = [1, 2]
 steps = 2
 batch = 4
 log_every = 1
+[validate]
+metrics = ["rouge"]
+texts = 4
+[validate.options]
+max_length = 9
 [schedule]
 warmup = 1
 """
@@ -138,6 +143,27 @@ def test_kl_counts_from_the_update_that_the_run_file_names(trained):
     for row, these in zip(rows, (weights, weights | kl), strict=True):
         assert all(row[name] > 0 for name in kl)
         assert row["loss"] == pytest.approx(sum(w * row[n] for n, w in these.items()), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_scores_during_training_are_those_of_generate_and_evaluate_after_it(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    base, said = trained
+    tuned = base / "tuned"
+    rows = [json.loads(line) for line in (tuned / "valid.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, 2]
+    assert all({"rouge-1", "rouge-2", "rouge-l"} <= row.keys() for row in rows)
+    words = ("--split", "valid", "--limit", 4, "--batch", 16, "max_length=9")
+    launch("generate", tuned, *words, "--output", base / "four.jsonl")
+    table = launch("evaluate", base / "four.jsonl", "--metric", "rouge")
+    for name in ("rouge-1", "rouge-2", "rouge-l"):
+        assert f"{rows[-1][name]:.2f}" in table, (rows[-1], table)
+        assert f"| {name} {rows[-1][name]:.4f}" in said["finetune"]
+    events = EventAccumulator(str(tuned / "board"))
+    events.Reload()
+    assert [e.step for e in events.Scalars("valid/rouge-l")] == [0, 2]
+    assert "\x1b" not in said["finetune"]
 
 
 @pytest.mark.slow

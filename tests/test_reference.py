@@ -103,7 +103,7 @@ def test_a_part_can_be_asked_for(name, lines):
         ("finetne", r"no key 'finetne'; there are corpus, .*Did you mean 'finetune'\?"),
         ("objective.jnus", r"no 'jnus' in objectives/; .*Did you mean 'janus'\?"),
         ("objective.janus.raed", r"no key 'raed' in objective.janus; .*Did you mean 'read'\?"),
-        ("batch", "no key 'batch' by itself; there is finetune.train.batch, pretrain.train.batch"),
+        ("clip", "no key 'clip' by itself; there is finetune.train.clip, pretrain.train.clip"),
         ("finetune.objective.janus", "finetune.objective has no keys here; plug-ins have: obje"),
     ],
 )

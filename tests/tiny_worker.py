@@ -22,6 +22,7 @@ from januslm.training.engine import OptimizerSettings
 from januslm.training.lr_schedule import ScheduleSettings
 from januslm.training.machine import StopRequest
 from januslm.training.settings import TrainSettings
+from januslm.training.status import Status
 from januslm.training.trainer import Guards, RunPlan, train
 from januslm.training.watchdog import Watchdog
 
@@ -101,6 +102,8 @@ class TinyWork:
     hangs: float = np.inf  # at this sample, rank 1 waits for ever
     slow_validation: float = 0.0  # seconds per batch of it
     validations: int = 1  # how often the same batches come in it
+    scorable: int = 0  # texts that it decodes at each validation but the first
+    scoring: float = 0.0  # seconds that a text takes
     weights = WEIGHTS
     normalize = "term"
     shows_samples = True
@@ -123,6 +126,21 @@ class TinyWork:
         if ids[-1] >= self.hangs and os.environ["RANK"] == "1":
             time.sleep(1e6)
         return make(ids, float("inf") if ids[-1] >= self.spoilt else 1.0)
+
+    def scored(self, step: int) -> int:
+        return self.scorable if step else 0
+
+    def scores(self, module: nn.Module, tick) -> dict[str, float]:
+        """How many words of the texts, all of them guessed, are right, in percent."""
+        right = []
+        for text in range(self.scorable):
+            time.sleep(self.scoring)
+            batch = make(np.array([10**7 + text]))
+            with torch.no_grad():
+                hidden = module.norm(F.gelu(module.inner(module.words(batch.tokens_in))))
+                right.append((module.head(hidden).argmax(-1) == batch.goals).float().mean())
+            tick()
+        return {"right": 100 * float(torch.stack(right).mean())}
 
     def samples(self, module: nn.Module) -> str | None:
         with torch.no_grad():
@@ -174,7 +192,7 @@ def main(asked: dict) -> int:
         Path(asked["ds"]),
         {"model": asked.get("model", {"width": D}), "objective": "tiny"},
     )
-    guards = Guards(StopRequest(), watchdog)
+    guards = Guards(StopRequest(), watchdog, Status(world.first))
     work = TinyWork(Tiny(asked.get("dropout", 0.1)), **asked.get("work", {}))
     try:
         code = train(plan, work, world, guards).code

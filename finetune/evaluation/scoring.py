@@ -67,6 +67,17 @@ def asked(texts: Sequence[str]) -> list[Metric]:
     return found
 
 
+def named(task: Task, texts: Sequence[str]) -> list[Metric]:
+    """The metrics of a run file: NAME, with the options that its task has for it, or as `asked`."""
+    usual = getattr(task, "OPTIONS", {})
+    return [_metric(text, usual[text]) if text in usual else asked([text])[0] for text in texts]
+
+
+def columns(chosen: Sequence[Metric]) -> list[str]:
+    """The names of their numbers."""
+    return [name for metric in chosen for name in metric.score(["a b c d"], [["a b c d"]])]
+
+
 def able(chosen: Sequence[Metric]) -> tuple[list[Metric], list[str]]:
     """The metrics whose optional programs are installed here, and a line on each of the others."""
     lacking = {m.name: m.module.missing() for m in chosen if hasattr(m.module, "missing")}

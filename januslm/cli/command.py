@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
@@ -87,6 +88,11 @@ def check_counts(options, *names: str) -> None:
             f"--threads must be at most {EACH * cores:,}, {EACH} for each of {cores:,} cores, got "
             f"{options.threads:,}"
         )
+
+
+def called(number: int) -> str:
+    """A signal as people call it."""
+    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
 
 def program() -> str:

@@ -1,13 +1,28 @@
-"""A line that says how far a long command is: redrawn on a terminal, repeated in a log.
-
-tqdm draws the former only: in a log its carriage returns make one line of thousands.
-"""
+"""How far a long command is: a live line on a terminal, a line every few seconds in a log."""
 
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-EVERY = 5.0  # seconds between lines in a log
-REDRAWN = 0.2  # and on a terminal
+from januslm.cli import live
+
+EVERY = 4.0  # seconds between lines in a log
+LOOKS = 0.5  # seconds between two looks at what cannot say how far it is
+
+_last = time.monotonic()  # when this process has said something
+
+
+def spoke() -> None:
+    """This process has said something to people."""
+    global _last
+    _last = time.monotonic()
+
+
+def silence() -> float:
+    """Seconds since then."""
+    return time.monotonic() - _last
 
 
 class Progress:
@@ -19,7 +34,7 @@ class Progress:
     def __init__(self, what: str, total: int = 0, unit: str = "", before: int = 0):
         """total: of what `show` counts, in `unit`.  before: done by an earlier process."""
         self.what, self.started = what, time.monotonic()
-        self._terminal, self._last = sys.stderr.isatty(), self.started
+        self._screen, self._last = live.screen(), self.started
         self.phase(total, unit, before)
 
     def phase(self, total: int, unit: str, before: int = 0) -> None:
@@ -34,12 +49,28 @@ class Progress:
     def show(self, done: int, note: str = "") -> None:
         """How far it is: `done` of the total, those before counted in."""
         now = time.monotonic()
-        if now - self._last < (REDRAWN if self._terminal else EVERY):
-            return
+        if self._due(now):
+            line = f"{self.what}: {self._line(done, now)}" + (f" | {note}" if note else "")
+            self._write(live.State(line, done, self.total))
+
+    def wait(self) -> None:
+        """How long it takes already, where that is all there is to say."""
+        if self._due(time.monotonic()):
+            self._write(live.State(f"{self.what}: {duration(self.seconds)}"))
+
+    def _due(self, now: float) -> bool:
+        if now - self._last < (live.REDRAWN if self._screen.on else EVERY):
+            return False
         self._last = now
-        line = f"{self.what}: {self._line(done, now)}" + (f" | {note}" if note else "")
-        sys.stderr.write(f"\r\x1b[K{line}" if self._terminal else f"{line}\n")
-        sys.stderr.flush()
+        return True
+
+    def _write(self, state: live.State) -> None:
+        spoke()
+        if self._screen.on:
+            self._screen.draw(state)
+        else:
+            sys.stderr.write(f"{state.text}\n")
+            sys.stderr.flush()
 
     def _line(self, done: int, now: float) -> str:
         parts = [f"{done:,}/{self.total:,} {self.unit}".rstrip()]
@@ -52,9 +83,32 @@ class Progress:
 
     def end(self) -> None:
         """Clear the line that was being redrawn."""
-        if self._terminal:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+        self._screen.clear()
+
+
+@contextmanager
+def waiting(what: str, speaks: bool = True) -> Iterator[None]:
+    """Say now and then that `what`, a call that cannot tell how far it is, goes on.
+
+    speaks: not in every process of several.
+    """
+    if not speaks:
+        yield
+        return
+    progress, over = Progress(what), threading.Event()
+
+    def look() -> None:
+        while not over.wait(LOOKS):
+            progress.wait()
+
+    thread = threading.Thread(target=look, daemon=True, name="waiting")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        progress.end()
 
 
 def duration(seconds: float) -> str:

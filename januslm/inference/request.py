@@ -98,6 +98,13 @@ def settings(facts: ExportFacts, algorithm: str, given: Mapping, usual: Mapping)
     Refused for an option that no algorithm has, and for an algorithm that the model never learnt to
     write by; what only others have is left out (`useless` names it).
     """
+    options = options_of(algorithm, given, usual)
+    check_ways(objective(facts), registry.constant(ALGORITHMS, algorithm, "NEEDS", ()))
+    return options
+
+
+def options_of(algorithm: str, given: Mapping, usual: Mapping) -> dict:
+    """The same, whatever the model has learnt."""
     known = registry.declared(ALGORITHMS, algorithm, "decode")
     left_out = useless(algorithm, given)
     asked = {key: value for key, value in given.items() if key not in left_out}
@@ -108,7 +115,6 @@ def settings(facts: ExportFacts, algorithm: str, given: Mapping, usual: Mapping)
             raise Refused(
                 f"{algorithm}: {name} {options[name]} is more than {most} {options[most]} can give"
             )
-    check_ways(objective(facts), registry.constant(ALGORITHMS, algorithm, "NEEDS", ()))
     return options
 
 

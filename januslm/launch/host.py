@@ -104,8 +104,8 @@ class Host:
     def say(self, event: str, **fields) -> None:
         """Tell the launcher, as soon as it listens; any thread may."""
         with self.lock:
-            if event == "line" and len(self.unsent) > UNSENT:
-                self.dropped += 1
+            if event in ("line", "live") and len(self.unsent) > UNSENT:
+                self.dropped += event == "line"
                 return
             if self.dropped and len(self.unsent) < UNSENT:
                 text, self.dropped = f"{self.dropped:,} lines are in the logs alone", 0

@@ -1,5 +1,6 @@
 """The ranks of one host: started, listened to, stopped, and none of them left behind."""
 
+import json
 import os
 import signal
 import struct
@@ -17,6 +18,8 @@ from pathlib import Path
 from selectors import EVENT_READ, BaseSelector
 from typing import IO
 
+from januslm.cli import live as live_line
+
 PULSE = struct.Struct("<qd")  # step, time: what a rank writes at each update
 PULSE_BYTES = 32
 LINE = 1 << 16  # bytes; a longer line is cut in two
@@ -33,7 +36,8 @@ class Rank:
     process: subprocess.Popen
     log: IO[bytes]
     pulse: Path
-    streams: dict[int, str] = field(default_factory=dict)  # pipes to read: "out" or "err"
+    # pipes to read: "out", "err", or "live", which never comes into a log
+    streams: dict[int, str] = field(default_factory=dict)
     unfinished: dict[int, bytes] = field(default_factory=dict)  # half a line, by pipe
     tail: deque = field(default_factory=lambda: deque(maxlen=TAIL))
     code: int | None = None  # negative: the signal that killed it
@@ -93,22 +97,26 @@ class Ranks:
         command = [sys.executable, "-P", *self.order["command"]]
         log = (logs / f"rank-{number:05d}.log").open("ab", buffering=0)
         (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+        live = os.pipe() if number == 0 and self.order.get("live") else ()
+        own = self._own(local, pulse) | ({live_line.VARIABLE: str(live[1])} if live else {})
         # The rank also holds the ends that we read from: if we are killed, its next line waits in
         # the pipe instead of ending it before it has saved.
         process = subprocess.Popen(
             command,
-            env={**self.variables, **self._own(local, pulse)},
+            env={**self.variables, **own},
             stdin=subprocess.DEVNULL,
             stdout=out_end,
             stderr=err_end,
-            pass_fds=(out, err),
+            pass_fds=(out, err, *live),
             start_new_session=True,
         )
         rank = Rank(number, process, log, pulse)
         when = datetime.now(UTC).isoformat(timespec="seconds")
         who = f"rank {number} of {self.order['world']} on {self.order['host']}"
         self._write(rank, f"--- {when} {who}, process {process.pid}".encode())
-        for end, reading, stream in ((out_end, out, "out"), (err_end, err, "err")):
+        pipes = [(out_end, out, "out"), (err_end, err, "err")]
+        pipes += [(live[1], live[0], "live")] if live else []
+        for end, reading, stream in pipes:
             os.close(end)
             os.set_blocking(reading, False)
             rank.streams[reading], rank.unfinished[reading] = stream, b""
@@ -137,6 +145,10 @@ class Ranks:
         del rank.streams[pipe], rank.unfinished[pipe]
 
     def _heard(self, rank: Rank, line: bytes, stream: str) -> None:
+        if stream == "live":
+            with suppress(ValueError):  # half a line of a pipe that was full
+                self.say("live", state=json.loads(line))
+            return
         self._write(rank, line)
         text = line.decode("utf-8", "replace").rstrip("\r")
         if stream == "err":

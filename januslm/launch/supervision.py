@@ -9,12 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from januslm.cli import live
+from januslm.cli.command import called
 from januslm.launch.job import Job
 from januslm.launch.preflight import Meeting
 from januslm.launch.remote import Host, Hosts
 
 DONE, FAILED, REFUSED, RESUME = 0, 1, 2, 85
 BEAT = 5.0  # seconds between two words to hosts, and to the user while ranks start
+SILENCE = 4.0  # seconds after which the user gets such a word
 TWICE = 1.0  # seconds within which two signals are one: some programs send them so
 FORCE = (signal.SIGINT, signal.SIGTERM)  # sent a second time, they end the run at once
 NOISE = "real_accelerator.py"  # DeepSpeed says on each import which accelerator it took
@@ -62,6 +65,7 @@ class Supervision:
     meeting: Meeting
     grace: float  # seconds that ranks have for saving when they are asked to stop
     log_line: Callable[[str], None]
+    screen: live.Terminal = field(default_factory=live.Terminal)
     exits: list[Exit] = field(default_factory=list)
     refused: str = ""  # by a host that could not start its ranks
     lost: dict[str, str] = field(default_factory=dict)
@@ -71,6 +75,7 @@ class Supervision:
     stopped_at: float = 0.0
     killed: bool = False
     started: bool = False  # rank 0 has printed a line
+    spoken: float = 0.0  # when we have printed or drawn something
     deaf: bool = False  # nobody reads what we print
 
     def run(self, interfaces: dict[str, str]) -> Ended:
@@ -88,8 +93,9 @@ class Supervision:
                 folder=self.meeting.folder,
                 spread=interfaces.get(name, ""),
                 grace=self.grace,
+                live=self.screen.on,
             )
-        began = beat = time.monotonic()
+        began = beat = self.spoken = time.monotonic()
         while len(self.over | self.lost.keys()) < len(self.hosts.all):
             got = self.hosts.next(max(beat + BEAT - time.monotonic(), 0.01))
             if got:
@@ -97,9 +103,25 @@ class Supervision:
             if time.monotonic() >= beat + BEAT:
                 beat = time.monotonic()
                 self._all("beat")
-                if not self.started and not self.stopped:
-                    self._print(f"starting, {beat - began:.0f} s")
+                self._waits(beat - began)
+        self.screen.clear()
         return self._verdict()
+
+    def _waits(self, seconds: float) -> None:
+        """Rank 0 has nothing to say yet, or no more."""
+        if time.monotonic() < self.spoken + SILENCE or self.stopped:
+            return
+        if self.exits:
+            number = self.job.world - len(self.exits)
+            self._wait(f"ending, {number} of {self.job.world} ranks are left")
+        elif not self.started:
+            self._wait(f"starting, {seconds:.0f} s")
+
+    def _wait(self, text: str) -> None:
+        if self.screen.on:
+            self.screen.draw(live.State(text))
+        else:
+            self._print(text)
 
     def _take(self, host: Host | None, event: dict) -> None:
         kind = event["event"]
@@ -107,6 +129,9 @@ class Supervision:
             self._signal(signal.Signals(event["number"]))
         elif kind == "line":
             self._line(host.name, event)
+        elif kind == "live":
+            self.spoken = time.monotonic()
+            self.screen.draw(live.State(**event["state"]))
         elif kind == "note":
             self.log_line(f"{host.name}: {event['text']}")
         elif kind == "exit":
@@ -130,11 +155,11 @@ class Supervision:
         now = time.monotonic()
         if self.stopped is None:
             self.stopped, self.stopped_at = number, now
-            self.log_line(f"{_called(number)}: all ranks save and end; once more ends them at once")
+            self.log_line(f"{called(number)}: all ranks save and end; once more ends them at once")
             self._all("stop")
         elif number in FORCE and now > self.stopped_at + TWICE and not self.killed:
             self.killed = True
-            self.log_line(f"{_called(number)} once more: ended without saving")
+            self.log_line(f"{called(number)} once more: ended without saving")
             self._all("kill")
 
     def _all(self, order: str) -> None:
@@ -156,12 +181,19 @@ class Supervision:
             text = f"error: {who}: {text.removeprefix('error: ')}" if who else text
         elif event["stream"] == "out":
             self.started = True
+        if self.screen.on and sys.stdout.isatty() and live.IN_A_LOG.match(text):
+            return
         self._print(text, sys.stderr if event["stream"] == "err" else sys.stdout)
 
     def _print(self, text: str, stream=None) -> None:
         """What cannot be printed is in the logs; a closed console ends no run."""
+        self.spoken = time.monotonic()
         if self.deaf:
             return
+        with self.screen.above():
+            self._put(text, stream)
+
+    def _put(self, text: str, stream=None) -> None:
         try:
             print(text, file=stream or sys.stdout, flush=True)
         except UnicodeEncodeError:
@@ -178,7 +210,7 @@ class Supervision:
         if self.killed:
             return Ended(FAILED, "the same command goes on from the last checkpoint")
         if self.stopped and any(one.code == -signal.SIGTERM for one in bad):
-            return Ended(RESUME, f"{_called(self.stopped)}: stopped before an update was made")
+            return Ended(RESUME, f"{called(self.stopped)}: stopped before an update was made")
         if bad:
             return self._failure(bad)
         if self.lost:
@@ -187,7 +219,7 @@ class Supervision:
             end = f"the same command goes on from {folder}"
             return Ended(RESUME if saved else FAILED, f"{what}; {end}", lost=True)
         if any(one.code == RESUME for one in self.exits):
-            why = f" ({_called(self.stopped)})" if self.stopped else ""
+            why = f" ({called(self.stopped)})" if self.stopped else ""
             return Ended(RESUME, f"stopped on request{why}; the same command goes on from {folder}")
         return Ended(DONE)
 
@@ -205,7 +237,7 @@ class Supervision:
         who = self.job.who(first.host, first.rank) or "the run"
         what = f"failed with code {first.code}"
         if first.code < 0:
-            what = f"was killed by {_called(signal.Signals(-first.code))}"
+            what = f"was killed by {called(signal.Signals(-first.code))}"
         elif any(line.startswith("error: ") for line in first.tail):
             who, what = "the run", "ended"  # the line has been printed, and may blame another rank
         else:
@@ -231,7 +263,3 @@ class Supervision:
         self._print(f"the last lines of {who} (all: {log}):", sys.stderr)
         for line in first.tail:
             self._print(f"  {line}", sys.stderr)
-
-
-def _called(number: signal.Signals | None) -> str:
-    return "Ctrl-C" if number == signal.SIGINT else number.name if number else "a signal"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import chain, repeat
 
 from januslm.cli.command import program
+from januslm.cli.live import State, Terminal
 from januslm.config import Refused
 from januslm.launch import preflight, remote, signals
 from januslm.launch.commands import Options, code_of, need
@@ -53,16 +54,25 @@ def _estimate(job: Job) -> int:
 def _started(job: Job, events: Events, grace: float) -> Ended:
     """One start, from the first look at the hosts to the end of the last rank."""
     sys.stdout.flush()
+    screen = Terminal()
+    screen.draw(State("starting"))
     with Hosts(job.hosts, events) as hosts:
         try:
             meeting, found = preflight.ready(hosts, job)
         except Stopped:
             return Ended(RESUME, "stopped before anything was started")
+        finally:
+            screen.clear()
         for one in found:
             for warning in one.warnings:
                 log_line(f"{one.host}: {warning}")
         ways = {one.host: one.interface.strip("-?") for one in found if len(found) > 1}
-        return Supervision(hosts, job, meeting, grace, log_line).run(ways)
+
+        def line(text: str) -> None:
+            with screen.above():
+                log_line(text)
+
+        return Supervision(hosts, job, meeting, grace, line, screen).run(ways)
 
 
 def _grace() -> float:

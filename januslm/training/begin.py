@@ -1,6 +1,7 @@
 """From a run file to a process that trains: what can be refused is refused before torch comes."""
 
 import argparse
+import importlib
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from januslm.cli.command import error_line
+from januslm.cli.progress import waiting
 from januslm.config import Refused
 from januslm.training import rank_env
 from januslm.training.run_dir import Start
@@ -63,6 +65,8 @@ def process(
         begun = _begun(folder(), resolve, start_of(options))
     except Refused as error:
         return refused(str(error))
+    with waiting("loading torch", speaks=bool(begun.lock)):
+        importlib.import_module("torch")
     return train(begun)
 
 

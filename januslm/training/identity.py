@@ -38,6 +38,7 @@ RULES: tuple[tuple[str, str, str], ...] = (
     ("optimizer.lr", HARMLESS, "the schedule is a function of the step"),
     ("optimizer", ALLOW, "the moments in the checkpoint were made with the former"),
     ("schedule", HARMLESS, "it is a function of the step"),
+    ("validate", HARMLESS, "validation trains nothing"),
     ("train.clip", HARMLESS, "it holds for the updates to come"),
     ("train.accumulate", HARMLESS, "the same samples in other portions"),
     ("train", HARMLESS, "how long, and how often it looks and saves"),

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,12 +19,23 @@ from januslm.layout import Example
 from januslm.model.config import ModelConfig
 from januslm.model.joint_loss import ModelWithLoss
 from januslm.model.packing import Batch, Packer
-from januslm.model.transformer import flops
+from januslm.model.transformer import Seq2Seq, flops
 from januslm.objective import Objective
 from januslm.training.settings import PackingSettings
 
 Read = Callable[[np.ndarray], list]
+Tick = Callable[[], None]
 VALID_IDS = 1 << 62  # validation's noise comes from sample ids that no training step reaches
+
+
+class Scorer(Protocol):
+    """Validation texts that a model decodes, and what they are scored by."""
+
+    def texts(self, step: int) -> int:
+        """How many are decoded at this validation."""
+
+    def scores(self, model: Seq2Seq, tick: Tick) -> dict[str, float]:
+        """Decode and score them on the model's device; tick: called for each text."""
 
 
 @dataclass
@@ -41,6 +53,7 @@ class Job:
     packing: PackingSettings
     device: torch.device
     about: dict
+    scorer: Scorer | None = None
     weights: dict[str, float] = field(init=False)
     normalize: str = field(init=False)
 
@@ -83,6 +96,18 @@ class Job:
         pairs = self.read_valid(ids)
         # The noise is the same whatever the run's seed, so that runs can be compared.
         return batch_of(self._pack, self.objective, pairs, VALID_IDS + ids, 0, self.config)
+
+    def scored(self, step: int) -> int:
+        """How many texts are decoded and scored at a validation."""
+        return self.scorer.texts(step) if self.scorer else 0
+
+    def scores(self, module: ModelWithLoss, tick: Tick) -> dict[str, float]:
+        """The scores of these texts, decoded where training happens."""
+        assert self.scorer, "scored() says that there is one"
+        try:
+            return self.scorer.scores(module.model.to(self.device), tick)
+        finally:
+            module.model.to("cpu")
 
     @property
     def shows_samples(self) -> bool:

@@ -15,9 +15,11 @@ class Log:
     and counted: a run of days does not end for a line.
     """
 
-    def __init__(self, folder: Path, first: bool = True):
+    def __init__(self, folder: Path, first: bool = True, say: Callable[[str], None] | None = None):
+        """say: what prints a line for people, if it is not to be printed as it is."""
         self.folder = Path(folder)
         self.first = first
+        self.say = say or _print
         self.lost: Counter[str] = Counter()  # what could not be written, by file
 
     def record(self, file: str, **values) -> None:
@@ -59,7 +61,11 @@ class Log:
     def line(self, text: str) -> None:
         """One line for people."""
         if self.first:
-            print(text, flush=True)
+            self.say(text)
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)
 
 
 def _append(path: Path, line: str) -> None:

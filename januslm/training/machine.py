@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 import torch
 
+from januslm.cli.command import called
+
 
 def peak_flops(device: torch.device, precision: str) -> float:
     """Multiplications and additions per second of a large matrix product, measured for 0.3 s."""
@@ -99,4 +101,4 @@ class StopRequest:
                 signal.signal(kind, handler)
 
     def _heard(self, number: int, _frame: object) -> None:
-        self.reason = self.reason or signal.Signals(number).name
+        self.reason = self.reason or called(number)

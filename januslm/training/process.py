@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from januslm.cli.paths import SPREADS, shipped
+from januslm.cli.progress import waiting
 from januslm.config import Refused
 from januslm.training import begin, history
 from januslm.training.agreement import agree
@@ -16,6 +17,7 @@ from januslm.training.ds_config import precision, read
 from januslm.training.engine import RESUME, World, connect, leave
 from januslm.training.job import Job
 from januslm.training.machine import StopRequest
+from januslm.training.status import Status
 from januslm.training.trainer import Guards, RunPlan, train
 from januslm.training.watchdog import START, Watchdog
 
@@ -40,11 +42,14 @@ def run_process(
     process = _Process(begun)
     try:
         code = process.run(build)
+        process.status.end()
     except Refused as error:
+        process.status.end()
         code = process.refuse(str(error))
     except BaseException as error:  # shown as Python would, but ended as `leave` does
         if process.watchdog:
             process.watchdog.hold()
+        process.status.end()
         traceback.print_exc()
         code = FAILED
         process.note_stop(code, "".join(traceback.format_exception_only(error)).strip())
@@ -60,15 +65,22 @@ class _Process:
         self.begun = begun
         self.folder = Path(begun.resolved.run.out)
         self.watchdog: Watchdog | None = None
+        self.status = Status(bool(begun.lock))
 
     def run(self, build: Callable) -> int:
         resolved, stop = self.begun.resolved, StopRequest()
         limit = resolved.run.train.timeout
-        with stop.leaving(_left):
+        with stop.leaving(_left), waiting("starting DeepSpeed", self.status.first):
             world = connect(minutes=(max(limit, START) + MARGIN) / 60)
+
+        def look() -> None:
+            stop.look()
+            if self.watchdog:
+                self.status.look(self.watchdog)
+
         with stop.listening():
             self.watchdog = Watchdog(
-                self.folder, world.rank, world.size, limit, stop.look, self._hung
+                self.folder, world.rank, world.size, limit, look, self._hung
             ).start()
             ds = spread(resolved.about["ds"], world)
             shared = resolved.fingerprint
@@ -76,7 +88,8 @@ class _Process:
             self.watchdog.enter("making its data and its model", 0)
             plan, job = build(resolved, world)
             facts = {"hosts": hosts, "code": shared["code"], "versions": shared["versions"]}
-            guards = Guards(stop, self.watchdog, self.begun.lock, self.begun.start, facts)
+            lock, start = self.begun.lock, self.begun.start
+            guards = Guards(stop, self.watchdog, self.status, lock, start, facts)
             outcome = train(plan, job, world, guards)
         if outcome.reason:
             self.note_stop(outcome.code, outcome.reason, outcome.step)

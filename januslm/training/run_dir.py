@@ -18,12 +18,14 @@ from januslm.training import history, identity
 from januslm.training.ds_config import precision, read, stage
 
 DONE, CONFIG, EXPORTED = "done", "config.json", "exported"
+BEST = "best"  # best/export: the weights of the best validation (train.keep_best)
 EXPORTS = "exports"  # one folder per save, step-00001000/ and so on, where train.exports keeps them
 # What --from-scratch moves aside; pairs that were prepared and the logs of ranks stay.
 OF_A_RUN = (
     "checkpoints",
     "export",
     EXPORTS,
+    BEST,
     "board",
     CONFIG,
     DONE,
@@ -51,10 +53,13 @@ class Opened:
     notes: list[str] = field(default_factory=list)  # lines for people
 
 
-def opened(folder: Path, config: Mapping, steps: int, start: Start = Start()) -> Opened:
+def opened(
+    folder: Path, config: Mapping, steps: int, start: Start = Start(), early: Mapping | None = None
+) -> Opened:
     """Make the run's folder ours, or refuse one of another run.
 
-    config: what may not silently change while a run goes on (see identity).
+    config: what may not silently change while a run goes on (see identity).  early: by what it may
+    end before so many steps (goals.Goals.early).
     """
     found = Opened()
     if start.from_scratch and (aside := _moved_aside(folder)):
@@ -65,13 +70,13 @@ def opened(folder: Path, config: Mapping, steps: int, start: Start = Start()) ->
         found.notes.append(f"changed: {key}: {before!r} -> {now!r}")
     if bad := history.damaged(folder):
         found.notes.append(f"{history.HISTORY}: {_lines(bad)} damaged and passed over")
-    found.done = _done(folder, steps, found.notes)
+    found.done = _done(folder, steps, early or {}, found.notes)
     with atomic.durable(folder / CONFIG) as file:
         file.write(sealed.document(config))
     return found
 
 
-def _done(folder: Path, steps: int, notes: list[str]) -> dict | None:
+def _done(folder: Path, steps: int, early: Mapping, notes: list[str]) -> dict | None:
     mark_path = folder / DONE
     if not mark_path.exists():
         return None
@@ -81,9 +86,9 @@ def _done(folder: Path, steps: int, notes: list[str]) -> dict | None:
         notes.append(f"{error}; the run looks at its checkpoints instead")
         mark_path.unlink()
         return None
-    if done.get("step", 0) >= steps:
+    if done.get("step", 0) >= steps or (early and done.get("early") == early):
         return done
-    mark_path.unlink()  # train.steps was raised: the run goes on
+    mark_path.unlink()  # train.steps or train.patience was raised: the run goes on
     return None
 
 
@@ -199,13 +204,19 @@ def cleared(folder: Path) -> list[str]:
     """
     left = [
         path
-        for pattern in ("checkpoints/.universal-*", "checkpoints/.saving-*", ".export-new")
+        for pattern in (
+            "checkpoints/.universal-*",
+            "checkpoints/.saving-*",
+            ".export-new",
+            f"{BEST}/.export-new",
+        )
         for path in folder.glob(pattern)
     ]
-    old = folder / ".export-old"
-    if old.exists() and not (folder / "export").exists():  # killed between the two renames
-        os.rename(old, folder / "export")
-    left += [path for path in (old, folder / EXPORTS / ".new") if path.exists()]
+    aside = [folder / ".export-old", folder / BEST / ".export-old"]
+    for old in aside:
+        if old.exists() and not old.with_name("export").exists():  # killed between two renames
+            os.rename(old, old.with_name("export"))
+    left += [path for path in (*aside, folder / EXPORTS / ".new") if path.exists()]
     for path in left:
         shutil.rmtree(path, ignore_errors=True)
     return [path.name for path in left]
@@ -238,6 +249,14 @@ def exported(folder: Path, step: int, keep: int, module, export: Callable) -> No
         _kept(folder, step, keep)
     with atomic.plain(folder / EXPORTED) as file:
         file.write(sealed.document({"step": step}))
+
+
+def exported_best(folder: Path, facts: Mapping, module, export: Callable) -> None:
+    """Write best/export/ and, beside it, of which validation it is (goals.Best.state)."""
+    (folder / BEST).mkdir(exist_ok=True)
+    swapped(folder / BEST / "export", module, export)
+    with atomic.plain(folder / BEST / "validation.json") as file:
+        file.write(sealed.document(facts))
 
 
 def exported_step(folder: Path) -> int | None:

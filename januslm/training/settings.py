@@ -24,6 +24,12 @@ class TrainSettings:
     keep_every: int = setting(0, low=0)  # and those at a multiple of so many updates; 0: none
     export: Literal["end", "save"] = "end"  # when to write export/model.safetensors
     exports: int = setting(0, low=0)  # more than 0: at each save, and so many stay, for averaging
+    # a name of valid.jsonl, e.g. "bleu": weights of its best validation are in best/; losses are
+    # best when low, scores when high, unless NAME:lower or NAME:higher says it
+    keep_best: str = ""
+    # validations without a better value until the run ends early; 0: it does not
+    patience: int = setting(0, low=0)
+    stop_by: str = ""  # of this name, written as keep_best, which holds if it is ""; else "loss"
     # processes that pack, per rank; 0: a thread; GPUs: 1
     workers: int | None = setting(None, low=0, high=1024)
     bad_steps: int = setting(10, low=1)  # updates in a row that may be skipped as not finite

@@ -3,86 +3,38 @@
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
-from numpy import ndarray
 from torch import nn
 
-from januslm.cli.progress import duration
 from januslm.config import Refused
 from januslm.data.prefetch import ahead
 from januslm.data.sampler import portions
 from januslm.training import history, run_dir
-from januslm.training.checkpoint import (
-    Saving,
-    Shelf,
-    newest,
-    on_rank0,
-    rng_state,
-    set_rng_state,
-)
+from januslm.training.checkpoint import Saving, Shelf, newest, on_rank0
 from januslm.training.engine import RESUME, Engine, OptimizerSettings, Values, World, read
+from januslm.training.goals import Goals
 from januslm.training.log import Log
 from januslm.training.lr_schedule import ScheduleSettings, check, rate
 from januslm.training.machine import StopRequest, memory, peak_flops
 from januslm.training.manifest import Found, Keep
+from januslm.training.pace import Pace
 from januslm.training.pulse import Pulse
 from januslm.training.run_lock import RunLock
 from januslm.training.settings import TrainSettings
+from januslm.training.status import Status
 from januslm.training.tensorboard import TensorBoard
+from januslm.training.trainable import Trainable, TrainBatch
+from januslm.training.validation import Validation
 from januslm.training.watchdog import Watchdog
 
-REPORT_EVERY = 5.0  # seconds between two lines for people
-
 M = TypeVar("M", bound=nn.Module)
-
-
-class TrainBatch(Protocol):
-    """What module(batch, coefficients) reads; counts: how many items each term sums over."""
-
-    @property
-    def counts(self) -> Mapping[str, int]: ...
-    @property
-    def tokens(self) -> int: ...
-    @property
-    def flops(self) -> float: ...
-
-    def to(self, device: torch.device) -> "TrainBatch": ...
-
-
-class Trainable(Protocol[M]):
-    """What is trained, and on what.
-
-    module(batch, coefficients) -> (loss, sums), loss = sum of coefficients[name] * sums[name].
-    validation: batches or functions that return one; the same list on every rank.
-    """
-
-    module: M
-    weights: dict[str, float]
-    normalize: str
-
-    @property
-    def validation(self) -> Sequence[TrainBatch | Callable[[], TrainBatch]]: ...
-
-    def weights_at(self, step: int) -> dict[str, float]: ...  # an update; the first is 1
-
-    def batches(self, ids: ndarray) -> TrainBatch:
-        """One micro batch of samples (int64), in a thread or a process: no global generator."""
-
-    @property
-    def shows_samples(self) -> bool: ...  # else samples() is not asked
-
-    def samples(self, module: M) -> str:
-        """Decoded validation text as markdown; rank 0 only, from a copy on the CPU."""
-
-    def export(self, module: M, folder: Path) -> None:
-        """Write model.safetensors and what is needed to use it; rank 0 only."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +55,7 @@ class Guards:
 
     stop: StopRequest
     watchdog: Watchdog
+    status: Status
     lock: RunLock | None = None
     start: run_dir.Start = field(default_factory=run_dir.Start)
     facts: dict = field(default_factory=dict)
@@ -117,17 +70,19 @@ class Outcome:
     step: int = 0
     loss: float = math.nan
     validation: dict[str, float] = field(default_factory=dict)
+    early: dict[str, Any] = field(default_factory=dict)  # goals.early, where it ended by them
 
 
 def train(plan: RunPlan, job: Trainable[M], world: World, guards: Guards | None = None) -> Outcome:
     """Train until plan.train.steps, from the newest complete checkpoint if there is one."""
-    log, settings = Log(plan.folder, world.first), plan.train
+    settings = plan.train
     if guards is None:
         watchdog = Watchdog(plan.folder, world.rank, world.size, settings.timeout)
-        guards = Guards(StopRequest(), watchdog)
+        guards = Guards(StopRequest(), watchdog, Status(world.first))
+    log = Log(plan.folder, world.first, guards.status.line)
     check(plan.schedule, settings.steps, str(plan.folder))
-    start = guards.start
-    there = on_rank0(lambda: run_dir.opened(plan.folder, plan.config, settings.steps, start))
+    start, early = guards.start, Goals.of(settings).early
+    there = on_rank0(lambda: run_dir.opened(plan.folder, plan.config, settings.steps, start, early))
     for note in there.notes:
         log.line(note)
     if finished := there.done:
@@ -160,7 +115,9 @@ def train(plan: RunPlan, job: Trainable[M], world: World, guards: Guards | None 
         engine.close()
         return outcome
     finally:
+        guards.watchdog.enter("closing its logs", guards.watchdog.step)
         board.close()
+        guards.status.end()
 
 
 def _found(folder: Path, log: Log) -> Found | None:
@@ -183,22 +140,6 @@ def _rewound(log: Log, file: str, step: int) -> None:
         log.line(f"{file}.jsonl: {later:,} lines of updates that no checkpoint has, dropped")
 
 
-@dataclass(frozen=True)
-class _Watched:
-    """A batch of a long validation, each of which is progress."""
-
-    batch: TrainBatch
-    touch: Callable[[], None]
-
-    @property
-    def counts(self) -> Mapping[str, int]:
-        return self.batch.counts
-
-    def to(self, device: torch.device) -> TrainBatch:
-        self.touch()
-        return self.batch.to(device)
-
-
 class Trainer(Generic[M]):
     """The state of a run between two updates."""
 
@@ -215,7 +156,7 @@ class Trainer(Generic[M]):
         manifest = found.manifest if found else {}
         self.plan, self.job, self.engine, self.log, self.board = plan, job, engine, log, board
         self.stop, self.watchdog, self.lock = guards.stop, guards.watchdog, guards.lock
-        self.pulse = Pulse()
+        self.pulse, self.status = Pulse(), guards.status
         self.settings, self.world = plan.train, engine.world
         self.step = manifest.get("step", 0)
         self.samples = manifest.get("samples", 0)
@@ -232,9 +173,13 @@ class Trainer(Generic[M]):
         self.saving: Saving | None = None  # is being written while training goes on
         self.peak = plan.train.peak_flops or peak_flops(engine.device, engine.products)
         self.since: list[dict] = []  # results since the last record
-        self.recorded = self.began = time.monotonic()
-        self.reported = 0.0
-        self.first_step, self.tokens = self.step, 0  # of this process
+        self.recorded = time.monotonic()
+        self.first_step = self.step  # of this process
+        self.status.pace = Pace(self.recorded)
+        self.goals = Goals.of(plan.train, manifest.get("goals"))
+        self.look = Validation(
+            job, engine, self.goals, plan.train.seed, log, board, self.watchdog
+        ).look
 
     def go(self) -> Outcome:
         steps = self.settings.steps
@@ -242,7 +187,7 @@ class Trainer(Generic[M]):
             self.validate()
         self._make_up()
         with self.batches() as batches:
-            while self.step < steps:
+            while self.step < steps and not self.goals.over:
                 if not self.update(batches, bool(self.stop)):
                     if self.saved != self.step:
                         self.save()
@@ -257,18 +202,21 @@ class Trainer(Generic[M]):
                     self.take(self.engine.finish())
                 if validate:
                     self.validate()
-                if save:
+                if save or self.goals.over:
                     self.save()
-        if self.saved != steps:  # the last checkpoint was there, the mark that it is done was not
+        if self.saved != self.step:  # else the mark that it is done was missing alone
             self.save()
         self.publish()
         if self.bad:
             raise Refused(f"{self._not_finite()}; a run does not end as done with them")
         self.export(must=True)
         outcome = self.outcome(0, "done")
+        if (why := self.goals.over) and self.step < steps:
+            self.log.line(f"ends early: {why}")
+            outcome.early = self.goals.early
         done = {k: v for k, v in asdict(outcome).items() if k != "reason"}
         on_rank0(lambda: run_dir.mark(self.plan.folder, done))
-        self.log.line(f"done: step {steps:,}, loss {outcome.loss:.4f}")
+        self.log.line(f"done: step {self.step:,}, loss {outcome.loss:.4f}")
         return outcome
 
     def outcome(self, code: int, reason: str) -> Outcome:
@@ -324,7 +272,7 @@ class Trainer(Generic[M]):
         if result["skipped"]:
             self._note_skipped()
         self.samples += self.settings.batch
-        self.tokens += self.result["tokens"]
+        self.status.pace.updated(self.result["tokens"], time.monotonic())
         self.skipped += self.result["skipped"]
         self.bad = self.bad + 1 if self.result["skipped"] else 0
         self.watchdog.updated()
@@ -334,12 +282,7 @@ class Trainer(Generic[M]):
         last = self.step == self.settings.steps
         if self.step % self.settings.log_every == 0 or last or self.bad == self.settings.bad_steps:
             self.record()
-        if (
-            last
-            or self.step == self.first_step + 1
-            or time.monotonic() - self.reported > REPORT_EVERY
-        ):
-            self.report()
+        self.report(last or self.step == self.first_step + 1)
         if self.bad >= self.settings.bad_steps:
             self.publish()
             raise Refused(self._not_finite())
@@ -399,44 +342,16 @@ class Trainer(Generic[M]):
         self.board.numbers(self.step, **{k: v for k, v in numbers.items() if math.isfinite(v)})
         self.since, self.recorded = [], now
 
-    def report(self) -> None:
-        self.reported = now = time.monotonic()
-        made = self.step - self.first_step
-        left = (now - self.began) / made * (self.settings.steps - self.step)
-        r = self.result
-        terms = " ".join(f"{name} {value:.3f}" for name, value in r["terms"].items())
-        self.log.line(
-            f"step {self.step:,}/{self.settings.steps:,} | loss {r['loss']:.4f} | {terms} | "
-            f"lr {r['lr']:.2e} | {self.tokens / (now - self.began):,.0f} tok/s | "
-            f"{f'{self.skipped} skipped | ' if self.skipped else ''}eta {duration(left)}"
-        )
+    def report(self, say: bool) -> None:
+        """How far it is, for people.  say: in a line, whenever the last one was."""
+        steps, every = self.settings.steps, self.settings.validate_every
+        looks = -(-steps // every) - self.step // every
+        self.status.trained(self.step, steps, looks, self.result, self.skipped, say)
 
     def validate(self) -> None:
-        """Every term on the same batches each time; training's random state is left alone."""
-        self.watchdog.enter("validating", self.step)
-        before, paused, job = rng_state(), time.monotonic(), self.job
-        torch.manual_seed(self.settings.seed)
-        items, size, rank = list(job.validation), self.world.size, self.world.rank
-        if items:
-            mine = items[rank::size]
-            company = [items[0]] * (-(-len(items) // size) - len(mine))
-            made: list = [item() if callable(item) else item for item in mine + company]
-            made = [_Watched(batch, self.watchdog.touch) for batch in made]
-            self.validation = self.engine.evaluate(made, job.weights, job.normalize, len(mine))
-            self.log.record("valid", step=self.step, **self.validation)
-            self.board.numbers(self.step, **{f"valid/{k}": v for k, v in self.validation.items()})
-            shown = " | ".join(f"{name} {value:.4f}" for name, value in self.validation.items())
-            self.log.line(f"validation at step {self.step:,} | {shown}")
-        if job.shows_samples:
-            with self.engine.gathered_copy() as module:
-                on_rank0(lambda: self._samples(module))
-        set_rng_state(before)
-        self._pause(time.monotonic() - paused)
-
-    def _samples(self, module: M | None) -> None:
-        assert module is not None, "rank 0 has the copy"
-        self.board.text(self.step, "samples", self.job.samples(module))
-        self.board.flush()
+        began = time.monotonic()
+        self.validation = self.look(self.step) or self.validation
+        self._pause(time.monotonic() - began, validation=True)
 
     def save(self) -> None:
         self.watchdog.enter("saving", self.step)
@@ -447,6 +362,7 @@ class Trainer(Generic[M]):
             "skipping": self.bad,  # updates in a row, until now, that were skipped
             "loss": loss if math.isfinite(loss) else None,
             "validation": self.validation,
+            "goals": self.goals.state,
             "config": self.plan.config,
             "torch": torch.__version__,
         }
@@ -492,7 +408,7 @@ class Trainer(Generic[M]):
 
             on_rank0(write if must else lambda: self.log.borne("export", write))
 
-    def _pause(self, seconds: float) -> None:
+    def _pause(self, seconds: float, validation: bool = False) -> None:
         """Keep time that was not training out of the speeds."""
         self.recorded += seconds
-        self.began += seconds
+        self.status.pace.paused(seconds, validation)

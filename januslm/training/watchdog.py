@@ -50,7 +50,8 @@ class Watchdog:
         self.silence = min(SILENCE, limit)
         self.beat = min(BEAT, self.silence / 5)
         self.serial, self.phase, self.step = 0, "starting", 0
-        self.moved = time.monotonic()
+        self.done, self.total = 0, 0  # of what is under way, where its parts are known
+        self.moved = self.entered = time.monotonic()
         self.numbers = 0  # beats so far
         self.beats: dict[int, tuple[int, float]] = {}  # rank -> its last beat, and when it came
         self.last: dict[int, dict] = {}  # rank -> what it said then
@@ -75,10 +76,11 @@ class Watchdog:
         self.over.set()
         faulthandler.cancel_dump_traceback_later()
 
-    def enter(self, phase: str, step: int) -> None:
-        """Something new is begun, on every rank in the same order."""
+    def enter(self, phase: str, step: int, total: int = 0) -> None:
+        """Something new is begun, on every rank in the same order.  total: of its parts."""
         self.phase, self.step, self.serial = phase, step, self.serial + 1
-        self.moved = time.monotonic()
+        self.done, self.total = 0, total
+        self.moved = self.entered = time.monotonic()
 
     def updated(self) -> None:
         """An update has ended."""
@@ -91,7 +93,8 @@ class Watchdog:
             time.sleep(10 * self.beat)
 
     def touch(self) -> None:
-        """What is under way has got on."""
+        """What is under way has got on, by one of its parts."""
+        self.done += 1
         self.moved = time.monotonic()
 
     def first_to_say(self, text: str) -> bool:

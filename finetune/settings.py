@@ -19,7 +19,7 @@ from januslm.data.tokenizer import Tokenizer
 from januslm.interop.export_folder import ExportFacts, read_facts
 from januslm.model.config import ModelConfig, configure
 from januslm.objective import LossSettings, Objective, resolve_objective
-from januslm.training import goals, run_dir
+from januslm.training import boards, goals, run_dir
 from januslm.training.ds_config import OptimizerSettings, check_batch, check_spread
 from januslm.training.fingerprint import fingerprint
 from januslm.training.lr_schedule import ScheduleSettings, check
@@ -155,6 +155,7 @@ def resolve(run: FinetuneRun, where: str, data: str, ds: str = "") -> ResolvedFi
     objective.check_data(True, where)
     limits = Limits(run.data.max_source, run.data.max_target, run.data.longer)
     scoring = validation.resolve(run.validate, task, objective, where)
+    boards.check(run.train.boards, where)
     goals.check(run.train, [*objective.loss.weights, *(scoring.names if scoring else ())], where)
     about = asdict(run) | {
         "objective": {"name": objective.name, **objective.options},

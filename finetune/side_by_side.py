@@ -33,7 +33,6 @@ NARROWEST = 20  # columns of text, however narrow the terminal is
 HIDDEN = "_"  # in place of a word that is hidden again
 PLAIN, NEW, FAINT = "", "\x1b[1m", "\x1b[2m"
 RESET = "\x1b[0m"
-LONGEST_LETTER = 4  # bytes of UTF-8, each of which may be a token
 
 Segment = tuple[str, str]  # a text and its style
 
@@ -135,27 +134,20 @@ class Writer:
 
 def pass_segments(tokenizer: Tokenizer, templates: Templates, again: Tensor) -> Iterator[Segment]:
     """What a pass has left of the first sentence's best template: bold is new, `_` hidden again."""
-    best = int((templates.score[0].sum(-1) / templates.sizes[0]).argmax())
-    written = templates.holes[0, best] & ~templates.ends[0, best]
-    columns = (templates.full, again, templates.masked)
-    tokens, hidden, filled = (column[0, best][written].tolist() for column in columns)
-    for text, at in letters(tokenizer, tokens):
-        if any(hidden[i] for i in at):
+    from januslm.inference import passes
+
+    for text, kind in passes.filled(tokenizer, templates, again):
+        if kind == passes.HIDDEN:
             yield (" " if text[:1].isspace() else "") + HIDDEN, FAINT
         else:
-            yield text, NEW if any(filled[i] for i in at) else PLAIN
+            yield text, NEW if kind == passes.NEW else PLAIN
 
 
 def letters(tokenizer: Tokenizer, tokens: Sequence[int]) -> Iterator[tuple[str, list[int]]]:
-    """Each token's text with its place; tokens that make one letter only together come together."""
-    at: list[int] = []
-    for place in range(len(tokens)):
-        at.append(place)
-        text = tokenizer.decode([tokens[i] for i in at])
-        whole = not text.endswith("\ufffd") or len(at) == LONGEST_LETTER
-        if whole or place == len(tokens) - 1:
-            yield text, at
-            at = []
+    """See januslm.inference.passes."""
+    from januslm.inference import passes
+
+    return passes.letters(tokenizer, tokens)
 
 
 def wrapped(segments: Iterable[Segment], width: int) -> list[list[Segment]]:

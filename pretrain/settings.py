@@ -10,7 +10,7 @@ from januslm.interop.export_folder import ExportFacts, read_facts
 from januslm.model.config import ModelConfig, configure, unlike
 from januslm.objective import LossSettings, Objective, resolve_objective
 from januslm.registry import extend
-from januslm.training import goals
+from januslm.training import boards, goals
 from januslm.training.ds_config import OptimizerSettings, check_batch, check_spread
 from januslm.training.fingerprint import fingerprint
 from januslm.training.lr_schedule import ScheduleSettings, check
@@ -83,6 +83,7 @@ def resolve(run: PretrainRun, where: str, ds: str = "", quick: bool = False) -> 
         )
     objective.check_fit(model, where)
     objective.check_data(False, where)
+    boards.check(run.train.boards, where)
     goals.check(run.train, objective.loss.weights, where)
     data = replace(run.data, verify="size") if quick else run.data
     texts = Texts(data, data.train, tokenizer, run.train.seed)

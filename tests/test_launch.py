@@ -76,7 +76,7 @@ def test_a_dry_run_says_how_each_host_is_reached_and_what_its_ranks_are(tmp_path
         (("data", "build", "x.toml"), "-m data_tools build x.toml"),
         (("generate", "runs/x", "--algorithm", "beam"), "-m finetune.generate runs/x --algorithm"),
         (("evaluate", "runs/x"), "-m finetune.evaluate runs/x"),
-        (("tensorboard", "runs/x"), "-m tensorboard.main --logdir runs/x"),
+        (("tensorboard", "runs/x"), "-m januslm.runs.board runs/x"),
         (("demo",), "-m data_tools build docstrings"),
         (("test",), "-m pytest -q -n 2 --dist loadfile -m 'not long'\n"),
         (("test", "--all"), "-m pytest -q -n 2 --dist loadfile\n"),

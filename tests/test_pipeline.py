@@ -160,9 +160,9 @@ def test_scores_during_training_are_those_of_generate_and_evaluate_after_it(trai
     for name in ("rouge-1", "rouge-2", "rouge-l"):
         assert f"{rows[-1][name]:.2f}" in table, (rows[-1], table)
         assert f"| {name} {rows[-1][name]:.4f}" in said["finetune"]
-    events = EventAccumulator(str(tuned / "board"))
+    events = EventAccumulator(str(tuned / "board" / "valid"))
     events.Reload()
-    assert [e.step for e in events.Scalars("valid/rouge-l")] == [0, 2]
+    assert [e.step for e in events.Scalars("rouge-l")] == [0, 2]
     assert "\x1b" not in said["finetune"]
 
 

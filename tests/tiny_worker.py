@@ -107,6 +107,7 @@ class TinyWork:
     weights = WEIGHTS
     normalize = "term"
     shows_samples = True
+    score_names = ("right",)
 
     @property
     def validation(self) -> list:

@@ -92,6 +92,11 @@ class TextScorer:
     pairs: list[Pair] = field(default_factory=list)
     arrays: list[np.ndarray] = field(default_factory=list)
 
+    @property
+    def names(self) -> list[str]:
+        """Of the scores."""
+        return self.found.names
+
     def read(self) -> None:
         """The texts; for whoever is to decode them."""
         texts = self.task.read(self.root, "valid", skipped=Counter())

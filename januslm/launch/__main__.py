@@ -19,7 +19,7 @@
   report RUN ... -o FILE     one HTML file that tells runs: curves, scores, examples, data
   checkpoint COMMAND RUN     ls, verify, export, prune: the checkpoints of a run
   config [NAME]              every key and option: type, default, range, what it does
-  tensorboard [FOLDER]       curves and samples of all runs below FOLDER (runs/)
+  tensorboard [FOLDER]       curves and samples of all runs below FOLDER (runs/); --port N
   launch check [VERB RUN]    a table of the hosts of --hostfile FILE, and what is wrong with them
   slurm RUN --nodes N ...    a batch script for Slurm, which queues itself again until it is done
 
@@ -67,12 +67,13 @@ MODULES = {
     "interop": "januslm.interop",
     "runs": "januslm.runs",
     "checkpoint": "januslm.runs.checkpoint",
+    "tensorboard": "januslm.runs.board",
     "config": "januslm.cli.reference",
 }
 WEIGHTS = ("write", "generate", "distill", "average", "interop", "replay")  # verbs that need torch
 TRAINING = ("pretrain", "finetune")
 OURS = ("setup", "demo", "test", "launch")  # verbs that this page is the help of
-VERBS = (*OURS, "data", *TRAINING, *MODULES, "replay", "tensorboard", "slurm")
+VERBS = (*OURS, "data", *TRAINING, *MODULES, "replay", "slurm")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -113,8 +114,6 @@ def _run(verb: str, words: list[str]) -> int:
         return 0
     if verb in WEIGHTS and not asks_for_help(rest):
         need("torch")
-    if verb == "tensorboard" and not Path(folder := (rest or ["runs"])[0]).is_dir():
-        raise Refused(f"{folder}: no such folder; name one with runs below it")
     return become(command, environment())
 
 
@@ -129,8 +128,6 @@ def _command(verb: str, rest: list[str]) -> list[str]:
             json_table(Path(rest[0]) / "config.json") if rest and not asks_for_help(rest) else {}
         )
         return module(f"{'finetune' if 'task' in about else 'pretrain'}.replay", *rest)
-    if verb == "tensorboard":
-        return module("tensorboard.main", "--logdir", *(rest or ["runs"]))
     return module(MODULES.get(verb, verb), *rest)
 
 

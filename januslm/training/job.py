@@ -1,6 +1,6 @@
 """What a run trains on: examples by global id, packed; validation, decoded samples, export."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,15 +12,14 @@ import torch
 from januslm.config import Refused
 from januslm.data.sampler import sample_rng
 from januslm.data.tokenizer import Tokenizer
-from januslm.decoding import greedy, mask_predict
 from januslm.inference.incremental import IncrementalDecoder
 from januslm.interop import native
-from januslm.layout import Example
 from januslm.model.config import ModelConfig
 from januslm.model.joint_loss import ModelWithLoss
 from januslm.model.packing import Batch, Packer
 from januslm.model.transformer import Seq2Seq, flops
 from januslm.objective import Objective
+from januslm.training.samples import Samples
 from januslm.training.settings import PackingSettings
 
 Read = Callable[[np.ndarray], list]
@@ -30,6 +29,9 @@ VALID_IDS = 1 << 62  # validation's noise comes from sample ids that no training
 
 class Scorer(Protocol):
     """Validation texts that a model decodes, and what they are scored by."""
+
+    @property
+    def names(self) -> Sequence[str]: ...  # of the scores
 
     def texts(self, step: int) -> int:
         """How many are decoded at this validation."""
@@ -97,6 +99,11 @@ class Job:
         # The noise is the same whatever the run's seed, so that runs can be compared.
         return batch_of(self._pack, self.objective, pairs, VALID_IDS + ids, 0, self.config)
 
+    @property
+    def score_names(self) -> Sequence[str]:
+        """The names of what is scored at validations."""
+        return self.scorer.names if self.scorer else ()
+
     def scored(self, step: int) -> int:
         """How many texts are decoded and scored at a validation."""
         return self.scorer.texts(step) if self.scorer else 0
@@ -115,45 +122,15 @@ class Job:
         return bool(min(self.packing.samples, self.valid_size))
 
     def samples(self, module: ModelWithLoss) -> str:
-        """Validation texts beside what the model writes for them, AR and NAR, as a table."""
-        ids = np.arange(min(self.packing.samples, self.valid_size))
+        """Validation texts beside what the model writes for them, pass by pass, as markdown."""
+        pairs = self.read_valid(np.arange(min(self.packing.samples, self.valid_size)))
         examples = [
-            self.objective.example(source, target, np.random.default_rng(int(i)))
-            for (source, target), i in zip(self.read_valid(ids), ids, strict=True)
+            self.objective.example(source, target, np.random.default_rng(number))
+            for number, (source, target) in enumerate(pairs)
         ]
+        knows_lengths = "ce/length" in self.weights
         decoder = IncrementalDecoder(module.model, self.objective)
-        columns = {"source": [e.source for e in examples], "target": [e.target for e in examples]}
-        for title, outputs in self._written(decoder, examples):
-            columns[title] = [out.tokens for out in outputs]
-        return self._table(columns)
-
-    def _written(self, decoder: IncrementalDecoder, examples: list[Example]):
-        """What each way of writing makes of the sources that this objective has taught."""
-        sources, special = [e.source for e in examples], self.objective.special
-        if self.objective.ar_read is not None:
-            longest = max(len(e.target) for e in examples)
-            yield "AR (greedy)", greedy.decode(decoder, sources, special, max_length=longest)
-        if self.objective.template is None:
-            return
-        for passes in (1, 4):
-            if "ce/length" in self.weights:
-                outputs = mask_predict.decode(decoder, sources, special, iterations=passes)
-                yield f"NAR (iterations: {passes})", outputs
-                continue
-            # Nobody has taught this model to tell lengths, as the pretraining preset does not.
-            known = torch.tensor([[len(e.target)] for e in examples])
-            hide = mask_predict.schedule(passes)
-            with torch.inference_mode():
-                state = decoder.start(sources)
-                outputs = mask_predict.write(decoder, state, special, known, hide, True)
-            yield f"NAR (iterations: {passes}, length given)", outputs
-
-    def _table(self, columns: dict[str, list]) -> str:
-        lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-        for row in zip(*columns.values(), strict=True):
-            cells = (self.tokenizer.decode(tokens).replace("|", "\\|") for tokens in row)
-            lines.append("| " + " | ".join(" ".join(c.split()) for c in cells) + " |")
-        return "\n".join(lines)
+        return Samples(decoder, self.tokenizer, knows_lengths).page(examples)
 
     def export(self, module: ModelWithLoss, target: Path) -> None:
         """The model in januslm's own format (interop/native.py)."""

@@ -1,6 +1,6 @@
 """[train] and [packing] of a run file: read and checked without torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from januslm.config import setting
@@ -30,6 +30,8 @@ class TrainSettings:
     # validations without a better value until the run ends early; 0: it does not
     patience: int = setting(0, low=0)
     stop_by: str = ""  # of this name, written as keep_best, which holds if it is ""; else "loss"
+    # where curves are drawn: tensorboard, wandb, trackio (the latter are extras to be installed)
+    boards: list[str] = field(default_factory=lambda: ["tensorboard"])
     # processes that pack, per rank; 0: a thread; GPUs: 1
     workers: int | None = setting(None, low=0, high=1024)
     bad_steps: int = setting(10, low=1)  # updates in a row that may be skipped as not finite

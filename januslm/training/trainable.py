@@ -43,6 +43,9 @@ class Trainable(Protocol[M]):
     def batches(self, ids: ndarray) -> TrainBatch:
         """One micro batch of samples (int64), in a thread or a process: no global generator."""
 
+    @property
+    def score_names(self) -> Sequence[str]: ...  # of scores()
+
     def scored(self, step: int) -> int:
         """How many texts are decoded and scored at this validation; 0: scores() is not asked."""
 

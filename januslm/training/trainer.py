@@ -1,6 +1,5 @@
 """The one training loop, for pretraining and fine-tuning: step, log, validate, save, go on."""
 
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -17,9 +16,11 @@ from januslm.config import Refused
 from januslm.data.prefetch import ahead
 from januslm.data.sampler import portions
 from januslm.training import history, run_dir
+from januslm.training.boards import Board, Boards, charts
 from januslm.training.checkpoint import Saving, Shelf, newest, on_rank0
 from januslm.training.engine import RESUME, Engine, OptimizerSettings, Values, World, read
 from januslm.training.goals import Goals
+from januslm.training.hosted import Hosted
 from januslm.training.log import Log
 from januslm.training.lr_schedule import ScheduleSettings, check, rate
 from januslm.training.machine import StopRequest, memory, peak_flops
@@ -103,21 +104,37 @@ def train(plan: RunPlan, job: Trainable[M], world: World, guards: Guards | None 
         facts = {"step": step, "world": world.size, "saved": bool(found)} | guards.facts
         facts["changes"] = there.changes
         log.borne(history.HISTORY, lambda: history.add(plan.folder, "start", **facts))
-    board = TensorBoard(plan.folder / "board", world.first, step, log.borne)
-    board.text(step, "config", f"```json\n{json.dumps(plan.config, indent=1)}\n```")
+    board = on_boards(plan, job, world, step, log)
     if found:
         log.line(f"going on from {found.folder.name}, after {found.manifest['samples']:,} samples")
         if found.manifest["world"] != world.size:
             log.line(f"it was written by {found.manifest['world']} processes, now: {world.size}")
+    done = False
     try:
         with guards.stop.listening():
             outcome = Trainer(plan, job, engine, log, board, found, guards).go()
         engine.close()
+        done = not outcome.code
         return outcome
     finally:
         guards.watchdog.enter("closing its logs", guards.watchdog.step)
-        board.close()
+        board.end(done)
         guards.status.end()
+
+
+def on_boards(plan: RunPlan, job: Trainable, world: World, step: int, log: Log) -> Boards:
+    """The boards of train.boards, with what the run is.  Refused, on all ranks, by one of them."""
+    terms, place = list(job.weights), plan.folder / "board"
+    made: list[Board] = []
+    for name in plan.train.boards if world.first else ():
+        if name == "tensorboard":
+            made.append(TensorBoard(place, True, step, log.borne))
+        else:
+            made.append(Hosted(name, plan.folder, log.borne))
+    boards = Boards(made)
+    compared = [*job.score_names, "loss", *terms]
+    on_rank0(lambda: boards.begin(plan.config, charts(terms, job.score_names), compared))
+    return boards
 
 
 def _found(folder: Path, log: Log) -> Found | None:
@@ -149,7 +166,7 @@ class Trainer(Generic[M]):
         job: Trainable[M],
         engine: Engine[M],
         log: Log,
-        board: TensorBoard,
+        board: Board,
         found: Found | None,
         guards: Guards,
     ):

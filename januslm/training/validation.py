@@ -9,11 +9,11 @@ from torch import nn
 
 from januslm.config import Refused, suggest
 from januslm.training import run_dir
+from januslm.training.boards import VALID, Board
 from januslm.training.checkpoint import on_rank0, rng_state, set_rng_state
 from januslm.training.engine import Engine
 from januslm.training.goals import Goals
 from januslm.training.log import Log
-from januslm.training.tensorboard import TensorBoard
 from januslm.training.trainable import Trainable, TrainBatch
 from januslm.training.watchdog import Watchdog
 
@@ -49,7 +49,7 @@ class Validation(Generic[M]):
     goals: Goals
     seed: int
     log: Log
-    board: TensorBoard
+    board: Board
     watchdog: Watchdog
 
     def look(self, step: int) -> dict[str, float]:
@@ -58,13 +58,14 @@ class Validation(Generic[M]):
         torch.manual_seed(self.seed)
         found = self._losses(step)
         texts, waits = self.job.scored(step), self.goals.keep is not None
-        if texts or self.job.shows_samples:
+        samples = self.job.shows_samples and step > 0  # an untrained model's would say nothing
+        if texts or samples:
             with self.engine.gathered_copy() as module:
                 if texts:
                     found |= self._scores(module, step, texts)
                 self._compare(step, found)
                 self._export(module, step)
-                if self.job.shows_samples:
+                if samples:
                     self.watchdog.enter("decoding samples", step)
                     on_rank0(lambda: self._samples(module, step))
         else:
@@ -74,7 +75,7 @@ class Validation(Generic[M]):
                     self._export(module, step)
         if found:
             self.log.record("valid", step=step, **found)
-            self.board.numbers(step, **{f"valid/{name}": value for name, value in found.items()})
+            self.board.numbers(step, **{f"{VALID}{name}": one for name, one in found.items()})
             shown = " | ".join(f"{name} {value:.4f}" for name, value in found.items())
             best = " | best so far" if self.goals.better else ""
             self.log.line(f"validation at step {step:,} | {shown}{best}")
@@ -131,4 +132,3 @@ class Validation(Generic[M]):
     def _samples(self, module: M | None, step: int) -> None:
         assert module is not None, "rank 0 has the copy"
         self.board.text(step, "samples", self.job.samples(module))
-        self.board.flush()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.evaluation.predictions import Predictions
-from finetune.side_by_side import FAINT, NAMES, NEW, PLAIN, Segment, letters, pass_segments
+from finetune.side_by_side import FAINT, NAMES, NEW, PLAIN, Segment, pass_segments
 from finetune.write import chosen
 from januslm.config import Refused
 from januslm.inference import request
@@ -157,40 +157,27 @@ class Tracer:
     def _filling(self, steps: list[Step]) -> Callable:
         """A watch of NAR."""
 
+        from januslm.inference import passes
+
         def watch(templates, again) -> None:
             shown = pass_segments(self.model.tokenizer, templates, again)
-            pieces = [(text, OF_STYLE[style]) for text, style in shown]
-            steps.append(Step(f"pass {len(steps) + 1}", _runs(pieces)))
+            pieces = passes.runs((text, OF_STYLE[style]) for text, style in shown)
+            steps.append(Step(f"pass {len(steps) + 1}", list(pieces)))
 
         return watch
 
     def _verifying(self, steps: list[Step]) -> Callable:
         """A watch of speculative: words of the draft that AR agreed to, its own, what is left."""
 
+        from januslm.inference import passes
+
         def watch(texts) -> None:
             [text] = texts
-            own = bool(steps) and not text.ended
-            fresh = text.right + own if steps else 0
-            rest = [] if text.ended else text.draft[text.places[0] :]
-            kinds = [""] * (len(text.words) - fresh) + ["accepted"] * (fresh - own)
-            kinds += ["new"] * own + ["draft"] * len(rest)
-            tokens = [*text.words, *rest]
-            pieces = [(piece, kinds[at[-1]]) for piece, at in letters(self.model.tokenizer, tokens)]
+            pieces = passes.runs(passes.verified(self.model.tokenizer, text, first=not steps))
             label = f"round {len(steps)}: {text.right} of the draft" if steps else "draft"
-            steps.append(Step(label, _runs(pieces)))
+            steps.append(Step(label, list(pieces)))
 
         return watch
-
-
-def _runs(pieces: Sequence[Segment]) -> list[Segment]:
-    """Neighbours of one kind as one text; spaces before and after it are of none."""
-    runs: list[Segment] = []
-    for kind, group in groupby(pieces, lambda piece: piece[1]):
-        text = "".join(one for one, _ in group)
-        inside = text.strip()
-        before, _, after = text.partition(inside) if inside else (text, "", "")
-        runs += [one for one in ((before, ""), (inside, kind), (after, "")) if one[0]]
-    return runs
 
 
 def _joined(pieces: Sequence[Segment]) -> str:

@@ -20,13 +20,14 @@ from januslm.decoding import greedy
 from januslm.inference.cuda_graphs import GraphedDecoder
 from januslm.inference.incremental import IncrementalDecoder
 from januslm.interop import bart
+from januslm.interop.bart_config import read_config
 from januslm.layout import Example
 from januslm.model.packing import Packer
 from januslm.model.transformer import Seq2Seq
 from januslm.objective import LossSettings, Objective, resolve_objective
 
 VOCABULARY = 32000
-SPECIAL = Special()
+SPECIAL = Special(mask=VOCABULARY - 1, vocabulary=VOCABULARY)  # as in BART's tokenizer
 SIZES = dict(
     d_model=512,
     encoder_ffn_dim=1024,
@@ -37,16 +38,13 @@ SIZES = dict(
     decoder_attention_heads=4,
     max_position_embeddings=256,
 )
-# BART's ids in our order, and the words by BART's ids: only <mask> stands elsewhere.
-THEIRS = bart.from_bart(VOCABULARY).numpy()
-WORDS = [*SPECIALS[:-1], *map(str, range(5, VOCABULARY)), SPECIALS[-1]]
+WORDS = [*SPECIALS[:-1], *map(str, range(4, VOCABULARY - 1)), SPECIALS[-1]]
 NO_WORDS = [
     0,
     1,
     3,
     VOCABULARY - 1,
 ]  # what we never write; EOS is additive_mask by the least length
-OURS = np.argsort(THEIRS)
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,7 @@ def load(folder: Path, device: torch.device, half: bool, graphs: bool = False) -
     """All programs that are installed; half: in bf16, else in fp32."""
     from transformers import BartForConditionalGeneration
 
-    model, _ = bart.load(folder)
+    model = bart.load(folder, read_config(folder))
     hf = BartForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     kind = torch.bfloat16 if half else torch.float32
     model, hf = (m.eval().to(device=device, dtype=kind) for m in (model, hf))
@@ -182,7 +180,7 @@ def same_words(programs: Programs, sources: list[np.ndarray], words: int) -> dic
         max_new_tokens=words,
         suppress_tokens=NO_WORDS,
     )
-    found = {"HF": [OURS[row].tolist() for row in theirs[:, 1:].cpu().numpy()]}
+    found = {"HF": theirs[:, 1:].cpu().numpy().tolist()}
     if programs.translator:
         results = programs.translator.translate_batch(
             spelt(sources),
@@ -191,27 +189,27 @@ def same_words(programs: Programs, sources: list[np.ndarray], words: int) -> dic
             max_decoding_length=words,
             suppress_sequences=[[WORDS[i]] for i in NO_WORDS],
         )
-        ids = {word: int(OURS[i]) for i, word in enumerate(WORDS)}
+        ids = {word: i for i, word in enumerate(WORDS)}
         found["CTranslate2"] = [[ids[word] for word in r.hypotheses[0]] for r in results]
     return {name: sum(map(list.__eq__, ours, texts)) for name, texts in found.items()}
 
 
 def spelt(texts: Sequence[np.ndarray]) -> list[list[str]]:
     """Our ids as the words that CTranslate2 reads."""
-    return [[WORDS[i] for i in THEIRS[text]] for text in texts]
+    return [[WORDS[i] for i in text] for text in texts]
 
 
 def batch(sources: list[np.ndarray], device: torch.device) -> dict[str, Tensor]:
     """Our sources, all of one length, as HF reads them."""
-    ids = torch.from_numpy(THEIRS[np.stack(sources)]).to(device)
+    ids = torch.from_numpy(np.stack(sources)).to(device)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
 def _forced(programs: Programs, sources, targets) -> Tensor:
     """HF's log p, float [B, T, V] by our ids, of one teacher-forced pass."""
-    read = torch.from_numpy(THEIRS[np.stack(targets)[:, :-1]]).to(programs.device)
+    read = torch.from_numpy(np.stack(targets)[:, :-1]).to(programs.device)
     logits = programs.hf(**batch(sources, programs.device), decoder_input_ids=read).logits
-    return _log_p(logits[..., THEIRS])
+    return _log_p(logits)
 
 
 def _stepped(decoder: IncrementalDecoder, sources, targets) -> Tensor:

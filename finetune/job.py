@@ -8,7 +8,7 @@ import torch
 from finetune.evaluation.validation import TextScorer
 from finetune.settings import ResolvedFinetuneRun
 from januslm.data.token_pairs import Pairs, first, prepare, summary
-from januslm.interop import native
+from januslm.interop import start
 from januslm.model.joint_loss import ModelWithLoss
 from januslm.training import process
 from januslm.training.checkpoint import on_rank0
@@ -23,7 +23,7 @@ def build(resolved: ResolvedFinetuneRun, world: World) -> tuple[RunPlan, Job]:
     run, objective = resolved.run, resolved.objective
     ds = process.spread(resolved.about["ds"], world)
     torch.manual_seed(run.train.seed)
-    model = native.created(resolved.model, resolved.start, sharder(read(ds), world))
+    model = start.created(resolved.model, resolved.start, sharder(read(ds), world))
     train, valid = (_pairs(resolved, split, world.first) for split in ("train", "valid"))
     # Known only now: the same files under another path are the same run, other pairs are not.
     pairs = {"pairs": {"train": train.fingerprint}}
@@ -74,7 +74,8 @@ def _pairs(resolved: ResolvedFinetuneRun, split: str, first: bool) -> Pairs:
     counts = on_rank0(lambda: prepare(*what))
     if first:
         print(f"{split}: {summary(counts)}", flush=True)
-    return Pairs(place, run.train.seed if split == "train" else 0)
+    seed = run.train.seed if split == "train" else 0
+    return Pairs(place, seed, resolved.tokenizer.special)
 
 
 def _scorer(resolved: ResolvedFinetuneRun, texts: int) -> TextScorer | None:

@@ -16,7 +16,7 @@ from januslm.data import tasks
 from januslm.data.tasks import Task
 from januslm.data.token_pairs import Limits
 from januslm.data.tokenizer import Tokenizer
-from januslm.interop.export_folder import ExportFacts, read_facts
+from januslm.interop.export_folder import ExportFacts, read_start
 from januslm.model.config import ModelConfig, configure
 from januslm.objective import LossSettings, Objective, resolve_objective
 from januslm.training import boards, goals, run_dir
@@ -70,7 +70,9 @@ class FinetuneRun:
     published: bool = False  # true: the task's FINETUNE holds where this file says nothing
     # where the texts lie, how much is read of each
     data: FinetuneData = field(default_factory=FinetuneData)
-    start: str = ""  # a run's folder or its export/; "": from scratch, with [model] and tokenizer
+    # a run's folder or its export/, or hf:FOLDER, a BART of Hugging Face's; "": from scratch, with
+    # [model] and tokenizer
+    start: str = ""
     tokenizer: str = ""  # the words of a model from scratch; a start brings its own
     # preset, and what differs; with a start only what may change: dropout and the like
     model: dict = field(default_factory=dict)
@@ -198,7 +200,7 @@ def _start(run: FinetuneRun, where: str) -> tuple[ExportFacts | None, Path]:
             f"{where}: model.{min(unknown)} is given by start = {run.start!r}; what can be "
             f"changed: {', '.join(CHANGEABLE)}"
         )
-    start = read_facts(run.start)
+    start = read_start(run.start)
     return start, start.tokenizer_file
 
 

@@ -208,7 +208,7 @@ def _taught(plugin: ModuleType, special: Special, options: Mapping) -> list[str]
 
 def _unfit(hide: Callable, pairs: bool, special: Special, options: Mapping) -> str:
     """What a noise says of pairs, or of plain text, if it is not for them; "" where it is."""
-    word = special.mask + 1
+    word = special.word
     text = np.array([special.bos, word, word, special.eos])
     try:
         hide(text if pairs else None, text, special, np.random.default_rng(0), **options)

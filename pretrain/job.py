@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from januslm.interop import native
+from januslm.interop import start
 from januslm.model.joint_loss import ModelWithLoss
 from januslm.model.transformer import size
 from januslm.training import process
@@ -20,7 +20,7 @@ def build(resolved: ResolvedPretrainRun, world: World) -> tuple[RunPlan, Job]:
     run, objective = resolved.run, resolved.objective
     ds = process.spread(resolved.about["ds"], world)
     torch.manual_seed(run.train.seed)
-    model = native.created(resolved.model, resolved.start, sharder(read(ds), world))
+    model = start.created(resolved.model, resolved.start, sharder(read(ds), world))
     job = Job(
         module=ModelWithLoss(model, objective.loss),
         objective=objective,

@@ -6,7 +6,7 @@ from pathlib import Path
 from januslm.config import Refused
 from januslm.data.token_samples import PretrainData, Texts
 from januslm.data.tokenizer import Tokenizer
-from januslm.interop.export_folder import ExportFacts, read_facts
+from januslm.interop.export_folder import ExportFacts, read_start
 from januslm.model.config import ModelConfig, configure, unlike
 from januslm.objective import LossSettings, Objective, resolve_objective
 from januslm.registry import extend
@@ -35,7 +35,8 @@ class PretrainRun:
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)  # of the learning rate
     packing: PackingSettings = field(default_factory=PackingSettings)  # how examples share rows
     plugins: str = ""  # a folder of your own with objectives/, noise/ and so on
-    start: str = ""  # an exported model to go on from, e.g. BART's weights; "": from scratch
+    # an exported model to go on from, or hf:FOLDER, a BART of Hugging Face's; "": from scratch
+    start: str = ""
     ds: str = ""  # a file of ds_configs/; "": cpu_fp32 on a CPU, zero1_bf16 on a GPU
 
 
@@ -88,7 +89,7 @@ def resolve(run: PretrainRun, where: str, ds: str = "", quick: bool = False) -> 
     data = replace(run.data, verify="size") if quick else run.data
     texts = Texts(data, data.train, tokenizer, run.train.seed)
     valid = Texts(data, data.valid, tokenizer, seed=0)
-    start = read_facts(run.start) if run.start else None
+    start = read_start(run.start) if run.start else None
     if start and start.tokenizer.sha256 != tokenizer.sha256:
         raise Refused(f"{where}: start = {run.start!r} was trained with another tokenizer")
     if start and (found := unlike(start.config, model)):

@@ -16,6 +16,7 @@ from januslm.config import Refused
 from januslm.data import tokenizer
 from januslm.data.text_pairs import Pair, checked, lines, opened
 from januslm.data.token_pairs import CHUNK, Limits, Pairs, prepare, sources, summary
+from januslm.data.tokenizer import Special
 
 WORDS = [
     "the",
@@ -63,7 +64,7 @@ def sentences(count):
 def test_every_pair_comes_back_whole_and_in_a_shuffled_order(tmp_path, words):
     pairs = sentences(50)
     prepare(task(pairs), tmp_path, "train", words, Limits(64, 64, "cut"), tmp_path / "d")
-    read = Pairs(tmp_path / "d", seed=3).read(np.arange(50))
+    read = Pairs(tmp_path / "d", 3, Special()).read(np.arange(50))
     texts = [tuple(words.decode(side) for side in pair) for pair in read]
     assert sorted(texts) == sorted(pairs)
     assert texts != pairs
@@ -72,7 +73,7 @@ def test_every_pair_comes_back_whole_and_in_a_shuffled_order(tmp_path, words):
 
 def test_ids_give_the_same_pairs_alone_and_together(tmp_path, words):
     prepare(task(sentences(20)), tmp_path, "train", words, Limits(64, 64, "cut"), tmp_path / "d")
-    data = Pairs(tmp_path / "d", seed=3)
+    data = Pairs(tmp_path / "d", 3, Special())
     together = data.read(np.arange(15, 45))
     for i, pair in zip(range(15, 45), together, strict=True):
         alone = data.read(np.array([i]))[0]
@@ -89,7 +90,7 @@ def test_what_is_cut_is_counted(tmp_path, words):
         assert counts[f"{side} tokens cut"] == np.maximum(sizes - (most - 2), 0).sum()
     longest = [
         max(len(s) for s in side)
-        for side in zip(*Pairs(tmp_path / "d", 0).read(np.arange(40)), strict=True)
+        for side in zip(*Pairs(tmp_path / "d", 0, Special()).read(np.arange(40)), strict=True)
     ]
     assert longest == [8, 6]
 
@@ -136,10 +137,10 @@ def test_a_damaged_shard_is_named_and_can_be_prepared_anew(tmp_path, words):
     path.write_bytes(sound[:10] + bytes([sound[10] ^ 1]) + sound[11:])
     prepare(*given)  # nothing has changed but the damage, which is found when it is opened
     with pytest.raises(Refused, match=r"target\.bin: bytes 0 to .*hash; .*prepared anew"):
-        Pairs(tmp_path / "d", 0)
+        Pairs(tmp_path / "d", 0, Special())
     (tmp_path / "d" / "manifest.json").unlink()
     prepare(*given)
-    assert len(Pairs(tmp_path / "d", 0)) == 20
+    assert len(Pairs(tmp_path / "d", 0, Special())) == 20
     assert path.read_bytes() == sound
 
 
@@ -190,7 +191,7 @@ def test_a_preparation_that_was_stopped_is_never_taken_for_the_one_before_it(tmp
         prepare(wmt16, tmp_path, "train", words, second, tmp_path / "d")
     in_the_way.rmdir()
     prepare(wmt16, tmp_path, "train", words, first, tmp_path / "d")
-    found = Pairs(tmp_path / "d", 0).read(np.arange(9))
+    found = Pairs(tmp_path / "d", 0, Special()).read(np.arange(9))
     assert sorted(words.decode(source) for source, _ in found) == sorted(
         source for source, _ in sentences(9)
     )

@@ -64,15 +64,26 @@ def test_a_vocabulary_too_small_for_the_bytes_is_refused(tmp_path):
         train_tokenizer(TEXTS, 100, tmp_path / "t.json")
 
 
-def test_a_tokenizer_with_other_specials_is_refused_by_name(path, tmp_path):
+def test_specials_are_read_wherever_the_file_has_them(path, tmp_path):
     tree = json.loads(path.read_text())
     vocab = tree["model"]["vocab"]
-    vocab["<mask>"], vocab["<s>"] = vocab["<s>"], vocab["<mask>"]
+    word = next(one for one, place in vocab.items() if place == len(vocab) - 1)
+    vocab["<mask>"], vocab[word] = vocab[word], vocab["<mask>"]
     for token in tree["added_tokens"]:
         token["id"] = vocab[token["content"]]
     other = tmp_path / "other.json"
     other.write_text(json.dumps(tree))
-    with pytest.raises(Refused, match=r"other\.json: .* must be the tokens 0 to 4"):
+    special = Tokenizer.load(other).special
+    assert special.ids == (0, 1, 2, 3, len(vocab) - 1)
+    assert special.words.tolist() == list(range(4, len(vocab) - 1))
+    assert (special.word, Tokenizer.load(path).special.word) == (4, 5)
+    assert Tokenizer.load(other).encode(["<mask>"])[0].min() >= 4
+
+
+def test_a_tokenizer_without_one_of_them_is_refused_by_name(path, tmp_path):
+    other = tmp_path / "other.json"
+    other.write_text(path.read_text().replace("<mask>", "[MASK]"))
+    with pytest.raises(Refused, match=r"other\.json: no token <mask>; a tokenizer must have <s>"):
         Tokenizer.load(other)
 
 

@@ -196,7 +196,8 @@ class Pairs:
     Every byte is hashed when they are opened; Refused, naming the file, where one is damaged.
     """
 
-    def __init__(self, folder: Path, seed: int):
+    def __init__(self, folder: Path, seed: int, special: Special):
+        self.special = special
         try:
             self.corpus = open_corpus(folder, verify="full")
         except Refused as error:
@@ -218,7 +219,7 @@ class Pairs:
         return [(self._text(int(i)), self._text(self.size + int(i))) for i in index]
 
     def _text(self, document: int) -> np.ndarray:
-        return _ended(self.corpus.document(document), Special())
+        return _ended(self.corpus.document(document), self.special)
 
 
 def sources(texts: list[str], tokenizer: Tokenizer, most: int) -> tuple[list, list[int]]:

@@ -19,7 +19,7 @@ SMALLEST = len(SPECIALS) + 256  # every byte has a token of its own, so nothing 
 
 @dataclass(frozen=True)
 class Special:
-    """The ids of SPECIALS, in BART's order with <mask> moved from the end to place 4, and more."""
+    """The ids of SPECIALS and more.  Ours are 0 to 4; BART's tokenizer has <mask> at the end."""
 
     bos: int = 0
     pad: int = 1
@@ -28,6 +28,21 @@ class Special:
     mask: int = 4
     vocabulary: int = 0  # how many ids there are, these among them
     extra: tuple[int, ...] = ()  # of an objective's learned vectors, which are no words
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Those of SPECIALS, in its order."""
+        return self.bos, self.pad, self.eos, self.unk, self.mask
+
+    @cached_property
+    def words(self) -> np.ndarray:
+        """int64: the ids that are none of these, rising."""
+        return np.setdiff1d(np.arange(self.vocabulary), self.ids)
+
+    @property
+    def word(self) -> int:
+        """The first of them, however small the vocabulary."""
+        return min(set(range(len(SPECIALS) + 1)) - set(self.ids))
 
 
 @dataclass(frozen=True)
@@ -39,7 +54,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
-        """Read a `tokenizers` JSON file; raises Refused unless ids 0..4 are SPECIALS."""
+        """Read a `tokenizers` JSON file; raises Refused unless SPECIALS are among its tokens."""
         try:
             raw = Path(path).read_bytes()
             model = tokenizers.Tokenizer.from_str(raw.decode("utf-8"))
@@ -47,10 +62,9 @@ class Tokenizer:
             raise Refused(f"{path}: cannot be read ({error.strerror})") from None
         except Exception as error:  # `tokenizers` raises bare Exception for a garbled file
             raise Refused(f"{path}: not a tokenizer file ({error})") from None
-        ids = [model.token_to_id(word) for word in SPECIALS]
-        if ids != list(range(len(SPECIALS))):
+        if missing := [word for word in SPECIALS if model.token_to_id(word) is None]:
             wanted = ", ".join(SPECIALS)
-            raise Refused(f"{path}: {wanted} must be the tokens 0 to 4, their ids here are {ids}")
+            raise Refused(f"{path}: no token {', '.join(missing)}; a tokenizer must have {wanted}")
         # Without this the text "<mask>" becomes the special token; the file does not keep the flag.
         model.encode_special_tokens = True
         return cls(model, sha256(raw).hexdigest())
@@ -65,8 +79,10 @@ class Tokenizer:
 
     @cached_property
     def special(self) -> Special:
-        """The ids that are no words of a text."""
-        return Special(vocabulary=self.size)
+        """The ids that are no words of a text, wherever the file has them."""
+        ids = self.model.get_vocab()
+        bos, pad, eos, unk, mask = (ids[word] for word in SPECIALS)
+        return Special(bos, pad, eos, unk, mask, self.size)
 
     @property
     def size(self) -> int:

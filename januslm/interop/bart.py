@@ -1,7 +1,7 @@
 """BART's weights in Hugging Face's form, in and out (Lewis 2020; transformers' BartModel).
 
-BART is our BART-style backbone with AR read from past slots, where an EOS comes first (read "past",
-query_position "target").  Its ids differ from ours in one place: <mask> is last there and 4 here.
+BART is our BART-style backbone with AR read from past slots.  A token has the same id on both
+sides: row i of their embedding is row i of ours.
 """
 
 import warnings
@@ -10,34 +10,24 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from januslm.config import Refused, json_table
-from januslm.data.tokenizer import SPECIALS
+from januslm.config import Refused
 from januslm.interop import native
-from januslm.interop.bart_config import WEIGHTS, read_config
+from januslm.interop.bart_config import WEIGHTS
 from januslm.model.config import ModelConfig
 from januslm.model.transformer import Seq2Seq
 
-OPTIONS = {"read": "past", "query_position": "target"}
 OFFSET = 2  # BART's position tables begin with two rows that nothing reads
-MASK = len(SPECIALS) - 1
 _ATTENTION = {"q_proj": ("q_proj",), "kv_proj": ("k_proj", "v_proj"), "out_proj": ("out_proj",)}
 
 
-def load(folder: Path) -> tuple[Seq2Seq, dict]:
-    """A model and its tokenizer's JSON, with ids in our order, from a folder of Hugging Face's.
+def load(folder: Path, config: ModelConfig) -> Seq2Seq:
+    """A model with the weights of a folder of Hugging Face's; its length head is new.
 
-    Refused for what is missing, and for a configuration that is not BART's.
+    Refused, naming the tensor, for what is missing, left over or of another shape.
     """
-    config = read_config(folder)
     theirs = _weights(folder)
     used: set[str] = {"final_logits_bias", "lm_head.weight"}
-    table = _take(theirs, "shared.weight", used, folder)
-    if list(table.shape) != [config.vocabulary, config.width]:
-        raise Refused(
-            f"{folder}: shared.weight has shape {list(table.shape)}, config.json says "
-            f"{[config.vocabulary, config.width]}"
-        )
-    state = {"embedding.weight": table[from_bart(len(table))]}
+    state = {"embedding.weight": _take(theirs, "shared.weight", used, folder)}
     for mine, parts in names(config).items():
         tensors = [_take(theirs, part, used, folder) for part in parts]
         try:
@@ -51,10 +41,12 @@ def load(folder: Path) -> tuple[Seq2Seq, dict]:
         raise Refused(
             f"{folder}: {left[0]} and {len(left) - 1} more tensors have no place in a BART"
         )
+    if (bias := theirs.get("final_logits_bias")) is not None and bias.any():
+        raise Refused(f"{folder}: final_logits_bias is not zero, and there is no place for it")
     native.check(config, state, folder)
     model = Seq2Seq(config)
     native.fill(model, model.state_dict() | state, folder)
-    return model, tokenizer(json_table(folder / "tokenizer.json"), len(table), folder)
+    return model
 
 
 def save(model: Seq2Seq) -> dict[str, Tensor]:
@@ -65,15 +57,9 @@ def save(model: Seq2Seq) -> dict[str, Tensor]:
         if "positions" in mine:
             tensor = torch.cat([tensor.new_zeros(OFFSET, tensor.shape[1]), tensor])
         for part, piece in zip(parts, tensor.chunk(len(parts)), strict=True):
-            out[f"model.{part}"] = piece.contiguous()
-    table = state["embedding.weight"][: model.config.vocabulary]
-    out["model.shared.weight"] = table[torch.argsort(from_bart(len(table)))].contiguous()
+            out[f"model.{part}"] = piece.clone()
+    out["model.shared.weight"] = state["embedding.weight"][: model.config.vocabulary].clone()
     return out
-
-
-def from_bart(size: int) -> Tensor:
-    """int64 [V]: BART's id of each of ours."""
-    return torch.cat([torch.arange(MASK), torch.tensor([size - 1]), torch.arange(MASK, size - 1)])
 
 
 def names(config: ModelConfig) -> dict[str, tuple[str, ...]]:
@@ -95,20 +81,6 @@ def names(config: ModelConfig) -> dict[str, tuple[str, ...]]:
             for kind in ("weight", "bias"):
                 out[f"{mine}.{kind}"] = tuple(f"{name}.{kind}" for name in theirs)
     return out
-
-
-def tokenizer(tree: dict, size: int, where: Path) -> dict:
-    """A `tokenizers` JSON with BART's ids -> the same with ours."""
-    new = {int(old): i for i, old in enumerate(from_bart(size).tolist())}
-    try:
-        tree["model"]["vocab"] = {word: new[i] for word, i in tree["model"]["vocab"].items()}
-        for added in tree["added_tokens"]:
-            added["id"] = new[added["id"]]
-        tree["added_tokens"].sort(key=lambda added: added["id"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise Refused(f"{where / 'tokenizer.json'}: does not fit {size} ids ({error})") from None
-    tree["post_processor"] = None  # BOS and EOS are added by who reads the text
-    return tree
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:

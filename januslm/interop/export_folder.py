@@ -1,15 +1,17 @@
-"""What lies in an exported model's folder, read without torch: its files, its configuration."""
+"""What lies in the folder of a model, read without torch: an export's, or Hugging Face's BART."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from januslm.config import Refused, build, json_table
 from januslm.data.tokenizer import Tokenizer
+from januslm.interop import bart_config
 from januslm.model.config import ModelConfig
 from januslm.registry import extend_again
 
 FILES = ("model.safetensors", "config.json", "tokenizer.json")
 FORMAT = 2  # of the folder: tensor names and the keys of config.json
+HF = "hf:"  # before a folder of Hugging Face's, where a run file says what it starts from
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class ExportFacts:
     objective: str
     options: dict  # of the objective: read, query_position
     about: dict  # the run it came from
+    bart: bool = False  # the weights are Hugging Face's BART's
 
     @property
     def tokenizer_file(self) -> Path:
@@ -38,6 +41,21 @@ def locate(folder: str | Path) -> Path:
     missing = [name for name in FILES if not (near / name).is_file()]
     hint = "" if folder.is_dir() else "; there is no such folder"
     raise Refused(f"{near}: no {', '.join(missing)}: not an exported model{hint}")
+
+
+def read_start(start: str) -> ExportFacts:
+    """What `start` of a run file names: an export or a run's folder, or hf:FOLDER.
+
+    Of Hugging Face's folder ids are kept: the tokenizer says where the special tokens stand.
+    """
+    if not start.startswith(HF):
+        return read_facts(start)
+    folder = Path(start.removeprefix(HF)).expanduser()
+    config = bart_config.read_config(folder)
+    tokenizer = Tokenizer.load(folder / FILES[2])
+    bart_config.check_ids(folder, tokenizer.special)
+    options = bart_config.ar_options(folder, tokenizer.special)
+    return ExportFacts(folder, config, tokenizer, "ar", options, {"from": start}, bart=True)
 
 
 def read_facts(folder: str | Path) -> ExportFacts:

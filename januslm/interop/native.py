@@ -3,17 +3,15 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from januslm.config import Refused
 from januslm.data.tokenizer import Tokenizer
-from januslm.interop.export_folder import FILES, FORMAT, ExportFacts, read_facts
+from januslm.interop.export_folder import FILES, FORMAT, read_facts
 from januslm.model.config import ModelConfig
 from januslm.model.transformer import Seq2Seq
 
@@ -53,28 +51,9 @@ def write(
 def read(folder: str | Path) -> Saved:
     """Read a folder that `write` made; raises Refused naming the file that does not fit."""
     facts = read_facts(folder)
-    model = created(facts.config, facts).eval()
+    path = facts.folder / FILES[0]
+    model = filled(facts.config, load(path), path).eval()
     return Saved(model, facts.tokenizer, facts.objective, facts.options, facts.about, facts.folder)
-
-
-def created(
-    config: ModelConfig,
-    start: ExportFacts | None,
-    shard: Callable[[nn.Module], object] | None = None,
-) -> Seq2Seq:
-    """A model of `config` with the weights of an export, or with random ones where there is none.
-
-    shard: see Seq2Seq; an export's weights are whole in each process first.
-    Raises Refused for weights that are damaged or do not fit.
-    """
-    if not start:
-        return Seq2Seq(config, shard=shard)
-    path = start.folder / FILES[0]
-    state = load(path)
-    check(config, state, path)
-    model = Seq2Seq(config)
-    fill(model, state, path)
-    return model
 
 
 def load(path: Path) -> dict:
@@ -83,6 +62,14 @@ def load(path: Path) -> dict:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise Refused(f"{path}: not readable as safetensors ({error})") from None
+
+
+def filled(config: ModelConfig, state: dict, where: Path) -> Seq2Seq:
+    """A model of `config` with these tensors; Refused where they do not fit."""
+    check(config, state, where)
+    model = Seq2Seq(config)
+    fill(model, state, where)
+    return model
 
 
 def fill(model: Seq2Seq, state: dict, where: Path) -> None:

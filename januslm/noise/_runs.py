@@ -67,6 +67,6 @@ def insert(tokens: np.ndarray, count: int, mask: int, rng: np.random.Generator) 
 def disguised(words: np.ndarray, special, rng, masked: float, replaced: float) -> np.ndarray:
     """What stands for hidden words, int64 [n]: <mask>, another word, or the word itself."""
     draw = rng.random(len(words))
-    other = rng.integers(special.mask + 1, special.vocabulary, len(words))
+    other = special.words[rng.integers(len(special.words), size=len(words))]
     kept = np.where(draw < masked + replaced, other, words)
     return np.where(draw < masked, special.mask, kept)

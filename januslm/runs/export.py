@@ -6,7 +6,7 @@ from typing import Any
 from januslm.config import Refused, build
 from januslm.data.tokenizer import Tokenizer
 from januslm.interop import native
-from januslm.interop.export_folder import FILES
+from januslm.interop.export_folder import FILES, HF
 from januslm.model.config import ModelConfig
 from januslm.model.transformer import Seq2Seq
 from januslm.training.engine import full_weights
@@ -39,6 +39,7 @@ def _tokenizer(about: dict[str, Any], run: Path) -> Path:
     """The file of the words that the run was trained with, wherever it still is."""
     start = about.get("start")
     places = [Path(about["tokenizer"])] if about.get("tokenizer") else []
+    start = start and start.removeprefix(HF)
     places += [Path(start) / FILES[2], Path(start) / "export" / FILES[2]] if start else []
     places += [run / "export" / FILES[2]]
     for place in places:

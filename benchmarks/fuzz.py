@@ -127,9 +127,7 @@ COMMANDS = {
         share=4,
     ),
     "interop bart": Command("januslm.interop", ("bart", "bart", "out"), ("bart/*",), share=2),
-    "interop bart-out": Command(
-        "januslm.interop", ("bart-out", "ar", "out"), ("ar/export/*",), share=2
-    ),
+    "export": Command("januslm.hub", ("export", "ar", "out"), ("ar/export/*",), share=2),
     "data build": Command(
         "data_tools",
         ("build", "corpus.toml", "out=new"),
@@ -272,6 +270,7 @@ def warm_up() -> None:
     import torch
 
     import januslm.decoding.speculative
+    import januslm.hub.export
     import januslm.inference.generator
     import januslm.interop.bart  # noqa: F401
 

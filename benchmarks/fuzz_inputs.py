@@ -14,7 +14,7 @@ import torch
 import zstandard
 
 from januslm.data.tokenizer import Tokenizer, train_tokenizer
-from januslm.interop import bart, native
+from januslm.interop import native
 from januslm.model.config import configure
 from januslm.model.transformer import Seq2Seq
 
@@ -207,8 +207,8 @@ def make(folder: Path) -> None:
         shutil.copytree(folder / "model/export", folder / f"model/exports/step-{step:08d}")
     rows = [{"step": step, "loss": 3.0 - step / 10, "ce/ar": 2.0} for step in (1, 2, 3)]
     _lines(folder / "model" / "valid.jsonl", [json.dumps(row) for row in rows])
-    _model(folder / "ar", folder, words, "ar", bart.OPTIONS)
-    _bart(folder, words)
+    _model(folder / "ar", folder, words, "ar", AR)
+    _bart(folder)
     _glge(folder / "glge.zip", folder / "glge")
     called(folder, "data_tools", "build", "corpus.toml")
     _half_built(folder)
@@ -249,6 +249,9 @@ def _texts(folder: Path) -> None:
     pyarrow.parquet.write_table(table, folder / "cells.parquet")
 
 
+AR = {"read": "past", "query_position": "target"}  # as BART has it
+
+
 def _model(run: Path, base: Path, words: Tokenizer, objective: str, options: dict) -> None:
     """A model with random weights, exported."""
     torch.manual_seed(3)
@@ -260,30 +263,9 @@ def _model(run: Path, base: Path, words: Tokenizer, objective: str, options: dic
     native.write(run / "export", model, base / "tokenizer.json", objective, options, about)
 
 
-def _bart(folder: Path, words: Tokenizer) -> None:
+def _bart(folder: Path) -> None:
     """The model of `ar` as Hugging Face saves a BART."""
-    called(folder, "januslm.interop", "bart-out", "ar", "bart")
-    c = native.read(folder / "ar").model.config
-    config = {
-        "model_type": "bart",
-        "vocab_size": c.vocabulary,
-        "d_model": c.width,
-        "encoder_ffn_dim": c.ffn,
-        "decoder_ffn_dim": c.ffn,
-        "encoder_attention_heads": c.heads,
-        "encoder_layers": c.encoder_layers,
-        "decoder_layers": c.decoder_layers,
-        "activation_function": c.activation,
-        "dropout": c.dropout,
-        "max_position_embeddings": c.max_positions,
-        "scale_embedding": False,
-    }
-    (folder / "bart" / "config.json").write_text(json.dumps(config, indent=1))
-    tree, theirs = json.loads(words.model.to_str()), bart.from_bart(words.size).tolist()
-    tree["model"]["vocab"] = {w: theirs[i] for w, i in tree["model"]["vocab"].items()}
-    for added in tree["added_tokens"]:
-        added["id"] = theirs[added["id"]]
-    (folder / "bart" / "tokenizer.json").write_text(json.dumps(tree))
+    called(folder, "januslm.hub", "export", "ar", "bart", "--to", "bart")
 
 
 def _glge(archive: Path, runs: Path) -> None:

@@ -16,7 +16,7 @@ FLOORS = (
     {"objective", "objectives", "interop"},
     {"inference"},
     {"training"},
-    {"launch", "runs"},
+    {"launch", "runs", "hub"},
 )
 DOOR = "inference"  # the room that januslm/__init__.py leads to
 MODULES = 5  # files that lie in januslm/ itself, at most

@@ -13,7 +13,9 @@
   distill RUN OUT [k=v]      a teacher's beam output as training data for a student
   average RUN OUT --last N   the mean of a run's last exports (train.exports)
   replay RUN STEP            which examples of an update have a loss that is not finite
-  interop bart FROM TO       weights from Hugging Face's BART, and back (bart-out)
+  export RUN OUT --to hf     a model as a folder that Hugging Face's transformers loads as it is
+  push OUT NAME/MODEL        that folder to a hub
+  interop bart FROM TO       weights from Hugging Face's BART
   runs [FOLDER]              all runs below a folder (runs/), a line each; runs show RUN: its story;
                              runs compare A B: settings that differ, losses, scores, speed
   report RUN ... -o FILE     one HTML file that tells runs: curves, scores, examples, data
@@ -57,6 +59,7 @@ from januslm.launch.environment import environment
 from januslm.launch.slurm import slurm
 from januslm.launch.train import check_hosts, train
 
+HUB = "januslm.hub"
 MODULES = {
     "write": "finetune.write",
     "generate": "finetune.generate",
@@ -65,12 +68,15 @@ MODULES = {
     "distill": "finetune.distill",
     "average": "finetune.average",
     "interop": "januslm.interop",
+    "export": HUB,
+    "push": HUB,
     "runs": "januslm.runs",
     "checkpoint": "januslm.runs.checkpoint",
     "tensorboard": "januslm.runs.board",
     "config": "januslm.cli.reference",
 }
-WEIGHTS = ("write", "generate", "distill", "average", "interop", "replay")  # verbs that need torch
+# verbs that need torch
+WEIGHTS = ("write", "generate", "distill", "average", "interop", "export", "replay")
 TRAINING = ("pretrain", "finetune")
 OURS = ("setup", "demo", "test", "launch")  # verbs that this page is the help of
 VERBS = (*OURS, "data", *TRAINING, *MODULES, "replay", "slurm")
@@ -128,7 +134,8 @@ def _command(verb: str, rest: list[str]) -> list[str]:
             json_table(Path(rest[0]) / "config.json") if rest and not asks_for_help(rest) else {}
         )
         return module(f"{'finetune' if 'task' in about else 'pretrain'}.replay", *rest)
-    return module(MODULES.get(verb, verb), *rest)
+    named = (verb,) if MODULES.get(verb) == HUB else ()  # it has two verbs
+    return module(MODULES.get(verb, verb), *named, *rest)
 
 
 def _setup(options: Options) -> int:

@@ -1,0 +1,178 @@
+"""Which class of transformers a model is exported as, and that class's config.json; no torch."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from januslm.config import Refused
+from januslm.inference import request
+from januslm.interop.export_folder import ExportFacts
+from januslm.layout import NONE, ArRead
+from januslm.objective import Objective
+
+TARGETS = {"hf": "BART where it fits, else a class of its own", "bart": "BART: AR alone"}
+OWN = {"positions": ("learned", "sinusoidal", "rotary", "none"), "position_bias": ("", "t5")}
+TRIED = range(3, 12)  # lengths of a template that are looked at
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What is written of a model, beside its weights and its tokenizer."""
+
+    bart: bool  # transformers' own class; else ours, with its modelling file
+    config: dict  # config.json
+    read: ArRead | None  # how AR is written
+    left: str = ""  # what the class has no place for
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        return self.read.prefix if self.read else ()
+
+
+def choose(facts: ExportFacts, to: str) -> Exported:
+    """The class for `--to`; Refused, with what to do, where it cannot express the model."""
+    objective = request.objective(facts)
+    alone = _all_at_once(objective)
+    why = _no_bart(facts, objective)
+    if to == "bart" and why:
+        raise Refused(
+            f"{facts.folder}: transformers' BART cannot be it, since {why}; --to hf exports it "
+            "with a class of its own"
+        )
+    if to == "bart" or not (why or alone):
+        read = objective.ar_read
+        left = "NAR and the length head" if alone else ""
+        left = "the blocks that draft" if read and read.block else left
+        return Exported(True, _bart(facts, read), read, left)
+    return _own(facts, objective)
+
+
+def _all_at_once(objective: Objective) -> bool:
+    return objective.template is not None
+
+
+def _no_bart(facts: ExportFacts, objective: Objective) -> str:
+    """Why BART cannot be this model; "" where it can."""
+    config, read = facts.config, objective.ar_read
+    if read is None:
+        return f"objective {objective.name!r} does not write word by word, and BART does"
+    if read.asks != read.words:
+        return "its AR is read from masks beside the words (objective.read = 'next')"
+    special = objective.special
+    if read.prefix not in ((special.bos,), (special.eos, special.bos)):
+        return f"its texts begin with the tokens {list(read.prefix)}"
+    wanted = {
+        "norm": "post",
+        "positions": "learned",
+        "position_bias": "",
+        "embedding_norm": True,
+        "tied": True,
+    }
+    for key, value in wanted.items():
+        if (got := getattr(config, key)) != value:
+            return f"BART has model.{key} {value!r} and this one {got!r}"
+    return ""
+
+
+def _shared(facts: ExportFacts, prefix: tuple[int, ...]) -> dict:
+    special = facts.tokenizer.special
+    return {
+        "is_encoder_decoder": True,
+        "bos_token_id": special.bos,
+        "pad_token_id": special.pad,
+        "eos_token_id": special.eos,
+        "decoder_start_token_id": prefix[0] if prefix else special.bos,
+        "dtype": "float32",
+    }
+
+
+def _bart(facts: ExportFacts, read: ArRead | None) -> dict:
+    assert read is not None, "_no_bart refuses it"
+    config = facts.config
+    return _shared(facts, read.prefix) | {
+        "architectures": ["BartForConditionalGeneration"],
+        "model_type": "bart",
+        "vocab_size": config.vocabulary,
+        "d_model": config.width,
+        "encoder_layers": config.encoder_layers,
+        "decoder_layers": config.decoder_layers,
+        "encoder_attention_heads": config.heads,
+        "decoder_attention_heads": config.heads,
+        "encoder_ffn_dim": config.ffn,
+        "decoder_ffn_dim": config.ffn,
+        "activation_function": config.activation,
+        "dropout": config.dropout,
+        "attention_dropout": config.attention_dropout,
+        "activation_dropout": 0.0,
+        "max_position_embeddings": config.max_positions,
+        "scale_embedding": config.embedding_scale,
+        "forced_eos_token_id": facts.tokenizer.special.eos,
+        "tie_word_embeddings": True,
+    }
+
+
+def _own(facts: ExportFacts, objective: Objective) -> Exported:
+    """Refused for what the modelling file does not know."""
+    config, read, where = facts.config, objective.ar_read, facts.folder
+    for key, able in OWN.items():
+        if (got := getattr(config, key)) not in able:
+            raise Refused(
+                f"{where}: model.{key} {got!r} is not known to the exported modelling file, which "
+                f"has {', '.join(filter(None, able))}: add it to januslm/hub/own_class/"
+            )
+    template = _template(objective, where)
+    if read is None and template is None:
+        raise Refused(
+            f"{where}: a checkpoint of objective {objective.name!r} cannot write: fine-tune it "
+            "with one that can, as ar or janus, and export that"
+        )
+    model = {
+        key: value
+        for key, value in asdict(config).items()
+        if key not in ("init", "activation_checkpointing", "attention_dropout", "max_length")
+    } | {"lengths": config.max_length}  # max_length is a word of transformers' own
+    special = objective.special
+    prefix = read.prefix if read else ()
+    writing = {
+        "mask_token_id": special.mask,
+        "unk_token_id": special.unk,
+        "prefix": list(prefix) or None,
+        "asks": bool(read and read.asks != read.words),
+        "template": template,
+    }
+    names = {
+        "architectures": ["JanusLMForConditionalGeneration"],
+        "model_type": "januslm",
+        "auto_map": {
+            "AutoConfig": "configuration_januslm.JanusLMConfig",
+            "AutoModelForSeq2SeqLM": "modeling_januslm.JanusLMForConditionalGeneration",
+        },
+        "tie_word_embeddings": False,  # the class ties by itself, as `tied` says
+    }
+    left = "the blocks that draft" if read and read.block else ""
+    return Exported(False, _shared(facts, prefix) | names | model | writing, read, left)
+
+
+def _template(objective: Objective, where) -> dict | None:
+    """What mask-predict starts from, for any length: where it begins, and the tokens given."""
+    if objective.template is None:
+        return None
+    found = []
+    for length in TRIED:
+        slots = objective.template(length)
+        slots = slots[np.argsort(slots.position)]
+        holes = np.flatnonzero(slots.goal != NONE)
+        first = int(slots.position[0])
+        head, tail = slots.token[: holes[0]], slots.token[holes[-1] + 1 :]
+        plain = (
+            (slots.position == np.arange(first, length)).all()
+            and len(holes) == holes[-1] - holes[0] + 1
+            and (slots.token[holes] == objective.special.mask).all()
+        )
+        found.append((plain, first, head.tolist(), tail.tolist()))
+    if len(set(map(str, found))) > 1 or not found[0][0]:
+        raise Refused(
+            f"{where}: the template of objective {objective.name!r} is not a row of masks between "
+            "given ends, which is all that the exported modelling file knows"
+        )
+    return dict(zip(("first", "head", "tail"), found[0][1:], strict=True))

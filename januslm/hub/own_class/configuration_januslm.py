@@ -1,0 +1,47 @@
+"""What config.json of an exported januslm model says; see modeling_januslm.py."""
+
+from transformers import PretrainedConfig
+
+
+class JanusLMConfig(PretrainedConfig):
+    """Sizes and style of the model, and how it writes."""
+
+    model_type = "januslm"
+    attribute_map = {  # noqa: RUF012  # transformers' way
+        "vocab_size": "vocabulary",
+        "hidden_size": "width",
+        "num_attention_heads": "heads",
+        "num_hidden_layers": "decoder_layers",
+    }
+
+    def __init__(
+        self,
+        vocabulary: int = 261,
+        width: int = 256,
+        ffn: int = 1024,
+        heads: int = 4,
+        encoder_layers: int = 3,
+        decoder_layers: int = 3,
+        dropout: float = 0.0,
+        activation: str = "gelu",  # or relu
+        norm: str = "post",  # or pre
+        positions: str = "learned",  # or sinusoidal, rotary, none
+        position_bias: str = "",  # or t5
+        embedding_norm: bool = True,
+        embedding_scale: bool = False,  # embeddings times the root of `width`
+        tied: bool = True,  # the output matrix is the embedding
+        max_positions: int = 1024,
+        lengths: int = 256,  # that the length head tells, BOS and EOS counted
+        extra_vectors: int = 0,  # learned inputs after the vocabulary that are no words
+        mask_token_id: int = 4,
+        unk_token_id: int = 3,
+        prefix: list[int] | None = None,  # what stands before AR's first word; None: no AR
+        asks: bool = False,  # AR is read from a <mask> beside each word, not from the word
+        template: dict | None = None,  # NAR: first (position), head, tail (tokens given); None: no
+        **kwargs,
+    ):
+        for name, value in list(locals().items()):
+            if name not in ("self", "kwargs", "__class__"):
+                setattr(self, name, value)
+        fixed = {"is_encoder_decoder": True, "tie_word_embeddings": False}  # `tied` says it
+        super().__init__(**kwargs | fixed)

@@ -1,0 +1,360 @@
+"""A januslm model in transformers: AR by `generate()`, NAR (mask-predict) by `mask_predict()`.
+
+Needs torch and transformers alone; tensors are named as in januslm/model/transformer.py.
+B = texts, N = source tokens, S = decoder inputs, K = keys, D = width, H = heads, V = vocabulary,
+C = lengths tried for one text, L = slots of the longest of them.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout, gelu, relu, scaled_dot_product_attention
+from transformers import GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+
+from .configuration_januslm import JanusLMConfig
+
+SHORTEST = 3  # BOS, one word, EOS
+
+
+@dataclass
+class Reading:
+    """How one pass attends."""
+
+    position: Tensor  # int64 [S], of the inputs
+    key_position: Tensor  # int64 [K]
+    mask: Tensor | None  # bool [B or 1, 1, S, K]: which input sees which key; None: all see all
+    memory_mask: Tensor | None = None  # bool [B, 1, 1, N]: source tokens that are no padding
+    keys: int | None = None  # so many inputs, the first, can be read; None: all
+    cache: Any = None  # transformers' EncoderDecoderCache, or None
+
+
+class Positions(nn.Module):
+    """What is added to embedded tokens for the place they stand at."""
+
+    def __init__(self, config: JanusLMConfig):
+        super().__init__()
+        self.kind = config.positions
+        if self.kind == "learned":
+            self.table = nn.Embedding(config.max_positions, config.width)
+
+    def forward(self, x: Tensor, position: Tensor) -> Tensor:
+        if self.kind == "learned":
+            return x + self.table(position)
+        if self.kind == "sinusoidal":
+            half = x.shape[-1] // 2
+            step = -math.log(1e4) / max(half - 1, 1)
+            rate = torch.exp(torch.arange(half, device=x.device) * step)
+            angle = position[:, None] * rate
+            return x + torch.cat([angle.sin(), angle.cos()], -1).to(x.dtype)
+        return x
+
+
+class PositionBias(nn.Module):
+    """T5's bias on attention scores, the same table for all layers of a stack."""
+
+    BUCKETS, FAR = 32, 128
+
+    def __init__(self, config: JanusLMConfig):
+        super().__init__()
+        self.table = nn.Embedding(self.BUCKETS, config.heads)
+
+    def forward(self, reading: Reading) -> Tensor:
+        """[1, H, S, K]."""
+        distance = reading.key_position - reading.position[:, None]
+        half, exact, far = self.BUCKETS // 2, self.BUCKETS // 4, distance.abs()
+        grown = torch.log(far.clamp(min=1) / exact) / math.log(self.FAR / exact) * (half - exact)
+        near = torch.where(far < exact, far, (exact + grown.long()).clamp(max=half - 1))
+        return self.table(near + half * (distance > 0)).permute(2, 0, 1)[None]
+
+
+def rotate(x: Tensor, position: Tensor) -> Tensor:
+    """Rotary positions: x [B, H, S, d] turned by position int64 [S]."""
+    half = x.shape[-1] // 2
+    rate = 1e4 ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
+    angle = position[:, None] * rate
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    one, other = x[..., :half], x[..., half:]
+    return torch.cat([one * cos - other * sin, one * sin + other * cos], -1)
+
+
+class Attention(nn.Module):
+    """Multi-head attention over keys and values [B, H, K, d] that are made beforehand."""
+
+    def __init__(self, config: JanusLMConfig):
+        super().__init__()
+        self.heads = config.heads
+        self.q_proj = nn.Linear(config.width, config.width)
+        self.kv_proj = nn.Linear(config.width, 2 * config.width)
+        self.out_proj = nn.Linear(config.width, config.width)
+
+    def keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        k, v = self.kv_proj(x).unflatten(-1, (2, self.heads, -1)).unbind(-3)
+        return k.transpose(1, 2), v.transpose(1, 2)
+
+    def queries(self, x: Tensor) -> Tensor:
+        return self.q_proj(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        values = scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.out_proj(values.transpose(1, 2).flatten(-2))
+
+
+class Layer(nn.Module):
+    """Self-attention, attention to the source if there is one, feed-forward."""
+
+    def __init__(self, config: JanusLMConfig, number: int, crosses: bool):
+        super().__init__()
+        self.number, self.pre, self.drop = number, config.norm == "pre", config.dropout
+        self.turns = config.positions == "rotary"
+        self.act = gelu if config.activation == "gelu" else relu
+        self.self_attn = Attention(config)
+        self.self_attn_layer_norm = nn.LayerNorm(config.width)
+        if crosses:
+            self.encoder_attn = Attention(config)
+            self.encoder_attn_layer_norm = nn.LayerNorm(config.width)
+        self.fc1 = nn.Linear(config.width, config.ffn)
+        self.fc2 = nn.Linear(config.ffn, config.width)
+        self.final_layer_norm = nn.LayerNorm(config.width)
+
+    def forward(self, x: Tensor, reading: Reading, bias: Tensor | None, memory=None) -> Tensor:
+        """x: [B, S, D]; bias: [1, H, S, K]; memory: [B, N, D]."""
+        x = self._add(self.self_attn_layer_norm, x, lambda h: self._read_own(h, reading, bias))
+        if memory is not None:
+            x = self._add(
+                self.encoder_attn_layer_norm, x, lambda h: self._read_source(h, reading, memory)
+            )
+        return self._add(self.final_layer_norm, x, lambda h: self.fc2(self.act(self.fc1(h))))
+
+    def _add(self, norm: nn.LayerNorm, x: Tensor, change) -> Tensor:
+        more = dropout(change(norm(x) if self.pre else x), self.drop, self.training)
+        return x + more if self.pre else norm(x + more)
+
+    def _read_own(self, h: Tensor, reading: Reading, bias: Tensor | None) -> Tensor:
+        q, (k, v) = self.self_attn.queries(h), self.self_attn.keys(h[:, : reading.keys])
+        if self.turns:
+            q, k = rotate(q, reading.position), rotate(k, reading.position[: k.shape[2]])
+        if reading.cache is not None:
+            k, v = reading.cache.self_attention_cache.update(k, v, self.number)
+        mask = reading.mask
+        if bias is not None:
+            mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
+        return self.self_attn(q, k, v, mask)
+
+    def _read_source(self, h: Tensor, reading: Reading, memory: Tensor) -> Tensor:
+        if reading.cache is None:
+            k, v = self.encoder_attn.keys(memory)
+        elif reading.cache.is_updated.get(self.number):
+            known = reading.cache.cross_attention_cache.layers[self.number]
+            k, v = known.keys, known.values
+        else:
+            k, v = self.encoder_attn.keys(memory)
+            k, v = reading.cache.cross_attention_cache.update(k, v, self.number)
+            reading.cache.is_updated[self.number] = True
+        return self.encoder_attn(self.encoder_attn.queries(h), k, v, reading.memory_mask)
+
+
+class Stack(nn.Module):
+    """Positions, embedding norm and layers."""
+
+    def __init__(self, config: JanusLMConfig, layers: int, crosses: bool):
+        super().__init__()
+        self.drop = config.dropout
+        self.positions = Positions(config)
+        self.position_bias = PositionBias(config) if config.position_bias else None
+        norms = (config.embedding_norm, config.norm == "pre")
+        self.embedding_layer_norm, self.final_layer_norm = (
+            nn.LayerNorm(config.width) if wanted else nn.Identity() for wanted in norms
+        )
+        self.layers = nn.ModuleList(Layer(config, i, crosses) for i in range(layers))
+
+    def run(self, x: Tensor, reading: Reading, memory: Tensor | None = None) -> Tensor:
+        """Embedded tokens [B, S, D] -> [B, S, D]."""
+        x = self.embedding_layer_norm(self.positions(x, reading.position))
+        x = dropout(x, self.drop, self.training)
+        bias = None if self.position_bias is None else self.position_bias(reading)
+        for layer in self.layers:
+            x = layer(x, reading, bias, memory)
+        return self.final_layer_norm(x)
+
+
+class Encoder(Stack):
+    """The source side, called as transformers calls encoders."""
+
+    main_input_name = "input_ids"
+
+    def __init__(self, config: JanusLMConfig, embed):
+        super().__init__(config, config.encoder_layers, crosses=False)
+        self.embed = embed  # a method of the whole model, whose table both sides share
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_):
+        """int64 [B, N], BOS .. EOS, padded at the right -> last_hidden_state [B, N, D]."""
+        position = torch.arange(input_ids.shape[1], device=input_ids.device)
+        reading = Reading(position, position, _real(attention_mask))
+        return BaseModelOutput(last_hidden_state=self.run(self.embed(input_ids), reading))
+
+
+class JanusLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
+    """Encoder, decoder and length head over one embedding table."""
+
+    config_class = JanusLMConfig
+    _input_embed_layer = "embedding"
+    _no_split_modules = ["Layer"]  # noqa: RUF012  # transformers' way
+
+    def __init__(self, config: JanusLMConfig):
+        super().__init__(config)
+        self.embedding = nn.Embedding(config.vocabulary + config.extra_vectors, config.width)
+        self.encoder = Encoder(config, self.embed)
+        self.decoder = Stack(config, config.decoder_layers, crosses=True)
+        self.length_head = nn.Linear(config.width, config.lengths, bias=False)
+        if not config.tied:
+            self.lm_head = nn.Linear(config.width, config.vocabulary, bias=False)
+        self.post_init()
+
+    def embed(self, token: Tensor) -> Tensor:
+        x = self.embedding(token)
+        return x * math.sqrt(self.config.width) if self.config.embedding_scale else x
+
+    def logits(self, x: Tensor) -> Tensor:
+        """[.., D] -> [.., V]."""
+        if not self.config.tied:
+            return self.lm_head(x)
+        return x @ self.embedding.weight[: self.config.vocabulary].t()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs=None,
+        cache=None,
+        past_key_values=None,  # what `cache` was called before transformers 5
+        labels: Tensor | None = None,
+        **_,
+    ) -> Seq2SeqLMOutput:
+        """AR's logits [B, T, V]: of the word that follows each of decoder_input_ids int64 [B, T].
+
+        The first of them are config.prefix.
+        """
+        if self.config.prefix is None:
+            raise ValueError("this model writes all at once: use mask_predict()")
+        if labels is not None:
+            raise ValueError("this class only writes: train the model with januslm")
+        if decoder_input_ids is None:
+            raise ValueError("decoder_input_ids is missing: config.prefix and the words so far")
+        cache = past_key_values if cache is None else cache
+        if encoder_outputs is None:
+            encoder_outputs = self.encoder(input_ids, attention_mask)
+        words, device = decoder_input_ids.shape[1], decoder_input_ids.device
+        before = 0 if cache is None else cache.self_attention_cache.get_seq_length()
+        key_position = torch.arange(before + words, device=device)
+        position = key_position[before:]
+        mask = (key_position <= position[:, None])[None, None]
+        if decoder_attention_mask is not None:
+            mask = mask & decoder_attention_mask[:, None, None, : before + words].bool()
+        tokens = decoder_input_ids
+        if self.config.asks:  # <mask> slots that ask for the next word see what the word sees
+            asking = torch.full_like(tokens, self.config.mask_token_id)
+            tokens = torch.cat([tokens, asking], 1)
+            position, mask = position.repeat(2), mask.repeat(1, 1, 2, 1)
+        reading = Reading(position, key_position, mask, _real(attention_mask), words, cache)
+        memory = encoder_outputs[0]
+        x = self.decoder.run(self.embed(tokens), reading, memory)[:, -words:]
+        return Seq2SeqLMOutput(logits=self.logits(x), encoder_last_hidden_state=memory)
+
+    def generate(self, inputs: Tensor | None = None, *args, **kwargs):
+        """AR, as any model's; AR's first words are given to it where there are several."""
+        if self.config.prefix is None:
+            raise ValueError("this model writes all at once: use mask_predict()")
+        given = inputs if inputs is not None else kwargs.get("input_ids")
+        if "decoder_input_ids" not in kwargs and given is not None:
+            prefix = torch.tensor(self.config.prefix, device=given.device)
+            kwargs["decoder_input_ids"] = prefix.expand(len(given), -1)
+        return super().generate(inputs, *args, **kwargs)
+
+    @torch.no_grad()
+    def mask_predict(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        iterations: int = 10,
+        length_beam: int = 3,
+    ) -> Tensor:
+        """NAR, int64 [B, T]: words and EOS, then padding.  Ghazvininejad 2019.
+
+        All words are written at once and the least certain ones anew, in `iterations` passes;
+        of the `length_beam` likeliest lengths the one with the highest mean log p wins.
+        """
+        config = self.config
+        if config.template is None:
+            raise ValueError("this model writes word by word alone: use generate()")
+        if self.training:
+            raise ValueError("call .eval() before mask_predict()")
+        memory = self.encoder(input_ids, attention_mask)[0]
+        lengths = self._likeliest_lengths(memory, attention_mask, length_beam)
+        count = lengths.shape[1]
+        memory = memory.repeat_interleave(count, 0)
+        memory_mask = _real(attention_mask)
+        memory_mask = None if memory_mask is None else memory_mask.repeat_interleave(count, 0)
+        first, head, tail = (config.template[name] for name in ("first", "head", "tail"))
+        sizes = lengths.flatten()[:, None] - first  # [B * C, 1]
+        position = first + torch.arange(int(sizes.max()), device=sizes.device)
+        step = position - first
+        holes = (step >= len(head)) & (step < sizes - len(tail))
+        ends = holes & (step == sizes - 1)  # only EOS can stand there
+        tokens = torch.full_like(holes, config.mask_token_id, dtype=torch.long)
+        for place, token in enumerate(head):
+            tokens[:, place] = token
+        for place, token in enumerate(reversed(tail)):
+            tokens.scatter_(1, sizes - 1 - place, token)
+        score = torch.zeros(tokens.shape, device=tokens.device)
+        reading = Reading(position, position, (step < sizes)[:, None, None], memory_mask)
+        masked = holes
+        for done in range(1, iterations + 1):
+            logits = self.logits(self.decoder.run(self.embed(tokens), reading, memory))
+            value, word = self._choice(logits, ends)
+            tokens, score = torch.where(masked, word, tokens), torch.where(masked, value, score)
+            again = holes.sum(1, keepdim=True) * (iterations - done) // iterations
+            if not again.any():
+                break
+            doubt = score.masked_fill(~holes, torch.inf).argsort(dim=1, stable=True)
+            masked = torch.zeros_like(holes).scatter(1, doubt, step < again)
+            tokens = tokens.masked_fill(masked, config.mask_token_id)
+        return self._best(tokens, score.sum(1) / sizes[:, 0], holes & ~ends, count)
+
+    def _likeliest_lengths(self, memory: Tensor, attention_mask, count: int) -> Tensor:
+        """int64 [B, C], BOS and EOS counted."""
+        real = memory.new_ones(memory.shape[:2]) if attention_mask is None else attention_mask
+        real = real.to(memory.dtype)[..., None]
+        scores = self.length_head((memory * real).sum(1) / real.sum(1)).float()
+        most = min(self.config.max_positions, self.config.lengths - 1)
+        scores = scores.log_softmax(-1)[:, : most + 1]
+        scores[:, :SHORTEST] = -torch.inf
+        return scores.topk(min(count, most + 1 - SHORTEST)).indices
+
+    def _choice(self, logits: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
+        """log p and the likeliest word of each slot [B * C, L]; special tokens are no words."""
+        c = self.config
+        scores = logits.float().log_softmax(-1)
+        end = scores[..., c.eos_token_id].clone()
+        no_words = [c.bos_token_id, c.pad_token_id, c.eos_token_id, c.unk_token_id, c.mask_token_id]
+        scores[..., no_words] = -torch.inf
+        value, word = scores.max(-1)
+        return torch.where(ends, end, value), word.masked_fill(ends, c.eos_token_id)
+
+    def _best(self, tokens: Tensor, mean: Tensor, words: Tensor, count: int) -> Tensor:
+        """The words of the best of each text's lengths, int64 [B, T]."""
+        rows = mean.view(-1, count).argmax(1) + torch.arange(0, len(mean), count).to(mean.device)
+        eos = tokens.new_tensor([self.config.eos_token_id])
+        texts = [torch.cat([tokens[row][words[row]], eos]) for row in rows.tolist()]
+        pad = self.config.pad_token_id
+        return nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=pad)
+
+
+def _real(attention_mask: Tensor | None) -> Tensor | None:
+    """bool [B, 1, 1, N] of a mask [B, N]."""
+    return None if attention_mask is None else attention_mask[:, None, None].bool()

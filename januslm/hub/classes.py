@@ -32,23 +32,18 @@ class Exported:
 def choose(facts: ExportFacts, to: str) -> Exported:
     """The class for `--to`; Refused, with what to do, where it cannot express the model."""
     objective = request.objective(facts)
-    alone = _all_at_once(objective)
+    read, nar = objective.ar_read, objective.template is not None
+    blocks = bool(read and read.block)
     why = _no_bart(facts, objective)
     if to == "bart" and why:
         raise Refused(
             f"{facts.folder}: transformers' BART cannot be it, since {why}; --to hf exports it "
             "with a class of its own"
         )
-    if to == "bart" or not (why or alone):
-        read = objective.ar_read
-        left = "NAR and the length head" if alone else ""
-        left = "the blocks that draft" if read and read.block else left
+    if to == "bart" or not (why or nar or blocks):
+        left = "NAR and the length head" if nar else "the blocks that draft" if blocks else ""
         return Exported(True, _bart(facts, read), read, left)
     return _own(facts, objective)
-
-
-def _all_at_once(objective: Objective) -> bool:
-    return objective.template is not None
 
 
 def _no_bart(facts: ExportFacts, objective: Objective) -> str:
@@ -136,8 +131,9 @@ def _own(facts: ExportFacts, objective: Objective) -> Exported:
     writing = {
         "mask_token_id": special.mask,
         "unk_token_id": special.unk,
-        "prefix": list(prefix) or None,
+        "ar_prefix": list(prefix) or None,
         "asks": bool(read and read.asks != read.words),
+        "block": read.block if read else 0,
         "template": template,
     }
     names = {
@@ -149,8 +145,7 @@ def _own(facts: ExportFacts, objective: Objective) -> Exported:
         },
         "tie_word_embeddings": False,  # the class ties by itself, as `tied` says
     }
-    left = "the blocks that draft" if read and read.block else ""
-    return Exported(False, _shared(facts, prefix) | names | model | writing, read, left)
+    return Exported(False, _shared(facts, prefix) | names | model | writing, read)
 
 
 def _template(objective: Objective, where) -> dict | None:

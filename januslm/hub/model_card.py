@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from januslm.hub.classes import Exported
+from januslm.inference import request
 from januslm.interop.export_folder import ExportFacts
 
 LOADED = """\
@@ -21,6 +22,10 @@ NAR = """
 written = model.mask_predict(**batch, iterations=10, length_beam=3)  # all at once
 print(tokenizer.batch_decode(written, skip_special_tokens=True))
 """
+DRAFT = """
+written = model.draft(**batch)  # greedy's words in fewer passes, for one text after another
+print(tokenizer.batch_decode(written, skip_special_tokens=True))
+"""
 
 
 def model_card(facts: ExportFacts, exported: Exported, run: Path, place: str) -> str:
@@ -29,6 +34,7 @@ def model_card(facts: ExportFacts, exported: Exported, run: Path, place: str) ->
     code = LOADED.format(place=place, trust=trust, text="A text of yours.")
     code += AR if exported.read else ""
     code += NAR if not exported.bart and exported.config["template"] else ""
+    code += DRAFT if not exported.bart and exported.config["block"] else ""
     what = "BART (`BartForConditionalGeneration`)" if exported.bart else "its own modelling file"
     ways = [
         *(["word by word (AR)"] if exported.read else []),
@@ -56,6 +62,8 @@ def model_card(facts: ExportFacts, exported: Exported, run: Path, place: str) ->
         "```",
         "",
     ]
+    if "mask_predict" in code and not request.knows_lengths(facts):
+        lines += ["It has not been taught how long texts are: fine-tune it before NAR.", ""]
     if exported.left:
         lines += [f"Left out, since the class has no place for it: {exported.left}.", ""]
     lines += ["## Licence", "", "Not known: it was not stated when the model was exported.", ""]

@@ -35,8 +35,9 @@ class JanusLMConfig(PretrainedConfig):
         extra_vectors: int = 0,  # learned inputs after the vocabulary that are no words
         mask_token_id: int = 4,
         unk_token_id: int = 3,
-        prefix: list[int] | None = None,  # what stands before AR's first word; None: no AR
+        ar_prefix: list[int] | None = None,  # before the first word of AR; None: no AR
         asks: bool = False,  # AR is read from a <mask> beside each word, not from the word
+        block: int = 0,  # masks behind a word that draft what follows it; 0: it has not learnt to
         template: dict | None = None,  # NAR: first (position), head, tail (tokens given); None: no
         **kwargs,
     ):

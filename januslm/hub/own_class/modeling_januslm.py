@@ -1,4 +1,4 @@
-"""A januslm model in transformers: AR by `generate()`, NAR (mask-predict) by `mask_predict()`.
+"""A januslm model in transformers: AR by `generate()`, NAR by `mask_predict()` or `draft()`.
 
 Needs torch and transformers alone; tensors are named as in januslm/model/transformer.py.
 B = texts, N = source tokens, S = decoder inputs, K = keys, D = width, H = heads, V = vocabulary,
@@ -214,6 +214,11 @@ class JanusLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             self.lm_head = nn.Linear(config.width, config.vocabulary, bias=False)
         self.post_init()
 
+    def _source_side(self, *_, **__) -> Encoder:
+        return self.encoder
+
+    get_encoder = _source_side  # transformers 4 asks for it, 5 finds it by itself
+
     def embed(self, token: Tensor) -> Tensor:
         x = self.embedding(token)
         return x * math.sqrt(self.config.width) if self.config.embedding_scale else x
@@ -238,14 +243,14 @@ class JanusLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ) -> Seq2SeqLMOutput:
         """AR's logits [B, T, V]: of the word that follows each of decoder_input_ids int64 [B, T].
 
-        The first of them are config.prefix.
+        The first of them are config.ar_prefix.
         """
-        if self.config.prefix is None:
+        if self.config.ar_prefix is None:
             raise ValueError("this model writes all at once: use mask_predict()")
         if labels is not None:
             raise ValueError("this class only writes: train the model with januslm")
         if decoder_input_ids is None:
-            raise ValueError("decoder_input_ids is missing: config.prefix and the words so far")
+            raise ValueError("decoder_input_ids is missing: config.ar_prefix and the words so far")
         cache = past_key_values if cache is None else cache
         if encoder_outputs is None:
             encoder_outputs = self.encoder(input_ids, attention_mask)
@@ -268,11 +273,11 @@ class JanusLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def generate(self, inputs: Tensor | None = None, *args, **kwargs):
         """AR, as any model's; AR's first words are given to it where there are several."""
-        if self.config.prefix is None:
+        if self.config.ar_prefix is None:
             raise ValueError("this model writes all at once: use mask_predict()")
         given = inputs if inputs is not None else kwargs.get("input_ids")
         if "decoder_input_ids" not in kwargs and given is not None:
-            prefix = torch.tensor(self.config.prefix, device=given.device)
+            prefix = torch.tensor(self.config.ar_prefix, device=given.device)
             kwargs["decoder_input_ids"] = prefix.expand(len(given), -1)
         return super().generate(inputs, *args, **kwargs)
 
@@ -311,7 +316,7 @@ class JanusLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             tokens[:, place] = token
         for place, token in enumerate(reversed(tail)):
             tokens.scatter_(1, sizes - 1 - place, token)
-        score = torch.zeros(tokens.shape, device=tokens.device)
+        score = torch.zeros(tokens.shape, device=tokens.device, dtype=torch.float64)
         reading = Reading(position, position, (step < sizes)[:, None, None], memory_mask)
         masked = holes
         for done in range(1, iterations + 1):
@@ -326,20 +331,74 @@ class JanusLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             tokens = tokens.masked_fill(masked, config.mask_token_id)
         return self._best(tokens, score.sum(1) / sizes[:, 0], holes & ~ends, count)
 
+    @torch.no_grad()
+    def draft(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, max_words: int = 200
+    ) -> Tensor:
+        """Greedy's words in fewer passes, int64 [B, T] as mask_predict's; one text at a time.
+
+        A pass reads the words so far, the words it guessed before, and behind each of the latter a
+        block of masks: words up to the first wrong guess stand, the block behind it guesses on.
+        """
+        if not self.config.block:
+            raise ValueError("this model was not taught to draft blocks")
+        if self.training:
+            raise ValueError("call .eval() before draft()")
+        real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        most = min(max_words, self.config.max_positions - len(self.config.ar_prefix))
+        pairs = zip(input_ids, real.bool(), strict=True)
+        return self._padded([self._drafted(ids[one][None], most) for ids, one in pairs])
+
+    def _drafted(self, source: Tensor, most: int) -> Tensor:
+        """source int64 [1, N] -> the words int64 [T], without EOS."""
+        eos, prefix = self.config.eos_token_id, self.config.ar_prefix
+        memory = self.encoder(source)[0]
+        words: list[int] = []
+        guess: list[int] = []
+        while True:
+            guess = guess[: most - len(words)]
+            guess = guess[: guess.index(eos)] if eos in guess else guess
+            after, behind = self._draft_pass([*prefix, *words, *guess], len(guess) + 1, memory)
+            right = 0
+            while right < len(guess) and guess[right] == after[right]:
+                right += 1
+            words += after[: right + 1]
+            guess = behind[right]
+            if words[-1] == eos or len(words) > most:
+                return source.new_tensor(words[:-1])
+
+    def _draft_pass(self, words: list[int], last: int, memory: Tensor) -> tuple[list, list]:
+        """What follows each of the `last` words, and what the block behind each says after that."""
+        c, size, device = self.config, self.config.block, memory.device
+        step, blocks = torch.arange(len(words), device=device), torch.arange(last, device=device)
+        block = blocks.repeat_interleave(size)  # of each mask
+        first = len(words) - last + blocks  # the word that each block stands behind
+        place = (first[:, None] + 1 + torch.arange(size, device=device)).flatten()
+        place = torch.cat([step, place]).clamp(max=c.max_positions - 1)
+        reads = torch.cat([step, first[block]])[:, None] >= step
+        own = torch.nn.functional.pad(block[:, None] == block, (0, 0, len(words), 0))
+        reading = Reading(place, place, torch.cat([reads, own], 1)[None, None])
+        tokens = torch.tensor([words + [c.mask_token_id] * len(block)], device=device)
+        scores = self.logits(self.decoder.run(self.embed(tokens), reading, memory))[0]
+        scores[:, [c.bos_token_id, c.pad_token_id, c.unk_token_id, c.mask_token_id]] = -torch.inf
+        found = scores.argmax(-1)
+        after, behind = found[len(words) - last : len(words)], found[len(words) :].view(last, size)
+        return after.tolist(), behind[:, 1:].tolist()
+
     def _likeliest_lengths(self, memory: Tensor, attention_mask, count: int) -> Tensor:
         """int64 [B, C], BOS and EOS counted."""
         real = memory.new_ones(memory.shape[:2]) if attention_mask is None else attention_mask
         real = real.to(memory.dtype)[..., None]
-        scores = self.length_head((memory * real).sum(1) / real.sum(1)).float()
+        scores = self.length_head((memory * real).sum(1) / real.sum(1))
         most = min(self.config.max_positions, self.config.lengths - 1)
-        scores = scores.log_softmax(-1)[:, : most + 1]
+        scores = _log_p(scores)[:, : most + 1]
         scores[:, :SHORTEST] = -torch.inf
         return scores.topk(min(count, most + 1 - SHORTEST)).indices
 
     def _choice(self, logits: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
         """log p and the likeliest word of each slot [B * C, L]; special tokens are no words."""
         c = self.config
-        scores = logits.float().log_softmax(-1)
+        scores = _log_p(logits)
         end = scores[..., c.eos_token_id].clone()
         no_words = [c.bos_token_id, c.pad_token_id, c.eos_token_id, c.unk_token_id, c.mask_token_id]
         scores[..., no_words] = -torch.inf
@@ -349,10 +408,18 @@ class JanusLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def _best(self, tokens: Tensor, mean: Tensor, words: Tensor, count: int) -> Tensor:
         """The words of the best of each text's lengths, int64 [B, T]."""
         rows = mean.view(-1, count).argmax(1) + torch.arange(0, len(mean), count).to(mean.device)
-        eos = tokens.new_tensor([self.config.eos_token_id])
-        texts = [torch.cat([tokens[row][words[row]], eos]) for row in rows.tolist()]
+        return self._padded([tokens[row][words[row]] for row in rows.tolist()])
+
+    def _padded(self, texts: list[Tensor]) -> Tensor:
+        """With EOS, side by side."""
+        ended = [torch.cat([text, text.new_tensor([self.config.eos_token_id])]) for text in texts]
         pad = self.config.pad_token_id
-        return nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=pad)
+        return nn.utils.rnn.pad_sequence(ended, batch_first=True, padding_value=pad)
+
+
+def _log_p(logits: Tensor) -> Tensor:
+    """In fp32 at least."""
+    return logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
 
 def _real(attention_mask: Tensor | None) -> Tensor | None:

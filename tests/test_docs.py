@@ -137,6 +137,7 @@ def typed(path: Path, pattern: str) -> list[str]:
 
 OWN = [
     *typed(ROOT / "docs" / "decoding.md", r"\bwrite runs/tiny|--input"),
+    *typed(ROOT / "docs" / "interop.md", r"\bexport runs/tiny"),
     *typed(ROOT / "README.md", r"\b(write|generate|evaluate) runs/tiny"),
 ]
 

@@ -17,6 +17,7 @@ from januslm.hub import export as hub
 from januslm.interop import native
 from januslm.model.config import configure
 from januslm.model.transformer import Seq2Seq
+from tests.conftest import ROOT
 from tests.samples import case_name, every_layout
 from tests.test_floors import imports
 
@@ -341,12 +342,17 @@ def test_the_tasks_own_decoding_is_what_generate_does_by_itself(tmp_path, words)
     assert "/home/me" not in card
 
 
+def example(page):
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+
+
 @pytest.mark.slow
 @pytest.mark.long
 def test_the_cards_example_runs_where_januslm_is_not(tmp_path, words):
     run(words, tmp_path / "run", "janus", {"read": "next"}, "bart")
     hub.export(tmp_path / "run", tmp_path / "out", "hf")
-    [code] = re.findall(r"```python\n(.*?)```", (tmp_path / "out" / "README.md").read_text(), re.S)
+    [code] = example(tmp_path / "out" / "README.md")
+    assert example(ROOT / "docs" / "interop.md") == [code]
     barred = "import sys\nsys.modules['januslm'] = None\n"
     known = os.environ | {"HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

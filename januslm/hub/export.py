@@ -93,14 +93,16 @@ def _write(facts: ExportFacts, exported: Exported, texts: Mapping[str, str], out
         model = start.created(facts.config, facts)
         state = bart.save(model) if exported.bart else model.state_dict()
         save_file(state, aside / WEIGHTS, metadata={"format": "pt"})
-        aside.chmod(0o777 & ~_umask())
+        mask = _umask()
+        aside.chmod(0o777 & ~mask)
+        (aside / WEIGHTS).chmod(0o666 & ~mask)
         os.replace(aside, out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
 def _umask() -> int:
-    """What mkdtemp did not heed."""
+    """What mkdtemp and safetensors do not heed."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

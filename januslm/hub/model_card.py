@@ -107,7 +107,8 @@ def _data(about: dict) -> str:
 def _validation(run: Path) -> str:
     """The last line of valid.jsonl."""
     try:
-        last = json.loads((run / "valid.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+        place = run.parent if run.name == "export" else run
+        last = json.loads((place / "valid.jsonl").read_text(encoding="utf-8").splitlines()[-1])
         numbers = [f"{key} {value:.3f}" for key, value in last.items() if key != "step"]
         return f"{', '.join(numbers)} (nats a word) at update {last['step']}"
     except (OSError, ValueError, IndexError, TypeError, AttributeError, KeyError):

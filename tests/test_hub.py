@@ -15,6 +15,7 @@ from januslm.config import Refused
 from januslm.data import tokenizer
 from januslm.hub import export as hub
 from januslm.interop import native
+from januslm.interop.export_folder import read_start
 from januslm.model.config import configure
 from januslm.model.transformer import Seq2Seq
 from tests.conftest import ROOT
@@ -340,6 +341,13 @@ def test_the_tasks_own_decoding_is_what_generate_does_by_itself(tmp_path, words)
     ):
         assert line in card.splitlines(), line
     assert "/home/me" not in card
+
+
+def test_a_class_of_its_own_is_nothing_to_start_from_and_says_what_is(tmp_path, words):
+    run(words, tmp_path / "run", "cmlm", {}, "bart")
+    hub.export(tmp_path / "run", tmp_path / "out", "hf")
+    with pytest.raises(Refused, match="'januslm', not 'bart': start from the run that was export"):
+        read_start(f"hf:{tmp_path / 'out'}")
 
 
 def example(page):

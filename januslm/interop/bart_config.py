@@ -15,8 +15,9 @@ def read_config(folder: Path) -> ModelConfig:
     """The model's sizes; Refused for what is missing, and for what is not BART's."""
     path = folder / "config.json"
     config = json_table(path)
-    if config.get("model_type") != "bart":
-        raise Refused(f"{path}: model_type is {config.get('model_type')!r}, not 'bart'")
+    if (kind := config.get("model_type")) != "bart":
+        own = ": start from the run that was exported" if kind == "januslm" else ""
+        raise Refused(f"{path}: model_type is {kind!r}, not 'bart'{own}")
     try:
         if config["encoder_ffn_dim"] != config["decoder_ffn_dim"]:
             raise Refused(f"{path}: encoder and decoder differ in ffn_dim")

@@ -12,7 +12,7 @@ import torch
 
 import januslm
 from januslm.config import Refused
-from januslm.data import tokenizer
+from januslm.data import sealed, tokenizer
 from januslm.hub import export as hub
 from januslm.interop import native
 from januslm.interop.export_folder import read_start
@@ -320,7 +320,8 @@ def test_the_tasks_own_decoding_is_what_generate_does_by_itself(tmp_path, words)
     about = {"task": "docsum", "data": {"root": "/home/me/docs", "max_source": 40}}
     about["train"] = {"steps": 12, "batch": 4, "seed": 1, "epochs": 0.0}
     ours = run(words, tmp_path / "run", "ar", READS[0], "bart", about)
-    (tmp_path / "run" / "valid.jsonl").write_text('{"step": 9, "loss": 2.5, "ce/ar": 2.25}\n')
+    line = sealed.line({"step": 9, "loss": 2.5, "ce/ar": 2.25})
+    (tmp_path / "run" / "valid.jsonl").write_text(line)
     hub.export(tmp_path / "run", tmp_path / "out", "hf")
     there, theirs = opened(tmp_path / "out")
     made = theirs.generation_config

@@ -1,8 +1,8 @@
 """README.md of an exported folder: the model card, in the form that the hub reads."""
 
-import json
 from pathlib import Path
 
+from januslm.data import sealed
 from januslm.hub.classes import Exported
 from januslm.inference import request
 from januslm.interop.export_folder import ExportFacts
@@ -99,20 +99,25 @@ def _data(about: dict) -> str:
     """The name of what was read, without the place where it lay on the machine."""
     data = about.get("data")
     data = data if isinstance(data, dict) else {}
-    places = [data["root"]] if data.get("root") else data.get("train", [])
-    places = places if isinstance(places, list) else [places]
-    return ", ".join(Path(str(one)).name for one in places) or "not known"
+    if data.get("root"):
+        return Path(str(data["root"])).name
+    shares = data.get("train")
+    corpora = [one.get("corpus") for one in shares or [] if isinstance(one, dict)]
+    return ", ".join("/".join(Path(str(one)).parts[-2:]) for one in corpora) or "not known"
 
 
 def _validation(run: Path) -> str:
-    """The last line of valid.jsonl."""
-    try:
-        place = run.parent if run.name == "export" else run
-        last = json.loads((place / "valid.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-        numbers = [f"{key} {value:.3f}" for key, value in last.items() if key != "step"]
-        return f"{', '.join(numbers)} (nats a word) at update {last['step']}"
-    except (OSError, ValueError, IndexError, TypeError, AttributeError, KeyError):
+    """The numbers of the last line of valid.jsonl."""
+    path = (run.parent if run.name == "export" else run) / "valid.jsonl"
+    found = [table for _, table in sealed.lines(path) if table] if path.is_file() else []
+    if not found or "step" not in found[-1]:
         return ""
+    numbers = [
+        f"{key} {value:.3f}"
+        for key, value in found[-1].items()
+        if key != "step" and isinstance(value, float)
+    ]
+    return f"{', '.join(numbers)} (nats a word) at update {found[-1]['step']}"
 
 
 def _cell(value) -> str:

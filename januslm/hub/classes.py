@@ -121,6 +121,14 @@ def _own(facts: ExportFacts, objective: Objective) -> Exported:
             f"{where}: a checkpoint of objective {objective.name!r} cannot write: fine-tune it "
             "with one that can, as ar or janus, and export that"
         )
+    if read and read.asks != read.words:
+        beside = not (read.behind or read.own) and read.query == objective.special.mask
+        if not beside:
+            raise Refused(
+                f"{where}: AR of objective {objective.name!r} is asked for by other slots than a "
+                "<mask> beside each word, which the exported modelling file does not know; "
+                "fine-tune it with one it knows, as ar or janus, and export that"
+            )
     model = {
         key: value
         for key, value in asdict(config).items()

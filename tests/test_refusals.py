@@ -135,7 +135,10 @@ REFUSED = [
     ("pretrain pre.toml loss.weights={}", "loss.weights: nothing would be learnt"),
     ("pretrain pre.toml --allow train.sed", "--allow train.sed: no such key"),
     ("pretrain pre.toml noise.ratio=2", "ratio must be"),
-    ("pretrain pre.toml noise.name=spans", "needs pairs; possible for plain text are dual_spans,"),
+    (
+        "pretrain pre.toml noise.name=spans",
+        "needs pairs; possible for plain text are blocks, dual_spans,",
+    ),
     ("pretrain pre.toml model.preset=huge", "no model preset 'huge'"),
     ("pretrain pre.toml schedule.name=cosine schedule.warmup=9", "schedule.warmup must be less"),
     ("pretrain pre.toml tokenizer=none.json", "none.json: cannot be read"),

@@ -155,6 +155,64 @@ def test_every_such_command_is_found():
     assert len(OWN) == 10
 
 
+# What stands for something else in the documents' commands.
+STANDS_FOR = {
+    "RUN": "runs/tiny/docsum",
+    "A": "runs/tiny/docsum",
+    "B": "runs/tiny/docsum",
+    "CORPUS.toml": "docstrings",
+    "OUT": "corpora/docstrings",
+    "OUT_DIR": "made",
+    "FOLDER": "bart",
+    "NAME": "janus",
+    "tests/drawings/NAME.txt": "drawing.txt",
+    "DATA": "data",
+    "TO": "made",
+    "FILE": "made.html",
+    "N": "2",
+}
+# Looked at alone: they would train, serve, or take minutes.
+LONG = ("demo", "test", "setup", "data", "pretrain", "finetune", "tensorboard", "distill")
+TYPED = re.compile(
+    r"(\./launch\.sh|januslm|(?:\.venv/bin/)?python -m (?:januslm|benchmarks)\S*) (.*)"
+)
+# What is asked for need not be there; that it is asked for by a word which is known, must be.
+ABSENT = re.compile(
+    r"no such|cannot be read|no data of|not there|no corpus|no run|is no |has no |matches no file|"
+    r"nothing below|no predictions|no checkpoint|no tokenizer|needs --hostfile|are free|"
+    r"there are no|no export|train it with"
+)
+
+
+def documented() -> list[str]:
+    """Every command of ours in a fenced block, to the comment behind it, once."""
+    found = []
+    for path in DOCS:
+        lines = [line.removeprefix("$ ") for line in typed(path, r"^(\$ )?" + TYPED.pattern)]
+        found += [re.split(r" {2,}| \\$", line)[0] for line in lines]
+    return list(dict.fromkeys(found))
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("line", documented())
+def test_every_command_of_the_documents_is_understood(newcomer, line):
+    """It does what it says, or misses what a newcomer does not have: data, a corpus, a host."""
+    program, rest = TYPED.match(line).groups()
+    words = [STANDS_FOR.get(word, word) for word in rest.split(" ")]
+    if program.endswith(("launch.sh", "januslm")):
+        program = "./launch.sh"
+        words += ["--dry-run"] if words[0] in LONG and "--dry-run" not in words else []
+    else:
+        program = program.replace(".venv/bin/python", "python").replace("python", sys.executable)
+        words += ["--help"] if "benchmarks" in program else []
+    done = in_shell(newcomer, " ".join([program, *words]))
+    error = done.stderr.strip().splitlines()[-1:] or [""]
+    asks = "write" in words and "echo" not in line  # nobody types a sentence here
+    known = done.returncode == 0 or asks or (done.returncode == 2 and ABSENT.search(error[0]))
+    assert known, (done.returncode, done.stdout[-300:], done.stderr[-600:])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", [ROOT / "docs" / "python.md", ROOT / "README.md"])
 def test_the_python_of_the_documents_runs_as_it_is_written(newcomer, path):

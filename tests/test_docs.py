@@ -180,7 +180,7 @@ TYPED = re.compile(
 ABSENT = re.compile(
     r"no such|cannot be read|no data of|not there|no corpus|no run|is no |has no |matches no file|"
     r"nothing below|no predictions|no checkpoint|no tokenizer|needs --hostfile|are free|"
-    r"there are no|no export|train it with"
+    r"there are no|no export|train it with|no token"
 )
 
 
@@ -189,7 +189,7 @@ def documented() -> list[str]:
     found = []
     for path in DOCS:
         lines = [line.removeprefix("$ ") for line in typed(path, r"^(\$ )?" + TYPED.pattern)]
-        found += [re.split(r" {2,}| \\$", line)[0] for line in lines]
+        found += [re.split(r" {2,}| # | \\$", line)[0] for line in lines]
     return list(dict.fromkeys(found))
 
 

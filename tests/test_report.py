@@ -141,7 +141,7 @@ def test_the_page_tells_losses_starts_data_layout_and_what_is_missing(run):
 
 
 def test_the_texts_of_a_run_are_recognised_by_their_hashes(run):
-    mark = Pairs(run / "data/train", 1).fingerprint  # as training notes it
+    mark = Pairs(run / "data/train", 1, tokenizer.Special()).fingerprint  # as training notes it
     logged(run, data={"pairs": {"train": mark}})
     assert "the texts that the run was trained on, by their hashes" in html(run)
 

@@ -84,7 +84,7 @@ class _Process:
             ).start()
             ds = spread(resolved.about["ds"], world)
             shared = resolved.fingerprint
-            hosts = agree(world, _facts(shared, ds, world))
+            hosts = self.watchdog.hosts = agree(world, _facts(shared, ds, world))
             self.watchdog.enter("making its data and its model", 0)
             plan, job = build(resolved, world)
             facts = {"hosts": hosts, "code": shared["code"], "versions": shared["versions"]}

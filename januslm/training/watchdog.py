@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -55,6 +55,7 @@ class Watchdog:
         self.numbers = 0  # beats so far
         self.beats: dict[int, tuple[int, float]] = {}  # rank -> its last beat, and when it came
         self.last: dict[int, dict] = {}  # rank -> what it said then
+        self.hosts: Sequence[str] = ()  # of each rank, once they have told each other
         self.over = threading.Event()
         self.file: TextIO | None = None
         self.store: TCPStore | None = None
@@ -136,8 +137,12 @@ class Watchdog:
                 self.verdict = found["line"]
 
     def _rank0(self) -> str:
-        host = f" on {self.last[0]['host']}" if 0 in self.last else ""
-        return f"rank 0{host} is silent for {self.silence:.0f} s"
+        return f"rank 0 on {self._host_of(0)} is silent for {self.silence:.0f} s"
+
+    def _host_of(self, rank: int) -> str:
+        if self.hosts:
+            return self.hosts[rank]
+        return self.last[rank]["host"] if rank in self.last else "an unknown host"
 
     def _doing(self) -> str:
         return f"{self.phase}, step {self.step:,}"
@@ -189,11 +194,11 @@ class Watchdog:
 
     def _silent(self, ranks: list[int]) -> str:
         rank = ranks[0]
-        one = self.last.get(rank, {"host": "an unknown host", "doing": "never"})
+        doing = self.last[rank]["doing"] if rank in self.last else "never"
         more = f"; so are {len(ranks) - 1} others" if len(ranks) > 1 else ""
         return (
-            f"rank {rank} on {one['host']} is silent for {self.silence:.0f} s, at its last beat: "
-            f"{one['doing']}{more}"
+            f"rank {rank} on {self._host_of(rank)} is silent for {self.silence:.0f} s, at its last "
+            f"beat: {doing}{more}"
         )
 
     def _behind(self, idle: float) -> str:

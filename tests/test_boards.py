@@ -146,6 +146,7 @@ def test_tensorboard_shows_the_charts_of_a_run_and_ends_when_it_is_told_to(tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_port_that_is_taken_and_a_folder_that_is_not_there_are_mistakes(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -198,6 +199,7 @@ def missing(package: str) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(missing("wandb"), reason="wandb is not installed: pip install januslm[wandb]")
 def test_weights_and_biases_has_the_curves_offline_and_one_run_that_goes_on(tmp_path):
     assert hosted(tmp_path, "wandb") == ""
@@ -212,6 +214,7 @@ def test_weights_and_biases_has_the_curves_offline_and_one_run_that_goes_on(tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(missing("trackio"), reason="not installed: pip install januslm[trackio]")
 def test_trackio_has_the_curves_of_one_run_that_goes_on(tmp_path):
     import sqlite3

@@ -135,6 +135,7 @@ def noted(tmp_path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_no_bit_of_a_journal_is_believed_or_ends_in_a_traceback(noted):
     path = noted / "journal.jsonl"
     whole, wanted = path.read_bytes(), steps()

@@ -152,6 +152,7 @@ def test_a_test_set_without_targets_is_prepared_decoded_and_sent_in(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_all_tasks_are_trained_decoded_and_scored_as_one_benchmark(
     start, tmp_path, capsys, monkeypatch
 ):

@@ -83,6 +83,7 @@ def goals_of(folder, step: int) -> dict:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("config", ["cpu_fp32.json", "zero3_bf16.json"])
 def test_after_a_kill_the_best_weights_their_score_and_the_patience_are_the_same(tmp_path, config):
     whole, folder = tmp_path / "whole", tmp_path / "run"

@@ -107,6 +107,7 @@ READS = [{"read": "past", "query_position": place} for place in ("input", "targe
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("options", READS, ids=lambda options: options["query_position"])
 def test_a_bart_is_barts_class_with_the_same_logits_and_words(tmp_path, words, options):
     ours = run(words, tmp_path / "run", "ar", options, "bart")
@@ -185,6 +186,7 @@ def test_every_objective_that_writes_is_among_the_cases():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("case", OWN, ids=lambda case: f"{case_name(case[:2])}.{case[2]}")
 def test_any_other_has_its_own_class_with_the_same_logits_and_words(tmp_path, words, case):
     name, options, style = case
@@ -231,6 +233,7 @@ def same_nar(ours, there, theirs):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_janus_may_go_as_a_bart_which_writes_ar_alone(tmp_path, words):
     ours = run(words, tmp_path / "run", "janus", READS[0], "bart")
     said = hub.export(tmp_path / "run", tmp_path / "out", "bart")
@@ -273,6 +276,7 @@ def contents(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_same_export_again_changes_nothing_and_another_is_refused(tmp_path, words):
     run(words, tmp_path / "run", "ar", READS[0], "bart")
     run(words, tmp_path / "other", "ar", READS[1], "bart")
@@ -323,6 +327,7 @@ def test_what_a_class_cannot_be_is_said_with_what_to_do(tmp_path, words, name, s
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_tasks_own_decoding_is_what_generate_does_by_itself(tmp_path, words):
     about = {"task": "docsum", "data": {"root": "/home/me/docs", "max_source": 40}}
     about["train"] = {"steps": 12, "batch": 4, "seed": 1, "epochs": 0.0}

@@ -203,6 +203,7 @@ def test_help_and_dry_runs_need_no_environment(tmp_path):
     assert not (tmp_path / "clone" / ".venv").exists()
 
 
+@pytest.mark.long
 def test_without_a_network_setup_says_so_in_a_line(tmp_path):
     away = {"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": "http://127.0.0.1:9/simple"}
     done = alone(tmp_path, "setup", PIP_RETRIES="0", **away)

@@ -373,6 +373,7 @@ def test_the_run_file_that_the_documents_show_is_accepted(tuned):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_teacher_of_the_example_trains_a_student(tuned):
     command(tuned, "distill", "runs/pairs", "taught", "beam=1", "max_length=5", "--limit", "8")
     made = [json.loads(line) for line in (tuned / "taught/train.jsonl").read_text().splitlines()]

@@ -439,6 +439,7 @@ WIDE = "document.documentElement.scrollWidth - document.documentElement.clientWi
 
 @needs_browser
 @pytest.mark.slow
+@pytest.mark.long
 def test_in_a_browser_a_slider_steps_through_passes_and_nothing_is_fetched(opened):
     browser, address = opened
     browser.open(address, 1200)
@@ -462,6 +463,7 @@ def test_in_a_browser_a_slider_steps_through_passes_and_nothing_is_fetched(opene
 
 @needs_browser
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_pointer_on_a_chart_reads_the_values_of_its_curves(opened):
     browser, address = opened
     browser.open(address, 1200)
@@ -487,6 +489,7 @@ def test_a_pointer_on_a_chart_reads_the_values_of_its_curves(opened):
 
 @needs_browser
 @pytest.mark.slow
+@pytest.mark.long
 def test_on_a_phone_nothing_is_wider_than_the_screen_and_without_script_all_passes_are_there(
     opened,
 ):
@@ -504,6 +507,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen_and_without_script_all_pass
 
 @needs_browser
 @pytest.mark.slow
+@pytest.mark.long
 def test_paper_has_all_passes_and_no_sliders_and_the_dark_is_dark(opened):
     browser, address = opened
     browser.open(address, 800)

@@ -196,6 +196,7 @@ def test_a_pipe_gets_a_block_a_line_without_colours(root):  # noqa: F811
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_only_what_was_taught_is_shown(root):  # noqa: F811
     ways = {"ar": ["AR"], "cmlm": ["NAR"], "janus": ["AR", "NAR", "speculative"]}
     ways["block"] = ["AR", "draft"]

@@ -236,7 +236,7 @@ def checked(
     for run in runs[1:]:
         predictions.check(run, wanted, str(runs[0].path))
         predictions.same_references(run, runs[0].references, str(runs[0].path))
-    return predictions.told_apart(runs), note
+    return predictions.with_distinct_labels(runs), note
 
 
 def _compare(

@@ -80,7 +80,7 @@ def opened(folder):
     return words, model
 
 
-def told(words, written):
+def decoded(words, written):
     """Texts as we have them: on one line."""
     found = words.batch_decode(written, skip_special_tokens=True)
     return [" ".join(text.split()) for text in found]
@@ -131,14 +131,14 @@ def same_ar(ours, there, theirs):
             got = theirs.to(kind)(**batch, decoder_input_ids=torch.cat([head, tails], 1)).logits
         close(got, want)
     most = {"max_length": head.shape[1] + MOST + 1}
-    written = told(there, theirs.generate(**batch, num_beams=1, **most))
+    written = decoded(there, theirs.generate(**batch, num_beams=1, **most))
     assert written == ours.generate(TEXTS, max_length=MOST)
     assert len(set(written)) > 1
     # Where BOS is forced transformers counts it as a word: only without a penalty is it the same.
     forced = theirs.generation_config.forced_bos_token_id is not None
     penalty = 0.0 if forced and type(theirs) is transformers.BartForConditionalGeneration else 1.0
     beams = {"num_beams": 3, "length_penalty": penalty, "early_stopping": True}
-    found = told(there, theirs.generate(**batch, **beams, **most))
+    found = decoded(there, theirs.generate(**batch, **beams, **most))
     options = {"beam": 3, "length_penalty": penalty, "max_length": MOST}
     assert same_where_ended(ours, TEXTS, found, **options)
 
@@ -204,7 +204,7 @@ def test_any_other_has_its_own_class_with_the_same_logits_and_words(tmp_path, wo
         same_nar(ours, there, theirs)
     if name == "block":
         written = theirs.draft(**there(TEXTS, return_tensors="pt", padding=True), max_words=MOST)
-        assert told(there, written) == ours.generate(TEXTS, algorithm="draft", max_length=MOST)
+        assert decoded(there, written) == ours.generate(TEXTS, algorithm="draft", max_length=MOST)
 
 
 def same_nar(ours, there, theirs):
@@ -227,7 +227,7 @@ def same_nar(ours, there, theirs):
             close(theirs.logits(x), want)
     for passes, lengths in ((1, 1), (4, 3), (10, 5)):
         written = theirs.mask_predict(**batch, iterations=passes, length_beam=lengths)
-        assert told(there, written) == ours.generate(
+        assert decoded(there, written) == ours.generate(
             TEXTS, algorithm="mask_predict", iterations=passes, length_beam=lengths
         )
 
@@ -240,7 +240,7 @@ def test_a_janus_may_go_as_a_bart_which_writes_ar_alone(tmp_path, words):
     assert said == f"wrote {tmp_path / 'out'} (BART); left behind: NAR and the length head"
     there, theirs = opened(tmp_path / "out")
     batch = there(TEXTS, return_tensors="pt", padding=True)
-    assert told(there, theirs.generate(**batch, max_length=MOST + 2)) == ours.generate(
+    assert decoded(there, theirs.generate(**batch, max_length=MOST + 2)) == ours.generate(
         TEXTS, max_length=MOST
     )
 
@@ -339,7 +339,7 @@ def test_the_tasks_own_decoding_is_what_generate_does_by_itself(tmp_path, words)
     made = theirs.generation_config
     assert (made.num_beams, made.length_penalty, made.no_repeat_ngram_size) == (5, 1.0, 3)
     assert (made.max_length, there.model_max_length) == (42, 40)
-    found = told(there, theirs.generate(**there(TEXTS, return_tensors="pt", padding=True)))
+    found = decoded(there, theirs.generate(**there(TEXTS, return_tensors="pt", padding=True)))
     assert same_where_ended(ours, TEXTS, found)
     card = (tmp_path / "out" / "README.md").read_text()
     for line in (

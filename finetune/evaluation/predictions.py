@@ -275,7 +275,7 @@ def same_references(run: Predictions, wanted: list[list[str]], against: str) -> 
             )
 
 
-def told_apart(runs: Sequence[Predictions]) -> list[Predictions]:
+def with_distinct_labels(runs: Sequence[Predictions]) -> list[Predictions]:
     """The same runs; labels that several have are followed by what differs in their paths."""
     same = {label: [run for run in runs if run.label == label] for label in {r.label for r in runs}}
     return [

@@ -1,4 +1,4 @@
-"""All runs below a folder in a browser, curves, texts, settings: TensorBoard until told to end.
+"""All runs below a folder in a browser, curves, texts, settings: TensorBoard until it is stopped.
 
 PROGRAM tensorboard                        all runs below runs/
 PROGRAM tensorboard runs/tiny --port 6010

@@ -184,7 +184,7 @@ class Trainer(Generic[M]):
         self.running: dict[str, float] = {}  # of the update whose result is still to come
         self.validation: dict[str, float] = manifest.get("validation", {})
         self.saved = self.step if found else None
-        self.told_saved = False  # of this start, in the history
+        self.noted_saved = False  # of this start, in the history
         keep = Keep(plan.train.keep, plan.train.keep_every)
         self.shelf = Shelf(plan.folder / "checkpoints", keep, found)
         self.saving: Saving | None = None  # is being written while training goes on
@@ -407,10 +407,10 @@ class Trainer(Generic[M]):
         self.saving = None
         self.watchdog.enter("saving", self.step)
         folder, notes = saving.publish(wait)
-        if self.world.first and not self.told_saved:
+        if self.world.first and not self.noted_saved:
             facts = {"step": saving.step}
             self.log.borne(history.HISTORY, lambda: history.add(self.plan.folder, "saved", **facts))
-        self.told_saved = True
+        self.noted_saved = True
         for line in [f"saved {folder}", *notes]:
             self.log.line(line)
 

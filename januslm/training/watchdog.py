@@ -55,7 +55,7 @@ class Watchdog:
         self.numbers = 0  # beats so far
         self.beats: dict[int, tuple[int, float]] = {}  # rank -> its last beat, and when it came
         self.last: dict[int, dict] = {}  # rank -> what it said then
-        self.hosts: Sequence[str] = ()  # of each rank, once they have told each other
+        self.hosts: Sequence[str] = ()  # of each rank, once all have agreed
         self.over = threading.Event()
         self.file: TextIO | None = None
         self.store: TCPStore | None = None

@@ -15,12 +15,13 @@ from finetune.report import examples, scores, training
 from finetune.report.charts import EDGES, HEIGHT, ROW, WIDTH, Chart
 from finetune.report.examples import Written
 from januslm import registry
+from januslm.cli.table import shown_bytes
 from januslm.config import Refused
 from januslm.objectives.__main__ import drawing
 from januslm.runs import compare
 from januslm.runs.compare import Facts, flat
 from januslm.runs.data_card import Card, inner
-from januslm.runs.story import checkpoints, shown_bytes
+from januslm.runs.story import checkpoints
 
 
 @dataclass(frozen=True)

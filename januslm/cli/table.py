@@ -1,4 +1,4 @@
-"""Rows of text as a table for people."""
+"""Rows of text as a table for people, and sizes as they read them."""
 
 from collections.abc import Sequence
 
@@ -22,3 +22,12 @@ def drawn(rows: Sequence[Sequence[str]], left: int = 1, heading: bool = True) ->
     if heading:
         lines.insert(1, "  ".join("-" * size for size in sizes))
     return "\n".join(lines)
+
+
+def shown_bytes(count: float) -> str:
+    """1.5 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

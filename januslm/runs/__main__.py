@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from januslm.cli.command import answered, parser
-from januslm.cli.table import drawn
+from januslm.cli.table import drawn, shown_bytes
 from januslm.config import Refused
 from januslm.runs.compare import Facts, facts_of, flat, tables
-from januslm.runs.story import Story, below, checkpoints, shown_bytes, story_of
+from januslm.runs.story import Story, below, checkpoints, story_of
 from januslm.training.manifest import Found, step_of
 
 HEAD = ("run", "state", "step", "loss", "valid", "checkpoint", "size", "held by", "since")

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from januslm.cli.command import answered, parser
-from januslm.cli.table import drawn
+from januslm.cli.table import drawn, shown_bytes
 from januslm.config import Refused
-from januslm.runs.story import CHECKPOINTS, checkpoints, folder_bytes, is_run, shown_bytes
+from januslm.runs.story import CHECKPOINTS, checkpoints, folder_bytes, is_run
 from januslm.training.manifest import Found, Keep, check, name, names, remove
 from januslm.training.run_lock import RunLock, holder, refusal
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from januslm.cli.table import shown_bytes
 from januslm.config import Refused
 from januslm.data import shards, token_pairs
-from januslm.runs.story import Story, shown_bytes, shown_time
+from januslm.runs.story import Story, shown_time
 
 SPLITS = ("train", "valid")
 

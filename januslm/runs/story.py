@@ -132,15 +132,6 @@ def folder_bytes(folder: Path) -> int:
     return total
 
 
-def shown_bytes(count: float) -> str:
-    """1.5 GB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
 def shown_time(seconds: float) -> str:
     """Local time, to the minute."""
     return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M")

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from januslm.cli.table import drawn
+from januslm.cli.progress import duration
+from januslm.cli.table import drawn, shown_bytes
 from januslm.model.config import PRESETS, ModelConfig
 from januslm.model.joint_loss import ModelWithLoss
 from januslm.model.packing import Batch, Packer
@@ -159,19 +160,18 @@ def memory(count: int, ds: Mapping, world: int) -> dict[str, float]:
 
 def _memory(found: Measured, ds: Mapping, world: int) -> str:
     parts = memory(found.parameters, ds, world) | {"kept for the backward": found.kept}
-    named = ", ".join(f"{name} {_bytes(value)}" for name, value in parts.items())
+    named = ", ".join(f"{name} {shown_bytes(value)}" for name, value in parts.items())
     offloaded = "offload_optimizer" in ds.get("zero_optimization", {})
     note = "; the optimizer's in host memory" if offloaded else ""
-    return f"{_bytes(sum(parts.values()))} a process: {named}{note}"
+    return f"{shown_bytes(sum(parts.values()))} a process: {named}{note}"
 
 
 def _disk(count: int, ds: Mapping, settings: Any) -> str:
     own = 0 if ds_config.stage(ds) in (0, 3) else 4 if ds_config.precision(ds) == "fp32" else 2
     one = count * (12 + own)
     kept = settings.keep + (settings.steps // settings.keep_every if settings.keep_every else 0)
-    return (
-        f"{kept} checkpoints of {_bytes(one)}, one more while it saves; export {_bytes(4 * count)}"
-    )
+    export = shown_bytes(4 * count)
+    return f"{kept} checkpoints of {shown_bytes(one)}, one more while it saves; export {export}"
 
 
 def _time(found: Measured, settings: Any, device: torch.device) -> str:
@@ -181,25 +181,13 @@ def _time(found: Measured, settings: Any, device: torch.device) -> str:
     part = "" if found.share == 1 else f", measured on {found.share:.0%} of a micro batch"
     total = settings.steps * update
     return (
-        f"about {_span(total)}: {settings.steps:,} updates of {update:.2f} s on {where}{part}; "
+        f"about {duration(total)}: {settings.steps:,} updates of {update:.2f} s on {where}{part}; "
         "validation, saving and waiting for other processes come on top"
     )
 
 
 def _number(count: int, name: str, several: str) -> str:
     return f"{count} {name}{several if count > 1 else ''}"
-
-
-def _span(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} m"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
-
-
-def _bytes(count: float) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
 def _reached(folder: Path) -> str:

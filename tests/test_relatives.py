@@ -78,6 +78,7 @@ FORMULAS = {"mlm": mlm, "xlnet": two_streams, "prophetnet": ahead}
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", FORMULAS)
 def test_every_log_p_and_the_loss_are_those_of_the_description(name):
     """200 random cases each, ragged, from one word to twenty, on pairs and on plain text."""

@@ -86,7 +86,13 @@ def same_state(a: Path, b: Path) -> bool:
 
 
 LAST = "rank-00001.pt"  # what stage 0 has of rank 1
-STAGES = ["cpu_fp32.json", "zero3_bf16.json", "zero0_fp32.json", "zero1_bf16.json"]  # 2, 3, 0, 1
+STAGES = [  # 2, 3, 0, 1
+    "cpu_fp32.json",
+    *(
+        pytest.param(name, marks=pytest.mark.long)
+        for name in ("zero3_bf16.json", "zero0_fp32.json", "zero1_bf16.json")
+    ),
+]
 
 
 @pytest.fixture(scope="module", params=STAGES)

@@ -6,12 +6,15 @@ import struct
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from torch.distributed import TCPStore
 
 from januslm.training import history
 from januslm.training.run_lock import holder
+from januslm.training.watchdog import Watchdog
 from tests.launching import finish, start, wait_until
 from tests.ranks import environment, free_port, laid, started
 from tests.test_resume import asked, lines
@@ -73,6 +76,19 @@ def test_a_rank_that_is_stopped_is_named_by_the_other_with_all_stacks(base):
     assert (last["event"], last["code"]) == ("stop", 1)
     assert "rank 1" in last["reason"]
     assert holder(out) is None
+
+
+def test_rank_0_keeps_the_store_until_all_have_asked_who_says_it(tmp_path):
+    port = int(free_port())
+    ranks = [Watchdog(tmp_path, rank, 2, LIMIT) for rank in range(2)]
+    ranks[0].store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
+    ranks[1].store = TCPStore("127.0.0.1", port, is_master=False)
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(ranks[0].first_to_say, "the same mistake")
+        with pytest.raises(TimeoutError):
+            first.result(timeout=0.5)
+        assert not ranks[1].first_to_say("the same mistake")
+        assert first.result(timeout=2)
 
 
 def test_a_rank_0_whose_store_does_not_answer_is_named(base):

@@ -23,6 +23,7 @@ from torch.distributed import DistStoreError, TCPStore
 SILENCE = 60.0  # seconds without a sign of life of a rank, where the limit is not shorter
 BEAT = 2.0  # seconds between two signs of life, at most
 START = 600.0  # seconds that each step of a start may take at least: imports, compilers
+ASKING = 5.0  # seconds from the first rank's end to the last's, where all fail at once
 HUNG = 1  # exit code
 
 
@@ -99,13 +100,20 @@ class Watchdog:
         self.moved = time.monotonic()
 
     def first_to_say(self, text: str) -> bool:
-        """True in one rank of all that ask with the same text; and where nobody can be asked."""
+        """True in one rank of all that ask with the same text; and where nobody can be asked.
+
+        The store ends with rank 0, which therefore stays until all have asked, or ASKING s.
+        """
         if self.store is None:
             return True
+        key, end = f"januslm/said/{_key(text)}", time.monotonic() + ASKING
         try:
-            return self.store.add(f"januslm/said/{_key(text)}", 1) == 1
+            first = self.store.add(key, 1) == 1
+            while not self.rank and time.monotonic() < end and self.store.add(key, 0) < self.size:
+                time.sleep(0.02)
         except (DistStoreError, RuntimeError):
             return True
+        return first
 
     def _watch(self) -> None:
         """The clock: it waits for nobody, not even for the store."""

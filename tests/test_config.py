@@ -232,7 +232,7 @@ MODEL = [
     (
         {"positions": "learnt"},
         "r: no 'learnt' in positions/; there are learned, none, rotary, "
-        "sinusoidal. Did you mean 'learned'?",
+        "rotary_cross, sinusoidal. Did you mean 'learned'?",
     ),
     ({"position_bias": "t6"}, "r: no 't6' in position_bias/; there are t5"),
     ({"heads": 5}, "r: width 128 is not a multiple of heads 5"),

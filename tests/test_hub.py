@@ -40,12 +40,19 @@ BART = {"norm": "post", "positions": "learned", "embedding_norm": True, "embeddi
 STYLES = {
     "bart": BART,
     "modern": {"norm": "pre", "positions": "rotary", "tied": False},
+    "monotone": {"norm": "pre", "positions": "rotary_cross", "length_offset": True},
     "fairseq": {"positions": "sinusoidal", "embedding_norm": False, "activation": "relu"},
     "t5": {"positions": "none", "position_bias": "t5", "norm": "pre", "embedding_norm": False},
 }
 EOS = 2
 # Seeds, and a factor for the logit of EOS, with which texts end somewhere.
-LIVELY = {"bart": (7, 2.4), "modern": (7, 2.4), "fairseq": (6, 3.0), "t5": (4, 3.0)}
+LIVELY = {
+    "bart": (7, 2.4),
+    "modern": (7, 2.4),
+    "monotone": (7, 2.4),
+    "fairseq": (6, 3.0),
+    "t5": (4, 3.0),
+}
 
 
 @pytest.fixture(scope="module")

@@ -115,7 +115,8 @@ def test_step_by_step_logits_in_single_precision(packed):
 
 @pytest.mark.parametrize("name", ["janus", "cmlm", "cmlm ends"])
 @pytest.mark.parametrize(
-    ("norm", "positions"), [("post", "learned"), ("pre", "rotary"), ("post", "none t5")]
+    ("norm", "positions"),
+    [("post", "learned"), ("pre", "rotary"), ("pre", "rotary_cross"), ("post", "none t5")],
 )
 def test_filled_logits_are_those_of_the_training_pass(name, norm, positions):
     kind, _, bias = positions.partition(" ")
@@ -144,9 +145,11 @@ def test_filled_logits_are_those_of_the_training_pass(name, norm, positions):
 
 
 @pytest.mark.parametrize("read", ["next", "past"])
-@pytest.mark.parametrize("place", ["input", "target"])
-def test_a_block_gives_what_single_steps_give_and_can_be_taken_back(read, place):
-    model, objective = built(read=read, query_position=place, positions="rotary")
+@pytest.mark.parametrize(
+    ("place", "positions"), [("input", "rotary"), ("target", "rotary"), ("target", "rotary_cross")]
+)
+def test_a_block_gives_what_single_steps_give_and_can_be_taken_back(read, place, positions):
+    model, objective = built(read=read, query_position=place, positions=positions)
     rng = np.random.default_rng(4)
     sources = [sentence(rng, n) for n in (3, 6, 4)]
     words = torch.from_numpy(rng.integers(5, V, (3, 8)))

@@ -32,6 +32,8 @@ STYLES = [
     {"positions": "sinusoidal", "tied": False},
     {"positions": "rotary", "norm": "pre", "embedding_norm": False},
     {"positions": "rotary", "heads": 1, "extra_vectors": 3},
+    {"positions": "rotary_cross", "norm": "pre", "length_offset": True},
+    {"length_offset": True, "max_length": 7},
     {"positions": "sinusoidal", "norm": "pre", "embedding_scale": True, "encoder_layers": 1},
 ]
 STYLED = pytest.mark.parametrize("style", STYLES, ids=lambda s: "-".join(map(str, s.values())))
@@ -77,7 +79,8 @@ def plain(net: Seq2Seq, stack, token, seen, memory=None) -> torch.Tensor:
         return layer_norm(x, (config.width,), norm.weight, norm.bias, 1e-5)
 
     x = normed(stack.embedding_layer_norm, x) if config.embedding_norm else x
-    turn, act = config.positions == "rotary", gelu if config.activation == "gelu" else relu
+    turn, turn_cross = "rotary" in config.positions, config.positions == "rotary_cross"
+    act = gelu if config.activation == "gelu" else relu
 
     def sublayer(norm, x, change):
         return x + change(normed(norm, x)) if config.norm == "pre" else normed(norm, x + change(x))
@@ -93,7 +96,7 @@ def plain(net: Seq2Seq, stack, token, seen, memory=None) -> torch.Tensor:
             x = sublayer(
                 layer.encoder_attn_layer_norm,
                 x,
-                lambda h, at=layer.encoder_attn: attend(net, at, h, memory, every, False),
+                lambda h, at=layer.encoder_attn: attend(net, at, h, memory, every, turn_cross),
             )
         x = sublayer(
             layer.final_layer_norm,
@@ -133,7 +136,12 @@ def test_length_logits_are_of_the_mean_of_the_source(style):
     for e, row in zip(made, found, strict=True):
         source = torch.from_numpy(e.source)
         memory = plain(net, net.encoder, source, torch.ones(len(source), len(source)).bool())
-        assert torch.allclose(row, net.length_head.weight @ memory.mean(0), atol=close(net), rtol=0)
+        every = net.length_head.weight @ memory.mean(0)
+        if net.config.length_offset:  # the middle one: as long as the source
+            most = len(every)
+            places = [n - len(source) + most // 2 for n in range(most)]
+            every = torch.stack([every[min(max(at, 0), most - 1)] for at in places])
+        assert torch.allclose(row, every, atol=close(net), rtol=0)
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])

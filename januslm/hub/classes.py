@@ -11,7 +11,10 @@ from januslm.layout import NONE, ArRead
 from januslm.objective import Objective
 
 TARGETS = {"hf": "BART where it fits, else a class of its own", "bart": "BART: AR alone"}
-OWN = {"positions": ("learned", "sinusoidal", "rotary", "none"), "position_bias": ("", "t5")}
+OWN = {
+    "positions": ("learned", "sinusoidal", "rotary", "rotary_cross", "none"),
+    "position_bias": ("", "t5"),
+}
 TRIED = range(3, 12)  # lengths of a template that are looked at
 
 

@@ -90,8 +90,9 @@ class IncrementalDecoder:
         first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         at = torch.from_numpy(first[:, None] + np.minimum(step, sizes[:, None] - 1))
         at = at.to(memory.device)
+        turns = self.model.decoder.memory_turns(encoded.position)
         pairs = [
-            both(layer.encoder_attn.keys(memory), lambda x: x[at].transpose(1, 2))
+            both(layer.encoder_attn.keys(memory, turns), lambda x: x[at].transpose(1, 2))
             for layer in self.layers
         ]
         real = torch.from_numpy(step < sizes[:, None]).to(memory.device)

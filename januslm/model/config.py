@@ -32,6 +32,8 @@ class ModelConfig:
     max_positions: int = setting(1024, low=4, high=2**20)
     # longest target, in tokens, that the length classifier tells
     max_length: int = setting(256, low=4, high=2**20)
+    # that classifier tells how much longer than its source a target is, not how long
+    length_offset: bool = False
     init: Literal["bert", "xavier"] = "bert"  # xavier suits widths under 512
     # learned inputs that are no words, after the vocabulary
     extra_vectors: int = setting(0, low=0, high=2**24)
@@ -88,6 +90,7 @@ SIZES = (
     "embedding_norm",
     "tied",
     "max_length",
+    "length_offset",
     "extra_vectors",
     "position_bias",
 )

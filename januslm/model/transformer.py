@@ -69,6 +69,8 @@ class View:
     position: Tensor | None = None  # int64 [N], for the two below
     rotate: Rotate | None = None  # turns queries and keys by their place
     bias: PositionBias | None = None
+    cross_rotate: Rotate | None = None  # the same in cross-attention
+    memory_position: Tensor | None = None  # int64 [M], for its keys
 
 
 class Layer(nn.Module):
@@ -95,8 +97,7 @@ class Layer(nn.Module):
         x = self._add(self.self_attn_layer_norm, x, self._read_own(h, view))
         if memory is not None:
             h = self.encoder_attn_layer_norm(x) if self.pre else x
-            known = memory if isinstance(memory, tuple) else self.encoder_attn.keys(memory)
-            x = self._add(self.encoder_attn_layer_norm, x, self.encoder_attn(h, known, view.cross))
+            x = self._add(self.encoder_attn_layer_norm, x, self._read_source(h, view, memory))
         h = self.final_layer_norm(x) if self.pre else x
         return self._add(self.final_layer_norm, x, self.fc2(self.act(self.fc1(h))))
 
@@ -104,13 +105,20 @@ class Layer(nn.Module):
         """Self-attention of the rows that are wanted, over the inputs that can be read."""
         keys, k_place = _picked(h, view.position, view.keys)
         queries, q_place = _picked(h, view.position, view.rows)
-        turns = partial(view.rotate, position=k_place) if view.rotate else None
-        keys = self.self_attn.keys(keys, turns)
-        turns = partial(view.rotate, position=q_place) if view.rotate else None
+        keys = self.self_attn.keys(keys, _turns(view.rotate, k_place))
         bias = None
         if (scheme := view.bias) is not None:
             bias = Bias(scheme.values(self.number, queries), scheme.bucket, q_place, k_place)
+        turns = _turns(view.rotate, q_place)
         return self.self_attn(queries, keys, view.attend, turns, bias)
+
+    def _read_source(self, h: Tensor, view: View, memory) -> Tensor:
+        """Cross-attention of the rows that are wanted, over the memory or its keys and values."""
+        if not isinstance(memory, tuple):
+            turns = _turns(view.cross_rotate, view.memory_position)
+            memory = self.encoder_attn.keys(memory, turns)
+        turns = _turns(view.cross_rotate, view.position, view.rows)
+        return self.encoder_attn(h, memory, view.cross, turns)
 
     def _add(self, norm: nn.LayerNorm, x: Tensor, change: Tensor) -> Tensor:
         x = x + (dropout(change, self.drop) if self.training and self.drop else change)
@@ -122,6 +130,15 @@ def _picked(h: Tensor, position: Tensor | None, index: Tensor | None) -> tuple:
     if index is None:
         return h, position
     return h.index_select(0, index), None if position is None else position.index_select(0, index)
+
+
+def _turns(
+    rotate: Rotate | None, position: Tensor | None, rows: Tensor | None = None
+) -> Callable | None:
+    """What turns vectors at these places, or at those of `rows` of them, if anything does."""
+    if rotate is None or position is None:
+        return None
+    return partial(rotate, position=position if rows is None else position.index_select(0, rows))
 
 
 Made = Callable[[nn.Module], Any]  # what becomes of a part between its making and its first weights
@@ -144,6 +161,7 @@ class Stack(nn.Module):
         self.config = config
         scheme = find("januslm.model.positions", config.positions)
         self.rotate: Rotate | None = getattr(scheme, "rotate", None)
+        self.cross_rotate = self.rotate if crosses and getattr(scheme, "CROSS", False) else None
         self.positions = scheme.Positions(config)
         self.position_bias: PositionBias | None = None
         if config.position_bias:
@@ -158,10 +176,15 @@ class Stack(nn.Module):
         )
 
     def view(self, attend: AttentionPlan, position: Tensor, **reading) -> View:
-        """How a pass of this stack reads; reading: cross, keys, rows of View."""
+        """How a pass of this stack reads; reading: cross, keys, rows, memory_position of View."""
         placed = self.rotate is not None or self.position_bias is not None
         place = position if placed else None
-        return View(attend, position=place, rotate=self.rotate, bias=self.position_bias, **reading)
+        own: dict = {"rotate": self.rotate, "cross_rotate": self.cross_rotate}
+        return View(attend, position=place, bias=self.position_bias, **own, **reading)
+
+    def memory_turns(self, position: Tensor) -> Callable | None:
+        """What turns the keys of a memory whose tokens stand at int64 [M], if anything does."""
+        return _turns(self.cross_rotate, position)
 
     def embed_positions(self, embedded: Tensor, position: Tensor) -> Tensor:
         """Embedded tokens [..., D] with their positions, as the first layer reads them."""
@@ -218,9 +241,10 @@ class Seq2Seq(nn.Module):
         view = self.encoder.view(source.plan, source.position)
         return self.encoder(self.embed(source.token), source.position, view, view)
 
-    def decode(self, slots: Decoded, memory: Tensor) -> Tensor:
+    def decode(self, slots: Decoded, memory: Tensor, source: Encoded) -> Tensor:
         """-> [G, D], one row per slot with a goal, in the order of `slots.goals`."""
-        see, place = self.decoder.view, slots.position
+        place = slots.position
+        see = partial(self.decoder.view, memory_position=source.position)
         view = see(slots.plan, place, cross=slots.cross, keys=slots.keys)
         last = see(
             slots.last_plan, place, cross=slots.last_cross, keys=slots.keys, rows=slots.goals
@@ -228,17 +252,28 @@ class Seq2Seq(nn.Module):
         return self.decoder(self.embed(slots.token), slots.position, view, last, memory)
 
     def length_logits(self, memory: Tensor, source: Encoded) -> Tensor:
-        """Mean over each source, times one vector per length (JANUS): [E, max_length]."""
+        """Mean over each source, times one vector per length (JANUS): [E, max_length].
+
+        With `length_offset` a vector stands for a difference to the source's length (Shu 2020);
+        lengths beyond their range share the outermost.
+        """
         sums = memory.new_zeros(len(source.sizes) + 1, memory.shape[-1])
         # Row E takes what belongs to no example (filling, second passes) and is left out.
         at = torch.where(source.example < 0, len(source.sizes), source.example)
         sums = sums.index_add(0, at, memory)[:-1]
-        return self.length_head(sums / source.sizes[:, None].to(sums.dtype))
+        logits = self.length_head(sums / source.sizes[:, None].to(sums.dtype))
+        if not self.config.length_offset:
+            return logits
+        most = self.config.max_length
+        offset = torch.arange(most, device=logits.device) - source.sizes[:, None]
+        return logits.gather(1, (offset + most // 2).clamp(0, most - 1))
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """-> hidden states [G, D] at the goals, length logits [E, max_length]."""
         memory = self.encode(batch.source)
-        return self.decode(batch.slots, memory), self.length_logits(memory, batch.source)
+        return self.decode(batch.slots, memory, batch.source), self.length_logits(
+            memory, batch.source
+        )
 
 
 def _initialise(module: nn.Module, glorot: bool, shard: Callable | None) -> None:

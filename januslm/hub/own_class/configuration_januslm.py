@@ -25,13 +25,14 @@ class JanusLMConfig(PretrainedConfig):
         dropout: float = 0.0,
         activation: str = "gelu",  # or relu
         norm: str = "post",  # or pre
-        positions: str = "learned",  # or sinusoidal, rotary, none
+        positions: str = "learned",  # or sinusoidal, rotary, rotary_cross, none
         position_bias: str = "",  # or t5
         embedding_norm: bool = True,
         embedding_scale: bool = False,  # embeddings times the root of `width`
         tied: bool = True,  # the output matrix is the embedding
         max_positions: int = 1024,
         lengths: int = 256,  # that the length head tells, BOS and EOS counted
+        length_offset: bool = False,  # it tells how much longer than the source a text is
         extra_vectors: int = 0,  # learned inputs after the vocabulary that are no words
         mask_token_id: int = 4,
         unk_token_id: int = 3,

@@ -109,7 +109,8 @@ class Layer(nn.Module):
     def __init__(self, config: JanusLMConfig, number: int, crosses: bool):
         super().__init__()
         self.number, self.pre, self.drop = number, config.norm == "pre", config.dropout
-        self.turns = config.positions == "rotary"
+        self.turns = config.positions in ("rotary", "rotary_cross")
+        self.turns_cross = config.positions == "rotary_cross"
         self.act = gelu if config.activation == "gelu" else relu
         self.self_attn = Attention(config)
         self.self_attn_layer_norm = nn.LayerNorm(config.width)
@@ -146,15 +147,23 @@ class Layer(nn.Module):
 
     def _read_source(self, h: Tensor, reading: Reading, memory: Tensor) -> Tensor:
         if reading.cache is None:
-            k, v = self.encoder_attn.keys(memory)
+            k, v = self._source_keys(memory)
         elif reading.cache.is_updated.get(self.number):
             known = reading.cache.cross_attention_cache.layers[self.number]
             k, v = known.keys, known.values
         else:
-            k, v = self.encoder_attn.keys(memory)
+            k, v = self._source_keys(memory)
             k, v = reading.cache.cross_attention_cache.update(k, v, self.number)
             reading.cache.is_updated[self.number] = True
-        return self.encoder_attn(self.encoder_attn.queries(h), k, v, reading.memory_mask)
+        q = self.encoder_attn.queries(h)
+        q = rotate(q, reading.position) if self.turns_cross else q
+        return self.encoder_attn(q, k, v, reading.memory_mask)
+
+    def _source_keys(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        k, v = self.encoder_attn.keys(memory)
+        if self.turns_cross:
+            k = rotate(k, torch.arange(k.shape[2], device=k.device))
+        return k, v
 
 
 class Stack(nn.Module):
@@ -390,6 +399,10 @@ class JanusLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         real = memory.new_ones(memory.shape[:2]) if attention_mask is None else attention_mask
         real = real.to(memory.dtype)[..., None]
         scores = self.length_head((memory * real).sum(1) / real.sum(1))
+        if self.config.length_offset:
+            kinds = self.config.lengths
+            offset = torch.arange(kinds, device=scores.device) - real.sum(1).long()
+            scores = scores.gather(1, (offset + kinds // 2).clamp(0, kinds - 1))
         most = min(self.config.max_positions, self.config.lengths - 1)
         scores = _log_p(scores)[:, : most + 1]
         scores[:, :SHORTEST] = -torch.inf

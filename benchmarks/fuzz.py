@@ -169,6 +169,13 @@ COMMANDS = {
         ("--most", "--processes", "--train", "--test=packaging,tqdm"),
         share=1,
     ),
+    "data damaged": Command(
+        "data_tools",
+        _words("damaged out --train tqdm --valid markdown --test packaging --processes 1"),
+        (),
+        ("--most", "--processes", "--train", "--test=packaging,tqdm"),
+        share=1,
+    ),
     "data glge": Command(
         "finetune.glge.prepare",
         ("prepare", "--archive", "glge.zip", "--out", "out"),

@@ -1,9 +1,10 @@
-"""From text to token shards: build, tokenizer, verify, inspect, summaries.
+"""From text to token shards and pairs: build, tokenizer, verify, inspect, summaries, damaged.
 
   PROGRAM data tokenizer docstrings           learn a vocabulary
   PROGRAM data build docstrings               write the shards
   PROGRAM data inspect corpora/docstrings 3   counts and 3 documents
   PROGRAM data verify corpora/docstrings      hash every byte
+  PROGRAM data damaged corpora/restore        damaged sentence -> sentence, as summaries does
   PROGRAM data glge --help                    GLGE's archives
 
 A corpus file is TOML: one of data_tools/corpora/, by name or path, or your own; key=value after it
@@ -13,6 +14,7 @@ docs/corpora.md explains every key, the files written, and how to add a source.
 
 import argparse
 import sys
+from collections.abc import Callable
 
 from januslm.cli.command import error_line
 from januslm.cli.command import parser as parser_of
@@ -81,13 +83,25 @@ def _inspect(given: argparse.Namespace) -> None:
 
 
 def _summaries(given: argparse.Namespace) -> None:
-    from data_tools.summaries import write
+    from data_tools.summaries import pairs
+
+    _pairs(given, "summaries", pairs)
+
+
+def _damaged(given: argparse.Namespace) -> None:
+    from data_tools.damaged import pairs
+
+    _pairs(given, "damaged", pairs)
+
+
+def _pairs(given: argparse.Namespace, kind: str, made_of: Callable) -> None:
+    from data_tools.package_pairs import write
 
     for name, low in (("processes", 1), ("most", 0)):
         if (value := getattr(given, name)) < low:
             raise Refused(f"--{name} must be at least {low}, got {value}")
     packages = {split: getattr(given, split).split(",") for split in ("train", "valid", "test")}
-    write(given.out, packages, _report, processes=given.processes, most=given.most)
+    write(given.out, kind, made_of, packages, _report, given.processes, given.most)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -98,7 +112,8 @@ def _parser() -> argparse.ArgumentParser:
         ("tokenizer", _tokenizer, _of_recipe, "Learn a byte-level BPE from the training text."),
         ("verify", _verify, _of_folder, "Hash every byte and compare with the manifest."),
         ("inspect", _inspect, _of_folder, "Show counts, lengths and some documents as text."),
-        ("summaries", _summaries, _of_summaries, "Write docstring -> summary pairs as JSONL."),
+        ("summaries", _summaries, _of_pairs, "Write docstring -> summary pairs as JSONL."),
+        ("damaged", _damaged, _of_pairs, "Write damaged sentence -> sentence pairs as JSONL."),
     ):
         one = commands.add_parser(name, help=text, description=text)
         one.set_defaults(run=run)
@@ -125,8 +140,8 @@ def _of_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", default="", metavar="FILE", help="the tokenizer to expect")
 
 
-def _of_summaries(parser: argparse.ArgumentParser) -> None:
-    from data_tools.summaries import TEST, TRAIN, VALID
+def _of_pairs(parser: argparse.ArgumentParser) -> None:
+    from data_tools.package_pairs import TEST, TRAIN, VALID
 
     parser.add_argument("out", metavar="OUT_DIR")
     for split, names in (("train", TRAIN), ("valid", VALID), ("test", TEST)):

@@ -22,10 +22,11 @@ from januslm.data import tasks
 from januslm.data.tasks import Task
 from januslm.metrics import _bootstrap
 
+AR = ("greedy", "beam")  # what other ways' speed is compared with
 HELP = """\
-Score predictions: one table per task, a row per algorithm, next to the lead baseline.
+Score predictions: one table per task, a row per algorithm, next to the task's baselines.
 
-  PROGRAM evaluate runs/tiny/docsum             all predictions of a run, or of a folder
+  PROGRAM evaluate runs/demo/restore            all predictions of a run, or of a folder
   PROGRAM evaluate greedy.jsonl nar.jsonl       or these files
   ... --intervals                                   scores with their 95 % intervals
   PROGRAM evaluate --compare greedy.jsonl nar.jsonl   is their difference real? (paired bootstrap)
@@ -115,27 +116,27 @@ def _mode(
 ) -> dict:
     """Print the table of one post-processing mode and what follows from it."""
     rows = {run.label: scoring.scores(run, task, chosen, mode) for run in runs}
-    lead = scoring.baseline(runs[0], task)
-    base = scoring.scores(lead, task, chosen, mode) if lead else None
+    bases = {
+        run.label: scoring.scores(run, task, chosen, mode)
+        for run in scoring.baselines(runs[0], task)
+    }
     half = {run.label: scoring.halves(run, task, chosen, mode) for run in runs if intervals}
     heading = ["post-processing: " + mode] if len(scoring.modes(task)) > 1 else []
-    lines = [*heading, table(runs, rows, lead.label if lead else "", base, half)]
-    if beam := anchor(runs):
+    lines = [*heading, table(runs, rows, bases, half)]
+    if first := anchor(runs):
         timed = [run.facts.timed for run in runs if run.facts.ms_per_sentence]
-        if any(one != beam.facts.timed for one in timed):
-            lines.append(f"speed -: another {' or '.join(TIMED)} than {beam.label}")
+        if any(one != first.facts.timed for one in timed):
+            lines.append(f"speed -: another {' or '.join(TIMED)} than {first.label}")
     if intervals:
         few = f"no intervals: they need {_bootstrap.FEW} lines"
         lines.append(scoring.PLUS_MINUS if len(runs[0].ids) >= _bootstrap.FEW else few)
-    if lead and base:
-        key = next(iter(base))
-        lines += [beats(label, row[key], lead.label, base[key], key) for label, row in rows.items()]
+    lines += verdicts(rows, bases)
     lines += scoring.signatures(runs[0], task, chosen, mode)
     print("\n".join(["", *lines]))
     found: dict[str, dict] = {
         label: {**row, "ms_per_sentence": run.facts.ms_per_sentence, "file": run.path.name}
         for run, (label, row) in zip(runs, rows.items(), strict=True)
-    } | ({lead.label: base} if lead and base else {})
+    } | bases
     for label, values in half.items():
         found[label]["intervals"] = values
     return found
@@ -144,32 +145,30 @@ def _mode(
 def table(
     runs: list[Predictions],
     rows: dict[str, dict],
-    lead: str,
-    base: dict | None,
+    bases: dict[str, dict],
     halves: dict[str, dict[str, float]],
 ) -> str:
-    """One row per run: scores, milliseconds, speed against AR beam, and what was cut or empty."""
-    return drawn(cells(runs, rows, lead, base, halves))
+    """One row per run: scores, milliseconds, speed against AR's, and what was cut or empty."""
+    return drawn(cells(runs, rows, bases, halves))
 
 
 def cells(
     runs: list[Predictions],
     rows: dict[str, dict],
-    lead: str,
-    base: dict | None,
+    bases: dict[str, dict],
     halves: dict[str, dict[str, float]],
 ) -> list[list[str]]:
     """The same as texts, the heading first; "-" where there is nothing."""
     keys = list(next(iter(rows.values())))
-    beam = anchor(runs)
-    head = ["algorithm", *keys, "ms/sentence", f"speed vs {beam.label if beam else 'AR beam'}"]
+    ar = anchor(runs)
+    head = ["algorithm", *keys, "ms/sentence", f"speed vs {ar.label if ar else 'AR'}"]
     head += ["tokens/pass", "truncated", "empty"]
     body = []
     for run, (label, row) in zip(runs, rows.items(), strict=True):
         ms, half = run.facts.ms_per_sentence, halves.get(label, {})
         speed = "-"
-        if beam and ms and beam.facts.ms_per_sentence and beam.facts.timed == run.facts.timed:
-            speed = f"{beam.facts.ms_per_sentence / ms:.1f}x"
+        if ar and ms and ar.facts.ms_per_sentence and ar.facts.timed == run.facts.timed:
+            speed = f"{ar.facts.ms_per_sentence / ms:.1f}x"
         cut = run.facts.truncated
         body.append(
             [
@@ -182,20 +181,29 @@ def cells(
                 str(run.empty or "-"),
             ]
         )
-    if base:
-        body.append([lead, *(f"{base[key]:.2f}" for key in keys), *"-----"])
+    for name, base in bases.items():
+        body.append([name, *(f"{base[key]:.2f}" for key in keys), *"-----"])
     return [head, *body]
 
 
 def anchor(runs: list[Predictions]) -> Predictions | None:
-    """The AR beam run that speed is compared with: the one with the widest beam."""
-    timed = [r for r in runs if r.facts.algorithm == "beam" and r.facts.ms_per_sentence]
+    """The AR run that speed is compared with: the one with the widest beam, or else greedy."""
+    timed = [r for r in runs if r.facts.algorithm in AR and r.facts.ms_per_sentence]
     return max(timed, key=_width, default=None)
 
 
 def _width(run: Predictions) -> int:
     beam = run.facts.settings.get("beam")
     return beam if isinstance(beam, int) else 0  # of another program it may be anything
+
+
+def verdicts(rows: dict[str, dict], bases: dict[str, dict]) -> list[str]:
+    """A sentence for each row: does it beat the best baseline, by the first number?"""
+    if not bases:
+        return []
+    key = next(iter(next(iter(bases.values()))))
+    best = max(bases, key=lambda name: bases[name][key])
+    return [beats(label, row[key], best, bases[best][key], key) for label, row in rows.items()]
 
 
 def beats(label: str, score: float, lead: str, base: float, key: str) -> str:

@@ -1,11 +1,11 @@
 """Decode a task's texts, or texts of your own, with a trained model.
 
-  PROGRAM generate runs/tiny/docsum                                      greedy
-  PROGRAM generate runs/tiny/docsum --algorithm beam beam=5 length_penalty=1.2
-  PROGRAM generate runs/tiny/docsum --algorithm mask_predict iterations=4 length_beam=3
-  PROGRAM generate runs/tiny/docsum --input mine.txt --output out.txt    a line, a text
-  PROGRAM generate runs/tiny/docsum --input mine.csv --column body       CSV to stdout
-  ... | PROGRAM generate runs/tiny/docsum --input - | ...                predictions alone
+  PROGRAM generate runs/demo/restore                                      greedy
+  PROGRAM generate runs/demo/restore --algorithm beam beam=5 length_penalty=1.2
+  PROGRAM generate runs/demo/restore --algorithm mask_predict iterations=4 length_beam=3
+  PROGRAM generate runs/demo/restore --input mine.txt --output out.txt    a line, a text
+  PROGRAM generate runs/demo/restore --input mine.csv --column body       CSV to stdout
+  ... | PROGRAM generate runs/demo/restore --input - | ...                predictions alone
 
 Options of the algorithm are key=value; docs/decoding.md lists them.  All that can be refused is
 refused before the weights are read.  Predictions of a task lie in RUN/predictions/, named by split

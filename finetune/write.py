@@ -1,8 +1,8 @@
 """Sentences of your own, written AR, NAR pass by pass, and speculatively, with times.
 
-  PROGRAM write runs/tiny/docsum                       asks for a sentence; Ctrl-D ends
-  PROGRAM write runs/tiny/docsum --iterations 10
-  ... | PROGRAM write runs/tiny/docsum                 a sentence a line, no colours
+  PROGRAM write runs/demo/restore                       asks for a sentence; Ctrl-D ends
+  PROGRAM write runs/demo/restore --iterations 10
+  ... | PROGRAM write runs/demo/restore                 a sentence a line, no colours
 
 Of the three ways those are shown that the checkpoint has been taught.  In NAR's passes new words
 are bold, and `_` stands for a word that is hidden again and written anew in the next pass.

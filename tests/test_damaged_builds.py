@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_tools import summaries
 from data_tools.build import build
 from data_tools.journal import Journal, SealedGroup, TokenizedPart
+from data_tools.package_pairs import write
 from data_tools.recipe import read
-from data_tools.summaries import write
 from januslm.config import Refused
 from januslm.data import sealed
 from januslm.data.shard_writer import Writer, write_manifest
@@ -272,12 +273,12 @@ def test_a_step_whose_line_is_damaged_is_done_again(built, tmp_path):
 def test_summaries_whose_files_were_changed_are_written_again(tmp_path):
     packages = {"train": ["tqdm"], "valid": ["markdown"], "test": ["packaging"]}
     said: list[str] = []
-    write(str(tmp_path), packages, said.append, processes=1)
+    write(str(tmp_path), "summaries", summaries.pairs, packages, said.append, processes=1)
     whole = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     for name in ("train.jsonl", "made.json"):
         flip(tmp_path / name, 100)
-        write(str(tmp_path), packages, said.append, processes=1)
+        write(str(tmp_path), "summaries", summaries.pairs, packages, said.append, processes=1)
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == whole
     assert not any("reused" in line for line in said)
-    write(str(tmp_path), packages, said.append, processes=1)
+    write(str(tmp_path), "summaries", summaries.pairs, packages, said.append, processes=1)
     assert "reused" in said[-1]

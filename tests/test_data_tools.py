@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,12 +17,13 @@ import psutil
 import pytest
 import zstandard
 
+from data_tools import damaged, summaries
 from data_tools.build import build
 from data_tools.documents import Document, Dropped
+from data_tools.package_pairs import pairs
 from data_tools.prose import paragraphs
 from data_tools.recipe import bundles, read
 from data_tools.sources import docstrings, hf, jsonl, parquet, text
-from data_tools.summaries import pairs
 from januslm.config import Refused
 from januslm.data.shards import open_corpus
 from januslm.data.tokenizer import Tokenizer, train_tokenizer
@@ -564,7 +566,7 @@ def test_summaries_share_no_package_and_keep_their_rules(tmp_path):
         assert 20 <= len(pair["source"].split()) <= 400
     everything = [pair["source"] for found in read_back.values() for pair in found]
     assert len(set(everything)) == len(everything)
-    refused = run("summaries", tmp_path, "--test", "tqdm", "--train", "tqdm")
+    refused = run("damaged", tmp_path, "--test", "tqdm", "--train", "tqdm")
     assert refused.returncode == 2
     assert refused.stderr == "error: package 'tqdm' cannot be in both test and train\n"
     refused = run("summaries", tmp_path, "--processes", 0)
@@ -575,6 +577,49 @@ def test_summaries_share_no_package_and_keep_their_rules(tmp_path):
 
 
 def test_the_counts_of_pairs_account_for_every_docstring():
-    found, counts = pairs(docstrings.chosen(["packaging"], [])[0])
+    found, counts = pairs(docstrings.chosen(["packaging"], [])[0], summaries.pairs)
     dropped = sum(number for key, number in counts.items() if key.startswith("dropped: "))
     assert len(found) + dropped == counts["docstrings"] > 100
+
+
+SENTENCE = "Returns the parsed version, or raises an error if the text isn't a well-known one."
+
+
+def test_damage_takes_case_signs_and_bounds_of_words_and_no_letter():
+    found, _ = pairs(docstrings.chosen(["packaging"], [])[0], damaged.pairs)
+    assert len(found) > 100
+    for pair in found:
+        assert re.fullmatch(r"[a-z]+( [a-z]+)+", pair.source)
+        assert pair.source.replace(" ", "") == re.sub("[^a-z]", "", pair.target.lower())
+        assert 6 <= len(pair.target.split()) <= 20
+    changed = [len(p.source.split()) != len(p.target.replace("-", " ").split()) for p in found]
+    assert 0.5 < sum(changed) / len(changed) < 1  # words are split and joined, not in all
+
+
+def test_damage_is_the_same_on_every_machine():
+    assert damaged.damaged(SENTENCE) == (
+        "returns the pars ed ve rsion or ra ises an error if the text isnt a well knownone"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("Too few words here.", "not of 6 to 20 words"),
+        ("this does not begin with a capital.", "no sentence from a capital to a full stop"),
+        ("This one has no full stop at all", "no sentence from a capital to a full stop"),
+        ("This calls some_function with other words.", "code, numbers, quotations or signs"),
+        ("This makes a DataFrame of other words.", "code, numbers, quotations or signs"),
+        ("This sets x to something else again.", "code, numbers, quotations or signs"),
+    ],
+)
+def test_what_could_not_be_guessed_is_no_pair(text, reason):
+    assert list(damaged.pairs("p", "p/x.py:f", text)) == [reason]
+
+
+def test_every_sentence_of_a_docstring_is_a_pair_of_its_own():
+    text = f"{SENTENCE}\n\nThe second one has just as many words. Short one."
+    first, second, reason = damaged.pairs("p", "p/x.py:f", text)
+    assert (first.id, first.target) == ("p/x.py:f:1", SENTENCE)
+    assert (second.id, second.target) == ("p/x.py:f:2", "The second one has just as many words.")
+    assert reason == "not of 6 to 20 words"

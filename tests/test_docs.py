@@ -101,14 +101,14 @@ def newcomer(tmp_path_factory) -> Path:
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (place / "corpora" / "docsum" / "test.jsonl").write_text(text)
     run = teach(place / "corpora", task="docsum")
-    (place / "runs" / "tiny").mkdir(parents=True)
-    run.rename(place / "runs" / "tiny" / "docsum")
+    (place / "runs" / "demo").mkdir(parents=True)
+    run.rename(place / "runs" / "demo" / "restore")
     (place / "mine.jsonl").write_text('{"id": 7, "body": "Open a file."}\n')
     (place / "mine.csv").write_text("id,source,body\n7,Open a file.,Close it.\n")
     (place / "launch.sh").symlink_to(ROOT / "launch.sh")
-    done = in_shell(place, "./launch.sh generate runs/tiny/docsum --algorithm beam --limit 200")
+    done = in_shell(place, "./launch.sh generate runs/demo/restore --algorithm beam --limit 200")
     assert done.returncode == 0, done.stderr
-    done = in_shell(place, "./launch.sh generate runs/tiny/docsum --limit 200")
+    done = in_shell(place, "./launch.sh generate runs/demo/restore --limit 200")
     assert done.returncode == 0, done.stderr
     return place
 
@@ -136,9 +136,9 @@ def typed(path: Path, pattern: str) -> list[str]:
 
 
 OWN = [
-    *typed(ROOT / "docs" / "decoding.md", r"\bwrite runs/tiny|--input"),
-    *typed(ROOT / "docs" / "interop.md", r"\bexport runs/tiny"),
-    *typed(ROOT / "README.md", r"\b(write|generate|evaluate) runs/tiny"),
+    *typed(ROOT / "docs" / "decoding.md", r"\bwrite runs/demo|--input"),
+    *typed(ROOT / "docs" / "interop.md", r"\bexport runs/demo"),
+    *typed(ROOT / "README.md", r"\b(write|generate|evaluate) runs/demo"),
 ]
 
 
@@ -157,9 +157,9 @@ def test_every_such_command_is_found():
 
 # What stands for something else in the documents' commands.
 STANDS_FOR = {
-    "RUN": "runs/tiny/docsum",
-    "A": "runs/tiny/docsum",
-    "B": "runs/tiny/docsum",
+    "RUN": "runs/demo/restore",
+    "A": "runs/demo/restore",
+    "B": "runs/demo/restore",
     "CORPUS.toml": "docstrings",
     "OUT": "corpora/docstrings",
     "OUT_DIR": "made",

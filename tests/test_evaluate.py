@@ -144,6 +144,22 @@ def test_the_table_says_plainly_who_beats_lead_1(runs, capsys):
     )
 
 
+def test_where_no_beam_was_decoded_speed_is_compared_with_greedy(runs, capsys):
+    (runs / "test.beam.jsonl").unlink()
+    text = said(capsys, runs, "--examples", "0")
+    assert "speed vs AR greedy" in text
+    rows = {line[:16].strip(): line.split() for line in reversed(text.splitlines())}
+    assert rows["AR greedy"][-3] == "1.0x"
+    assert rows["NAR 4 iterations"][-3] == "4.0x"
+
+
+def test_of_several_baselines_the_best_is_to_be_beaten():
+    rows = {"AR greedy": {"bleu": 60.0, "exact": 1.0}}
+    bases = {"copy": {"bleu": 40.0, "exact": 9.0}, "rule": {"bleu": 50.0, "exact": 0.0}}
+    assert evaluate.verdicts(rows, bases) == ["AR greedy beats rule: 60.00 > 50.00 BLEU"]
+    assert evaluate.verdicts(rows, {}) == []
+
+
 def test_an_equal_score_does_not_beat():
     sentence = evaluate.beats("AR greedy", 22.701, "lead-1", 22.699, "rouge-1")
     assert sentence == "AR greedy does not beat lead-1: 22.70 = 22.70 ROUGE-1"
@@ -509,7 +525,7 @@ def test_help_teaches(capsys):
         evaluate.main(["--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    assert "januslm evaluate runs/tiny/docsum" in text
+    assert "januslm evaluate runs/demo/restore" in text
     assert "in the order of the test set" in text
 
 

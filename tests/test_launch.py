@@ -78,6 +78,7 @@ def test_a_dry_run_says_how_each_host_is_reached_and_what_its_ranks_are(tmp_path
         (("evaluate", "runs/x"), "-m finetune.evaluate runs/x"),
         (("tensorboard", "runs/x"), "-m januslm.runs.board runs/x"),
         (("demo",), "-m data_tools build docstrings"),
+        (("demo", "--say", "a b", "--say", "c"), "printf %s 'a b\nc\n' | "),
         (("test",), "-m pytest -q -n 2 --dist loadfile -m 'not long'\n"),
         (("test", "--all"), "-m pytest -q -n 2 --dist loadfile\n"),
         (("test", "tests/x.py"), "-m pytest -q -n 2 --dist loadfile tests/x.py\n"),

@@ -240,7 +240,7 @@ def test_a_dataset_of_several_splits_is_refused_with_their_names(tmp_path):
         ),
         ({"valid_share": 0.6, "test_share": 0.5}, "leave nothing to train on"),
         ({"valid_share": 0.0}, "valid_share must be more than 0 where `valid` names no file"),
-        ({"baseline": "first"}, "baseline must be one of copy, lead, none, got 'first'"),
+        ({"baseline": "first"}, "baseline must be one of copy, lead, sentence, none, got 'first'"),
     ],
 )
 def test_a_wrong_option_is_refused_by_name(options, message):
@@ -261,9 +261,9 @@ def test_metrics_and_decoding_are_those_of_the_run_file():
 
 
 def test_the_baseline_is_the_one_that_was_chosen():
-    assert configured().lead("Ein Satz. Noch einer.") == "Ein Satz. Noch einer."
-    assert configured(baseline="lead").lead("Ein Satz. Noch einer.") == "Ein Satz."
-    assert configured(baseline="none").lead is None
+    assert configured().BASELINES["copy"]("Ein Satz. Noch einer.") == "Ein Satz. Noch einer."
+    assert configured(baseline="lead").BASELINES["lead-1"]("Ein Satz. Noch einer.") == "Ein Satz."
+    assert configured(baseline="none").BASELINES == {}
 
 
 def test_a_teachers_folder_is_read_as_it_is_and_only_for_the_same_pairs(tmp_path):

@@ -251,6 +251,8 @@ REFUSED = [
     ("data glge --archive none", "none: no such file or folder"),
     ("tensorboard none", "none: no such folder"),
     ("demo all", "demo takes no 'all'"),
+    ("demo --say", "argument --say: expected one argument"),
+    ("demo --say \x07", "--say must be text of printable letters"),
     ("demo --ds", "argument --ds: expected one argument"),
     ("test --ds x", "--ds is for pretrain, finetune and demo"),
 ]

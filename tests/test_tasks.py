@@ -140,7 +140,7 @@ def test_docsum_reads_ids_and_keeps_empty_targets_out(tmp_path):
     skipped = Counter()
     assert [pair.id for pair in docsum.read(tmp_path, "train", skipped)] == ["a.b"]
     assert skipped == {"empty target": 1}
-    assert docsum.lead("Does x. Then y.") == "Does x."
+    assert docsum.BASELINES["lead-1"]("Does x. Then y.") == "Does x."
 
 
 def test_an_empty_line_of_a_test_set_is_counted_but_never_moves_the_others(tmp_path):

@@ -1,4 +1,4 @@
-"""Predictions scored: by a task's metrics, in its post-processing modes, beside its baseline."""
+"""Predictions scored: by a task's metrics, in its post-processing modes, beside its baselines."""
 
 import inspect
 from collections.abc import Sequence
@@ -171,11 +171,13 @@ def signatures(run: Predictions, task: Task, chosen: Sequence[Metric], mode: str
     ]
 
 
-def baseline(run: Predictions, task: Task) -> Predictions | None:
-    """What a task's `lead` makes of the sources, as if an algorithm had written it."""
-    lead = getattr(task, "lead", None)
-    if lead is None:
-        return None
-    first = [lead(source) for source in run.sources]
-    facts = Facts(task=run.facts.task, label=getattr(task, "LEAD", "lead-1"))
-    return replace(run, facts=facts, predictions=first)
+def baselines(run: Predictions, task: Task) -> list[Predictions]:
+    """What a task's BASELINES make of the sources, as if algorithms had written it."""
+    return [
+        replace(
+            run,
+            facts=Facts(task=run.facts.task, label=name),
+            predictions=[baseline(source) for source in run.sources],
+        )
+        for name, baseline in getattr(task, "BASELINES", {}).items()
+    ]

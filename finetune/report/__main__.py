@@ -1,6 +1,6 @@
 """One HTML file that tells a run, or compares several: it needs no network and no server.
 
-  PROGRAM report runs/tiny/docsum                      report.html, here
+  PROGRAM report runs/demo/restore                      report.html, here
   PROGRAM report runs/a runs/b -o a_and_b.html         side by side, with what differs
   PROGRAM report runs/a --examples 0                   without written examples: without torch
 

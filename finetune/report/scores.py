@@ -73,19 +73,19 @@ def _tables(group: list[Predictions]) -> list[Table]:
         several = f"; post-processing: {mode}" if len(scoring.modes(task)) > 1 else ""
         rows = {run.label: scoring.scores(run, task, chosen, mode) for run in group}
         half = {run.label: scoring.halves(run, task, chosen, mode) for run in group}
-        lead = scoring.baseline(group[0], task)
-        base = scoring.scores(lead, task, chosen, mode) if lead else None
-        remarks = [*left_out, *lacking, *_remarks(group, rows, lead, base)]
+        bases = {
+            run.label: scoring.scores(run, task, chosen, mode)
+            for run in scoring.baselines(group[0], task)
+        }
+        remarks = [*left_out, *lacking, *_remarks(group, rows, bases)]
         remarks += scoring.signatures(group[0], task, chosen, mode)
-        cells = evaluate.cells(group, rows, lead.label if lead else "", base, half)
-        pictures = _pictures(group, rows, half, lead.label if lead else "", base)
+        cells = evaluate.cells(group, rows, bases, half)
+        pictures = _pictures(group, rows, half, bases)
         tables.append(Table(title + several, _without_empty(cells), remarks, pictures))
     return tables
 
 
-def _pictures(
-    group: Sequence[Predictions], rows: dict, half: dict, lead: str, base: dict | None
-) -> list[Bars]:
+def _pictures(group: Sequence[Predictions], rows: dict, half: dict, bases: dict) -> list[Bars]:
     """The first metric, and what a text takes."""
     key = next(iter(next(iter(rows.values()))))
     scores: list[tuple[str, float, float | None, str]] = []
@@ -93,8 +93,7 @@ def _pictures(
         ends = half[label].get(key)
         shown = f"{row[key]:.2f}" + (f" \u00b1{ends:.2f}" if ends is not None else "")
         scores.append((label, row[key], ends, shown))
-    if base:
-        scores.append((lead, base[key], None, f"{base[key]:.2f}"))
+    scores += [(name, base[key], None, f"{base[key]:.2f}") for name, base in bases.items()]
     times: list[tuple[str, float, float | None, str]] = [
         (run.label, ms, None, f"{ms:.1f} ms")
         for run in group
@@ -104,15 +103,10 @@ def _pictures(
     return [one for one in found if one]
 
 
-def _remarks(group, rows: dict, lead: Predictions | None, base: dict | None) -> list[str]:
+def _remarks(group: Sequence[Predictions], rows: dict, bases: dict) -> list[str]:
     few = f"no intervals: they need {_bootstrap.FEW} texts"
     found = [scoring.PLUS_MINUS if len(group[0].ids) >= _bootstrap.FEW else few]
-    if lead and base:
-        key = next(iter(base))
-        found += [
-            evaluate.beats(label, row[key], lead.label, base[key], key)
-            for label, row in rows.items()
-        ]
+    found += evaluate.verdicts(rows, bases)
     return [*found, *_machines(group)]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from finetune.tasks import _bitext
 from januslm.config import Refused
-from januslm.data.text_pairs import Pair, aligned, checked, known, leading, lines, made_for
+from januslm.data.text_pairs import Pair, aligned, checked, known, lines, made_for
 
 FILES = {"train": "train", "valid": "dev", "test": "test"}
 
@@ -113,10 +113,6 @@ class News(Files):
     def tidy_reference(self, reference: str, mode: str) -> str:
         """The same for references."""
         return sentences_apart(reference) if mode == "official" else reference
-
-    def lead(self, source: str) -> str:
-        """The lead-1 baseline."""
-        return leading(source)
 
 
 def tidy(prediction: str, mode: str) -> str:

@@ -9,7 +9,7 @@ from januslm.data.text_pairs import Pair, leading
 
 METRICS = ("rouge",)
 OPTIONS = {"rouge": {"stem": True, "level": "summary"}}
-LEAD = "lead-3"
+BASELINES = {"lead-3": lambda source: leading(source, 3, " [X_SEP] ")}
 DECODE = _glge.BEAM_4 | {"beam": 5, "length_penalty": 1.2, "min_length": 45, "max_length": 110}
 FINETUNE = _glge.steady(512) | {"data": {"max_source": 512, "max_target": 129}}
 
@@ -44,11 +44,6 @@ def tidy_reference(reference: str, mode: str) -> str:
     """A sentence a line, in both modes."""
     del mode
     return _glge.brackets_back(reference.replace(" [X_SEP] ", "\n"))
-
-
-def lead(source: str) -> str:
-    """The lead-3 baseline."""
-    return leading(source, 3, " [X_SEP] ")
 
 
 def _unrepeated(sentences: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Docstring summarization, the demo's task: body of a documentation -> its first sentence."""
+"""Docstring summarization: body of a documentation -> its first sentence."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ from januslm.data.text_pairs import Pair, checked, distinct, folder, known, lead
 
 METRICS = ("rouge",)
 DECODE = {"beam": 5, "length_penalty": 1.0, "max_length": 40, "no_repeat_ngram": 3}
+BASELINES = {"lead-1": leading}
 
 
 def read(root: Path, split: str, skipped: Counter | None = None) -> Iterator[Pair]:
@@ -18,8 +19,3 @@ def read(root: Path, split: str, skipped: Counter | None = None) -> Iterator[Pai
         for one in records(path, "id", texts=("source", "target"))
     )
     return checked(distinct(found, str(path)), str(path), split, skipped)
-
-
-def lead(source: str) -> str:
-    """The lead-1 baseline."""
-    return leading(source)

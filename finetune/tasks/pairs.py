@@ -30,6 +30,19 @@ METRICS = ("exact_match", "bleu")
 DECODE = {"beam": 5, "length_penalty": 1.0, "max_length": 200}
 
 
+def sentence(source: str) -> str:
+    """A capital at the beginning and a full stop at the end: what a rule restores."""
+    return f"{source[:1].upper()}{source[1:].rstrip('.')}."
+
+
+BASELINES: dict[str, dict[str, Callable[[str], str]]] = {
+    "copy": {"copy": str},
+    "lead": {"lead-1": leading},
+    "sentence": {"copy": str, "capital and full stop": sentence},
+    "none": {},
+}
+
+
 @dataclass(frozen=True)
 class Columns:
     """Where a row's texts stand."""
@@ -65,8 +78,7 @@ class Pairs:
     METRICS: tuple[str, ...] = METRICS
     OPTIONS: dict[str, dict] = field(default_factory=dict)
     DECODE: dict[str, Any] = field(default_factory=lambda: DECODE)
-    lead: Callable[[str], str] | None = None
-    LEAD: str = "copy"
+    BASELINES: dict[str, Callable[[str], str]] = field(default_factory=lambda: BASELINES["copy"])
     ROOT: str = "."  # a relative name is meant from where you stand, unless data.root is set
     __name__ = "finetune.tasks.pairs"
 
@@ -164,7 +176,7 @@ def configured(
     test_share: Share = 0.05,
     metrics: list[str] | None = None,
     decode: dict | None = None,
-    baseline: Literal["copy", "lead", "none"] = "copy",
+    baseline: Literal["copy", "lead", "sentence", "none"] = "copy",
 ) -> Pairs:
     """The task of a table [task_options].
 
@@ -181,7 +193,8 @@ def configured(
     metrics: files of januslm/metrics, with options as in `evaluate --metric`: bleu:mode=compound;
         exact_match and bleu if left out.
     decode: options of decoding algorithms, where the command line says nothing; a beam of 5.
-    baseline: what a model has to beat: the source itself, its first sentence, or nothing.
+    baseline: what a model has to beat: the source itself, its first sentence, the source with a
+        capital and a full stop, or nothing.
     """
     shares = {"valid": 0.0 if valid else valid_share, "test": 0.0 if test else test_share}
     if sum(shares.values()) >= 1:
@@ -189,7 +202,6 @@ def configured(
     if not valid and not valid_share:
         raise Refused("valid_share must be more than 0 where `valid` names no file")
     chosen = [_metric(text) for text in metrics or METRICS]
-    leads: dict[str, Callable[[str], str] | None] = {"copy": str, "lead": leading, "none": None}
     return Pairs(
         files={"train": train, "valid": valid, "test": test},
         columns=Columns(
@@ -203,8 +215,7 @@ def configured(
         METRICS=tuple(name for name, _ in chosen),
         OPTIONS={name: options for name, options in chosen if options},
         DECODE=_decoding(decode or {}),
-        lead=leads[baseline],
-        LEAD={"lead": "lead-1"}.get(baseline, baseline),
+        BASELINES=BASELINES[baseline],
     )
 
 

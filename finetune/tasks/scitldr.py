@@ -9,6 +9,7 @@ from januslm.data.text_pairs import Pair, checked, distinct, folder, known, lead
 
 METRICS = ("rouge",)
 DECODE = {"beam": 5, "length_penalty": 1.0, "max_length": 60}
+BASELINES = {"lead-1": leading}
 
 # The published dev set is the test set here; one paper in ten leaves train for validation.
 FILES = {"train": "train", "valid": "train", "test": "dev"}
@@ -30,8 +31,3 @@ def _pairs(path: Path, split: str) -> Iterator[Pair]:
         held_out = zlib.crc32(source.encode()) % EVERY == 0
         if split == "test" or held_out == (split == "valid"):
             yield Pair(str(one["id"]), source, tuple(one["target"]))
-
-
-def lead(source: str) -> str:
-    """The lead-1 baseline."""
-    return leading(source)

@@ -15,9 +15,9 @@ from januslm.hub.push import push
 
 EXPORT = """A run's model as a folder for Hugging Face's transformers.
 
-  PROGRAM export runs/x/docsum out --to hf      BART's class where the model is one, else a class
-                                                of its own: AR by generate(), NAR by mask_predict()
-  PROGRAM export runs/x/docsum out --to bart    BART's class, AR alone; refused where it is none
+  PROGRAM export runs/demo/restore out --to hf   BART's class where the model is one, else a class
+                                                 of its own: AR by generate(), NAR by mask_predict()
+  PROGRAM export runs/demo/restore out --to bart BART's class, AR alone; refused where it is none
 """
 PUSH = """The folder that `export` wrote, pushed to a hub as a repository.
 

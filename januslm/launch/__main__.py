@@ -1,10 +1,11 @@
 """PROGRAM VERB [ARGUMENTS]: everything januslm does, from any folder.
 
   setup                      the environment (from a clone: launch.sh makes it); prints versions
-  demo                       from installed documentation to a model that writes: 10 minutes
+  demo [--say TEXT ...]      from installed documentation to a model that writes: 15 minutes;
+                             --say: a damaged sentence that it restores in the end, or several
   test [--quick | --all]     lint, types and tests; --quick: what starts no process; --all: with
                              other hosts, launchers and limits to wait for, as CI runs them
-  data COMMAND ...           build, tokenizer, verify, inspect, summaries, glge
+  data COMMAND ...           build, tokenizer, verify, inspect, summaries, damaged, glge
   pretrain RUN [k=v]         pretrain on token shards; goes on where it stopped
   finetune RUN [k=v]         fine-tune a checkpoint, or train from scratch, on a task
   write RUN                  a sentence of yours, written AR, NAR and speculatively, with times
@@ -107,8 +108,7 @@ def _run(verb: str, words: list[str]) -> int:
         _no_more(verb, rest)
         return _setup(options)
     if verb == "demo":
-        _no_more(verb, rest)
-        return demo(options)
+        return demo(rest, options)
     if verb == "test":
         return check(rest, options)
     if verb in TRAINING and not asks_for_help(rest):

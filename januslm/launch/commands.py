@@ -66,10 +66,11 @@ def module(name: str, *words: str) -> list[str]:
     return [sys.executable, "-m", name, *words]
 
 
-def show(command: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Print a command as it could be typed."""
+def show(command: Sequence[str], environment: Mapping[str, str], stdin: str = "") -> None:
+    """Print a command, and what it reads, as it could be typed."""
     new = [f"{n}={environment[n]}" for n in SHOWN if environment.get(n) != os.environ.get(n)]
-    print(shlex.join([*(["env", *new] if new else []), *command]), flush=True)
+    pipe = f"{shlex.join(['printf', '%s', stdin])} | " if stdin else ""
+    print(pipe + shlex.join([*(["env", *new] if new else []), *command]), flush=True)
 
 
 def become(command: list[str], environment: Mapping[str, str]) -> int:
@@ -78,13 +79,19 @@ def become(command: list[str], environment: Mapping[str, str]) -> int:
     os.execve(command[0], command, environment)
 
 
-def code_of(command: Sequence[str], environment: Mapping[str, str], dry: bool = False) -> int:
-    """Run a command and wait for its exit code; with `dry`, print it."""
+def code_of(
+    command: Sequence[str], environment: Mapping[str, str], dry: bool = False, stdin: str = ""
+) -> int:
+    """Run a command and wait for its exit code; with `dry`, print it.
+
+    stdin: what the command reads; "": what we would.
+    """
     if dry:
-        show(command, environment)
+        show(command, environment, stdin)
         return 0
     sys.stdout.flush()
-    return shell_code(subprocess.run(command, env=environment, check=False).returncode)
+    pipe = stdin.encode() or None
+    return shell_code(subprocess.run(command, env=environment, check=False, input=pipe).returncode)
 
 
 def shell_code(code: int) -> int:

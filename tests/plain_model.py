@@ -14,6 +14,25 @@ def bucket(distance: int) -> int:
     return near + 16 * (distance > 0)
 
 
+def behind(distance: int) -> int:
+    """ProphetNet's bucket of a key so far behind: 16 for one distance each, then by logarithm."""
+    back = max(distance, 0)
+    return back if back < 16 else min(31, 16 + int(math.log(back / 16) / math.log(8) * 16))
+
+
+def bias_of(scheme, layer: int, x, position) -> torch.Tensor:
+    """What a stack's scheme adds to the scores of a layer, whose rows are x: [H, q, k]."""
+    if scheme is None:
+        return torch.zeros(())
+    if hasattr(scheme, "table"):
+        at = [[bucket(int(k - q)) for k in position] for q in position]
+        return scheme.table.weight[torch.tensor(at)].permute(2, 0, 1)
+    by = scheme.relative_pos_embeddings[layer]
+    rows = linear(x, by.weight, by.bias).view(len(x), 32, -1)  # [q, bucket, H]
+    at = torch.tensor([[behind(int(q - k)) for k in position] for q in position])
+    return torch.stack([row[k] for row, k in zip(rows, at, strict=True)]).permute(2, 0, 1)
+
+
 def attend(weights, x, keys, seen, bias) -> torch.Tensor:
     """Softmax attention with a bias [H, q, k] on the scores; seen: bool [q, k]."""
     heads = weights.heads
@@ -26,18 +45,16 @@ def attend(weights, x, keys, seen, bias) -> torch.Tensor:
 
 
 def run(net, stack, token, position, seen, memory=None) -> torch.Tensor:
-    """A post-norm stack with learned positions, and T5's bias if it has it: int64 [A] -> [A, D]."""
+    """A post-norm stack with learned positions, and its bias if it has one: int64 [A] -> [A, D]."""
     x = net.embedding.weight[token] + stack.positions.table.weight[position]
-    bias = nothing = torch.zeros(())
-    if stack.position_bias:
-        at = [[bucket(int(k - q)) for k in position] for q in position]
-        bias = stack.position_bias.table.weight[torch.tensor(at)].permute(2, 0, 1)
 
     def normed(norm, x):
         return layer_norm(x, x.shape[-1:], norm.weight, norm.bias, 1e-5)
 
     x = normed(stack.embedding_layer_norm, x)
-    for layer in stack.layers:
+    nothing = torch.zeros(())
+    for number, layer in enumerate(stack.layers):
+        bias = bias_of(stack.position_bias, number, x, position)
         x = normed(layer.self_attn_layer_norm, x + attend(layer.self_attn, x, x, seen, bias))
         if memory is not None:
             every = torch.ones(len(x), len(memory), dtype=torch.bool)

@@ -9,7 +9,7 @@ from januslm import registry
 from januslm.layout import Rule
 from januslm.model.attention import FEW, PADDING, Codes, Flex, Side, allowed, attend, dense
 from januslm.model.config import ModelConfig
-from januslm.model.position_bias import t5
+from januslm.model.position_bias import prophetnet, t5
 from januslm.model.score_bias import Bias
 from tests.samples import OBJECTIVES
 
@@ -143,6 +143,15 @@ def test_t5_buckets_are_the_published_formula():
     distance = torch.arange(-300, 301)
     ours = t5.PositionBias(ModelConfig(vocabulary=8), layers=2).bucket(distance)
     theirs = oracle._relative_position_bucket(distance, True, t5.BUCKETS, t5.FAR)
+    assert (ours == theirs).all()
+
+
+def test_prophetnets_buckets_are_the_published_formula():
+    """transformers' port of them, which knows one direction as well."""
+    oracle = pytest.importorskip("transformers.models.prophetnet.modeling_prophetnet")
+    distance = torch.arange(-300, 301)
+    ours = prophetnet.PositionBias(ModelConfig(vocabulary=8), layers=2).bucket(distance)
+    theirs = oracle.compute_relative_buckets(prophetnet.BUCKETS, prophetnet.FAR, distance)
     assert (ours == theirs).all()
 
 

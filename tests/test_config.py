@@ -234,7 +234,12 @@ MODEL = [
         "r: no 'learnt' in positions/; there are learned, none, rotary, "
         "rotary_cross, sinusoidal. Did you mean 'learned'?",
     ),
-    ({"position_bias": "t6"}, "r: no 't6' in position_bias/; there are t5"),
+    ({"position_bias": "t6"}, "r: no 't6' in position_bias/; there are prophetnet, t5"),
+    (
+        {"positions": "none", "position_bias": "prophetnet"},
+        "r: positions 'none' leave the encoder without any: position_bias 'prophetnet' is the "
+        "decoder's alone; choose other positions",
+    ),
     ({"heads": 5}, "r: width 128 is not a multiple of heads 5"),
     (
         {"positions": "rotary", "width": 12, "heads": 4},

@@ -49,8 +49,13 @@ class ModelConfig:
                 f"positions {self.positions!r} need a head's width to be a multiple of {multiple}, "
                 f"got {head}"
             )
-        if self.position_bias:
-            registry.check("januslm.model.position_bias", self.position_bias)
+        if bias := self.position_bias:
+            encoder = registry.constant("januslm.model.position_bias", bias, "ENCODER", True)
+            if self.positions == "none" and not encoder:
+                raise Refused(
+                    f"positions 'none' leave the encoder without any: position_bias {bias!r} is "
+                    "the decoder's alone; choose other positions"
+                )
 
     @property
     def least_parameters(self) -> int:

@@ -166,7 +166,8 @@ class Stack(nn.Module):
         self.position_bias: PositionBias | None = None
         if config.position_bias:
             kind = find("januslm.model.position_bias", config.position_bias)
-            self.position_bias = kind.PositionBias(config, layers)
+            if crosses or getattr(kind, "ENCODER", True):
+                self.position_bias = kind.PositionBias(config, layers)
         norm = nn.LayerNorm(config.width) if config.embedding_norm else nn.Identity()
         self.embedding_layer_norm = norm
         stacked = nn.ModuleList(made(Layer(config, crosses, i)) for i in range(layers))

@@ -4,4 +4,5 @@ A module `PositionBias(config, layers)` with `bucket(distance)`, int64 -> int64,
 `values(layer, query)`: [Q, D] -> [Q or 1, H, B].  The score of head h between a query q and a key k
 gains values[q, h, bucket(k's place - q's place)].  One table for all queries is T5's; one made from
 the query's hidden state is ProphetNet's or XLNet's.
+A file whose ENCODER is False is for the decoder alone.
 """

@@ -187,8 +187,8 @@ class ArRead:
     prefix: tuple[int, ...]  # tokens before the first word
     behind: int = 0  # places behind the last word at which an asking slot stands
     own: bool = False  # whether an asking slot reads itself, too
-    drafts: str = ""  # the stream whose slots, a block at once, ask for what follows a word
-    block: int = 0  # how many of them, at the places behind the word; 0: none were taught
+    drafts: tuple[str, ...] = ()  # streams of the slots that, a block at once, ask for what
+    # follows a word: the n-th of them n places behind it, with the word's rank; (): not taught
 
 
 def leaks(layout: Layout, depends: np.ndarray) -> np.ndarray:

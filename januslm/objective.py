@@ -16,6 +16,7 @@ from januslm.layout import NONE, ArRead, Example, Layout, Slots
 from januslm.model.config import ModelConfig
 
 Normalize = Literal["term", "tokens", "microbatch"]
+TRIED = 64  # examples on which it is looked what an objective asks for
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Objective:
     noise_options: dict
     loss: Loss
     special: Special
+    measured: tuple[str, ...] = ()  # what validation measures beside the terms of the loss
 
     def example(self, source, target: np.ndarray, rng: np.random.Generator) -> Example:
         """One training example from int64 [N] source (None: plain text) and int64 [T] target."""
@@ -110,10 +112,20 @@ class Objective:
         return partial(made, special=self.special, **options)
 
     @property
+    def row(self) -> Callable[[int], Slots] | None:
+        """What a text is written from in one pass without a model of its length, by the places.
+
+        None for what does not learn that.
+        """
+        made = self._declared("row")
+        return made if made and made(2) is not None else None
+
+    @property
     def starts_from_masks_alone(self) -> bool:
-        """Whether what mask-predict starts from has no word that is given."""
+        """Whether what is written all at once starts without a word that is given."""
         template = self.template
-        return template is not None and bool((template(9).goal != NONE).all())
+        alone = template is not None and bool((template(9).goal != NONE).all())
+        return alone or self.row is not None
 
     def check_fit(self, model: ModelConfig, where: str) -> None:
         """Refuse a model that could never learn this."""
@@ -193,16 +205,19 @@ def resolve_objective(
         "normalize": plugin.NORMALIZE[preset] if loss.normalize is None else loss.normalize,
     }
     complete = Loss(**vars(loss) | known)
-    return Objective(name, plugin, options, noise_name, hide, noise_options, complete, special)
+    drafts = [other for other in taught if other != "ar"] if "ar" in taught else []
+    measured = tuple(f"accept/ar~{other}" for other in drafts)
+    made = Objective(name, plugin, options, noise_name, hide, noise_options, complete, special)
+    return replace(made, measured=measured)
 
 
 def _taught(plugin: ModuleType, special: Special, options: Mapping) -> list[str]:
-    """The distributions that have goals with these options: found on an example."""
+    """The distributions that have goals with these options: found on examples."""
     target = np.array([special.bos, *[special.mask] * 30, special.eos])
-    hidden = target == special.mask
-    slots = plugin.layout(target, hidden, special, np.random.default_rng(0), **options).slots
-    rule = plugin.RULE
-    found = set(rule.distribution[slots.stream[slots.goal != NONE]])
+    hidden, rule, found = target == special.mask, plugin.RULE, set()
+    for seed in range(TRIED):
+        slots = plugin.layout(target, hidden, special, np.random.default_rng(seed), **options).slots
+        found |= set(rule.distribution[slots.stream[slots.goal != NONE]])
     return [name for place, name in enumerate(rule.distributions) if place in found]
 
 

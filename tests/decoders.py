@@ -8,7 +8,7 @@ from januslm.config import Refused
 from januslm.inference.incremental import IncrementalDecoder
 from januslm.inference.request import check_ways
 from januslm.registry import constant, find, names, options
-from tests.samples import resolved
+from tests.samples import choices, resolved
 
 DECODERS = names("januslm.decoding")
 FOLDER = Path(__file__).parent / "fixtures" / "decoding"
@@ -35,14 +35,22 @@ def taking(*limits: str) -> list[str]:
 
 
 def taught(name: str) -> str:
-    """An objective whose checkpoints can write in this way: JANUS where it can."""
+    """An objective whose checkpoints can write in this way, and its options: JANUS where it can."""
     for objective in ("janus", *names("januslm.objectives")):
-        try:
-            check_ways(resolved(objective), constant("januslm.decoding", name, "NEEDS", ()))
-        except Refused:
-            continue
-        return objective
+        for given in ({}, *texts(find("januslm.objectives", objective).layout)):
+            try:
+                needs = constant("januslm.decoding", name, "NEEDS", ())
+                check_ways(resolved(objective, **given), needs)
+            except Refused:
+                continue
+            return " ".join([objective, *(f"{key}={value}" for key, value in given.items())])
     raise AssertionError(f"no objective teaches {name}")
+
+
+def texts(function) -> list[dict]:
+    """The choices among a plug-in's options that are words."""
+    found = [{k: v for k, v in c.items() if isinstance(v, str)} for c in choices(function)]
+    return list({str(given): given for given in found}.values())
 
 
 class CountingDecoder(IncrementalDecoder):
@@ -65,3 +73,7 @@ class CountingDecoder(IncrementalDecoder):
     def fill(self, *given, **more):
         self.all_at_once += 1
         return super().fill(*given, **more)
+
+    def row(self, *given, **more):
+        self.all_at_once += 1
+        return super().row(*given, **more)

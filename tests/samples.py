@@ -67,6 +67,13 @@ def case_name(case: tuple[str, dict]) -> str:
     return ".".join([name, *(f"{key}={value}" for key, value in given.items())])
 
 
+def named(case: str) -> tuple[str, dict]:
+    """An objective and its options of "NAME option=value switch"."""
+    name, *words = case.split()
+    pairs = [word.partition("=") for word in words]
+    return name, {key: value or True for key, _, value in pairs}
+
+
 def resolved(name: str, preset: str = "nmt", loss: LossSettings | None = None, **options):
     """An objective ready for use."""
     table = {"name": name, **options}

@@ -80,7 +80,8 @@ def test_the_first_lines_say_from_where_how_long_and_how_often(home, capsys):
 def test_a_template_of_masks_alone_is_refused_with_positions_that_cannot_tell_its_slots_apart(home):
     bare = ("objective.name=cmlm", "model.positions=rotary")
     with pytest.raises(
-        Refused, match=r"one of learned, sinusoidal, or objective\.ends true for 'cmlm'"
+        Refused,
+        match=r"one of learned, rotary_cross, sinusoidal, or objective\.ends true for 'cmlm'",
     ):
         planned(home, *bare)
     planned(home, bare[0], "model.positions=sinusoidal")

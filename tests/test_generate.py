@@ -234,7 +234,10 @@ def test_a_whole_number_may_have_an_exponent(root, said):  # noqa: F811
     [
         (("--column", "x"), "--column is for texts of your own: name them with --input"),
         (("--output", "-"), "--output -: predictions of a task are a file with its .json"),
-        (("--algorithm", "beem"), "no 'beem' in decoding/; there are beam, draft, greedy"),
+        (
+            ("--algorithm", "beem"),
+            "no 'beem' in decoding/; there are beam, blockwise, draft",
+        ),
         (("beem=3",), "greedy: unknown key 'beem'; there are "),
         (
             ("--algorithm", "beam", "beam=0"),

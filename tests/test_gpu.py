@@ -8,7 +8,7 @@ from januslm.inference.cuda_graphs import GraphedDecoder
 from januslm.inference.incremental import IncrementalDecoder
 from januslm.model.joint_loss import ModelWithLoss
 from tests.decoders import DECODERS, algorithm, settings, taught
-from tests.samples import SPECIAL, coefficients, examples, model, packed, resolved, sentence
+from tests.samples import SPECIAL, coefficients, examples, model, named, packed, resolved, sentence
 
 pytestmark = [
     pytest.mark.gpu,
@@ -45,9 +45,9 @@ def test_bf16_follows_fp32():
 @pytest.mark.parametrize("name", DECODERS)
 def test_captured_graphs_write_what_plain_passes_write(name, read):
     torch.manual_seed(0)
-    network = model(double=False, width=64, ffn=128).eval().cuda()
-    kind = taught(name)
-    objective = resolved(kind, **({"read": read} if kind == "janus" else {}))
+    kind, options = named(taught(name))
+    objective = resolved(kind, **options | ({"read": read} if kind == "janus" else {}))
+    network = model(objective, double=False, width=64, ffn=128).eval().cuda()
     rng = np.random.default_rng(1)
     sources = [sentence(rng, size) for size in rng.integers(3, 30, 12)]
     decode, given = algorithm(name), settings(name, max_length=40)

@@ -15,7 +15,8 @@ from januslm.model.config import ModelConfig
 from januslm.model.packing import Packer
 from januslm.model.transformer import Seq2Seq
 from januslm.objective import LossSettings, resolve_objective
-from januslm.registry import find, names
+from januslm.registry import constant, find, names
+from tests.samples import named
 
 SPECIAL = Special()
 V = 23
@@ -23,21 +24,22 @@ LIVELY = 0.3
 
 
 def built(name="janus", read="next", query_position="input", dtype=torch.float64, **config):
-    """A small random model in eval mode with its objective."""
-    sizes = dict(vocabulary=V, width=16, ffn=24, heads=2, encoder_layers=2, decoder_layers=2)
-    model = Seq2Seq(ModelConfig(**sizes | dict(max_positions=40, max_length=30) | config))
-    for p in model.parameters():  # lively: what is written depends on the source
-        if p.ndim > 1:
-            torch.nn.init.normal_(p, std=LIVELY)
-        else:
-            p.data += 0.1 * torch.randn_like(p)
-    name, _, ends = name.partition(" ")
-    asked = dict(read=read, query_position=query_position, ends=bool(ends))
+    """A small random model in eval mode with its objective: "NAME option=value switch"."""
+    name, given = named(name)
+    asked = dict(read=read, query_position=query_position) | given
     known = inspect.signature(find("januslm.objectives", name).layout).parameters
     options = {key: value for key, value in asked.items() if key in known}
     objective = resolve_objective(
         {"name": name, **options}, {}, LossSettings(), "nmt", SPECIAL, "test"
     )
+    sizes = dict(vocabulary=V, width=16, ffn=24, heads=2, encoder_layers=2, decoder_layers=2)
+    sizes |= dict(max_positions=40, max_length=30, extra_vectors=objective.extra_vectors)
+    model = Seq2Seq(ModelConfig(**sizes | config))
+    for p in model.parameters():  # lively: what is written depends on the source
+        if p.ndim > 1:
+            torch.nn.init.normal_(p, std=LIVELY)
+        else:
+            p.data += 0.1 * torch.randn_like(p)
     return model.to(dtype).eval(), objective
 
 
@@ -64,11 +66,9 @@ def taught(model, objective, sources, targets, hidden=None):
     }
 
 
-BIASES = names("januslm.model.position_bias")
-PLACES = [
-    *names("januslm.model.positions"),
-    *(f"{kind} {bias}" for kind in ("none", "learned") for bias in BIASES),
-]
+KINDS, BIASES = names("januslm.model.positions"), names("januslm.model.position_bias")
+ALONE = [one for one in BIASES if constant("januslm.model.position_bias", one, "ENCODER", True)]
+PLACES = [*KINDS, *(f"none {one}" for one in ALONE), *(f"learned {one}" for one in BIASES)]
 ALL = itertools.product(
     ("next", "past"),
     ("input", "target"),

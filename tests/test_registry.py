@@ -61,10 +61,10 @@ def test_an_objective_has_streams_rule_noise_and_weights(name):
 @EVERY
 def test_every_weighted_term_is_fed_by_some_layout(name):
     objective = resolved(name)
-    target = np.array([0, 9, 8, 7, 2])
+    target = np.array([0, *range(9, 18), 2])
     rule, goals = objective.plugin.RULE, {}
-    for hidden in ([0, 1, 0, 1, 0], [0, 0, 0, 0, 0]):
-        made = objective.layout(target, np.array(hidden, bool), np.random.default_rng(0))
+    for hidden in np.array([[0, *[1, 0] * 5], [0] * 11], bool):
+        made = objective.layout(target, hidden, np.random.default_rng(0))
         for stream, goal in zip(made.slots.stream, made.slots.goal, strict=True):
             if goal != NONE:
                 name = rule.predicts[rule.streams[stream]]

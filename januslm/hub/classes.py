@@ -36,7 +36,7 @@ def choose(facts: ExportFacts, to: str) -> Exported:
     """The class for `--to`; Refused, with what to do, where it cannot express the model."""
     objective = request.objective(facts)
     read, nar = objective.ar_read, objective.template is not None
-    blocks = bool(read and read.block)
+    blocks = bool(read and read.drafts)
     why = _no_bart(facts, objective)
     if to == "bart" and why:
         raise Refused(
@@ -144,7 +144,7 @@ def _own(facts: ExportFacts, objective: Objective) -> Exported:
         "unk_token_id": special.unk,
         "ar_prefix": list(prefix) or None,
         "asks": bool(read and read.asks != read.words),
-        "block": read.block if read else 0,
+        "block": len(read.drafts) if read else 0,
         "template": template,
     }
     names = {

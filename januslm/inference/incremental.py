@@ -36,8 +36,8 @@ class IncrementalDecoder:
         self.read = objective.ar_read
         self.asks = self.read is not None and self.read.asks != self.read.words
         self.prefix = self.read.prefix if self.read else ()
-        self.template_slots = objective.template
-        self.drafting: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}  # see draft
+        self.template_slots, self.row_slots = objective.template, objective.row
+        self.drafting: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}  # see draft
         self.rule = objective.plugin.RULE
         self.vocabulary = model.config.vocabulary
         weight = model.vocabulary_weight()
@@ -57,9 +57,14 @@ class IncrementalDecoder:
         return min(self.model.config.max_positions, self.model.config.max_length - 1)
 
     @property
+    def most_row(self) -> int:
+        """The greatest length, BOS and EOS counted, of a text that is written in one pass."""
+        return self.model.config.max_positions
+
+    @property
     def most_block(self) -> int:
         """How many masks behind a word the checkpoint was taught to read at once."""
-        return self.read.block if self.read else 0
+        return len(self.read.drafts) if self.read else 0
 
     def require(self, *ways: str) -> None:
         """Refuse what the checkpoint never learnt: "word by word" or "all at once"."""
@@ -123,18 +128,23 @@ class IncrementalDecoder:
         return self._write(state, words, None, ask_all=True)
 
     @torch.inference_mode()
-    def draft(self, state: State, words: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        """One pass for R words in a row, int64 [B, R], and a block of `size` masks after each.
+    def draft(
+        self, state: State, words: Tensor, size: int, blocks: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """One pass for R words in a row, int64 [B, R], and `size` masks after the last `blocks`.
 
-        Logits [B, R, V] of the next word after each, and [B, R, size, V] of the block that stands
-        behind it; the first of a block asks for that next word too.  Only the words join the cache.
+        blocks: A of the words; 0: all.  Logits [B, A, V] of the next word after each of them, and
+        [B, A, size, V] of the block that stands behind it; the first of a block asks for that next
+        word too.  Only the words join the cache.
         """
         assert self.read is not None, "require() refuses it"
         (batch, run), device = words.shape, words.device
-        masks = torch.full((batch, run * size), self.read.query, device=device)
-        if (run, size) not in self.drafting:
-            self.drafting[run, size] = _drafting(self.rule, self.read, run, size, device)
-        behind, new = self.drafting[run, size]
+        asked = blocks or run
+        masks = torch.full((batch, asked * size), self.read.query, device=device)
+        key = run, asked, size
+        if key not in self.drafting:
+            self.drafting[key] = _drafting(self.rule, self.read, *key, device)
+        behind, new = self.drafting[key]
         place = (state.at[:, None] + behind).clamp(max=self.model.config.max_positions - 1)
         if state.self_mask is None:
             old = torch.ones(batch, 1, state.used, dtype=torch.bool, device=device)
@@ -152,7 +162,8 @@ class IncrementalDecoder:
         state.used += run
         state.key_position = state.key_position[:, : state.used]
         logits = self.logits(x).view(batch, -1, self.vocabulary)
-        return logits[:, :run], logits[:, run:].unflatten(1, (run, size))
+        block = logits[:, run:].unflatten(1, (asked, size))
+        return block[:, :, 0] if self.asks else logits[:, run - asked : run], block
 
     def _write(self, state: State, words: Tensor, parents, ask_all: bool) -> Tensor:
         """words int64 [B, W, R] -> logits [B, W, R or 1, V]; the words join the cache.
@@ -269,6 +280,21 @@ class IncrementalDecoder:
         )
         return self.logits(x if wanted is None else x.index_select(0, wanted))
 
+    @torch.inference_mode()
+    def row(self, state: State, length: int) -> Tensor:
+        """One pass from masks alone, for texts of up to `length` tokens with BOS and EOS.
+
+        Logits [B, length - 1, V]; whoever reads them finds where a text ends.
+        """
+        assert self.row_slots is not None, "require() refuses it"
+        slots, device = self.row_slots(length), state.at.device
+        token, place = (torch.from_numpy(x).to(device) for x in (slots.token, slots.position))
+        look = torch.from_numpy(visible(self.rule, slots, slots)).to(device)
+        mask = additive_mask(look[None, None], self.model.embedding.weight.dtype)
+        tokens = token.expand(len(state), -1)
+        x = self._templates(state, tokens, place.repeat(len(state)), mask, None)
+        return self.logits(x).view(len(state), len(slots), self.vocabulary)
+
     def _templates(self, state: State, tokens, place, mask, rows) -> Tensor:
         """tokens int64 [B * C, L] -> [rows, D]."""
         plans = [Batched(len(tokens), mask)] * len(self.layers)
@@ -289,13 +315,17 @@ def _with_itself(mask: Tensor | None, used: int, size: int, like: Tensor) -> Ten
     return torch.cat([mask.repeat(1, 1, 2, 1), new], 3)
 
 
-def _drafting(rule: Rule, read: ArRead, run: int, size: int, device) -> tuple[Tensor, Tensor]:
-    """Where R words and a block behind each stand, int64 [S], and who reads whom, bool [S, S]."""
-    word, after = np.arange(run), np.arange(1, run + 1)
-    behind = after[:, None] + np.arange(size)
+def _drafting(rule: Rule, read: ArRead, run: int, asked: int, size: int, device):
+    """R words and a block behind each of the last `asked`: places, who reads whom.
+
+    -> int64 [S], bool [S, S].
+    """
+    word = np.arange(run)
+    last, streams = word[-asked:], [rule.streams.index(name) for name in read.drafts[:size]]
+    behind = last[:, None] + 1 + np.arange(size)
     slots = stack(
         (0, word, rule.streams.index(read.words), word, NONE),
-        (0, behind.ravel(), rule.streams.index(read.drafts), after.repeat(size), NONE),
+        (0, behind.ravel(), np.tile(streams, asked), last.repeat(size), NONE),
     )
     look = visible(rule, slots, slots)
     return torch.from_numpy(slots.position).to(device), torch.from_numpy(look).to(device)

@@ -185,7 +185,8 @@ def _taught(objective: Objective) -> dict[str, bool]:
     return {
         "word by word": read is not None,
         "all at once": objective.template is not None,
-        "a block after each word": bool(read and read.block),
+        "a block after each word": bool(read and read.drafts),
+        "all at once without a length": objective.row is not None,
     }
 
 

@@ -25,9 +25,9 @@ Size = Annotated[int, Allowed(low=1)]
 
 
 def sees(q, k):
-    """All read the words before; a word itself too, and what stands in a block its whole block."""
-    own = (k.stream == PAST) == (q.stream == PAST)
-    return ((k.stream == PAST) & (k.rank < q.rank)) | (own & (k.rank == q.rank))
+    """All read the words up to their rank; what stands in a block reads its whole block, too."""
+    own = (k.stream != PAST) & (q.stream != PAST) & (k.rank == q.rank)
+    return ((k.stream == PAST) & (k.rank <= q.rank)) | own
 
 
 RULE = Rule(STREAMS, sees, {"past": "ar", "mask": "nar"})
@@ -63,6 +63,7 @@ def layout(
     # Without masks behind the end, their number would tell the model how long the text is.
     end = first if len(target) <= first else start[-1] + size
     behind = np.arange(len(target), end)
+    last = start - 1  # the word before each word's block
     past = np.arange(len(target) - causal)
     order, goals = past, past + 1
     if not causal:
@@ -70,9 +71,9 @@ def layout(
     return Layout(
         stack(
             (target[past], past, PAST, order, goals),
-            (special.mask, holes, MASK, start[holes - 1], holes, 1 / share),
-            (special.mask, behind, MASK, start[-1], NONE),
-            (target[shown], shown, GIVEN, start[shown - 1], NONE),
+            (special.mask, holes, MASK, last[holes - 1], holes, 1 / share),
+            (special.mask, behind, MASK, last[-1], NONE),
+            (target[shown], shown, GIVEN, last[shown - 1], NONE),
         ),
         RULE,
     )
@@ -85,5 +86,5 @@ def positions(length: int, special, *, size: Size) -> int:
 
 def ar_read(special, *, size: Size, causal: bool) -> ArRead | None:
     """As the slots are laid out; where a word reads its whole block, AR is not learnt."""
-    read = ArRead("past", "past", special.mask, (special.bos,), drafts="mask", block=size)
+    read = ArRead("past", "past", special.mask, (special.bos,), drafts=("mask",) * size)
     return read if causal else None

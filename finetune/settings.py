@@ -158,7 +158,8 @@ def resolve(run: FinetuneRun, where: str, data: str, ds: str = "") -> ResolvedFi
     limits = Limits(run.data.max_source, run.data.max_target, run.data.longer)
     scoring = validation.resolve(run.validate, task, objective, where)
     boards.check(run.train.boards, where)
-    goals.check(run.train, [*objective.loss.weights, *(scoring.names if scoring else ())], where)
+    names = [*objective.loss.weights, *objective.measured, *(scoring.names if scoring else ())]
+    goals.check(run.train, names, where)
     about = asdict(run) | {
         "objective": {"name": objective.name, **objective.options},
         "noise": {"name": objective.noise, **objective.noise_options},

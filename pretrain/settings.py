@@ -85,7 +85,7 @@ def resolve(run: PretrainRun, where: str, ds: str = "", quick: bool = False) -> 
     objective.check_fit(model, where)
     objective.check_data(False, where)
     boards.check(run.train.boards, where)
-    goals.check(run.train, objective.loss.weights, where)
+    goals.check(run.train, [*objective.loss.weights, *objective.measured], where)
     data = replace(run.data, verify="size") if quick else run.data
     texts = Texts(data, data.train, tokenizer, run.train.seed)
     valid = Texts(data, data.valid, tokenizer, seed=0)

@@ -32,19 +32,21 @@ from tests.launching import wait_until
 from tests.test_distill import ENGLISH, GERMAN
 
 TERMS = ("ce/ar", "ce/nar", "ce/aux", "ce/length", "kl/ar~aux")
+MEASURED = ("accept/ar~nar", "accept/ar~aux")
 
 
 def test_ar_nar_and_aux_are_in_one_chart():
-    found = charts(TERMS, ["bleu"])
+    found = charts(TERMS, MEASURED, ["bleu"])
     assert found["losses"]["AR, NAR, AUX"] == ["ce/ar", "ce/nar", "ce/aux"]
     assert found["losses"]["KL"] == ["kl/ar~aux"]
     assert found["losses"]["ce/length"] == ["ce/length"]
+    assert found["drafts"] == {"share that AR accepts": list(MEASURED)}
     assert found["scores"] == {"bleu": ["bleu"]}
     assert {"tokens_per_second", "data_wait", "mfu"} <= {
         tag for tags in found["speed"].values() for tag in tags
     }
-    assert "KL" not in charts(["ce/ar"], [])["losses"]
-    assert "scores" not in charts(["ce/ar"], [])
+    assert "KL" not in charts(["ce/ar"], [], [])["losses"]
+    assert {"scores", "drafts"}.isdisjoint(charts(["ce/ar"], [], []))
 
 
 def test_a_pass_shows_new_words_bold_and_hidden_ones_as_gaps_whatever_they_are():
@@ -117,7 +119,7 @@ def test_tensorboard_shows_the_charts_of_a_run_and_ends_when_it_is_told_to(tmp_p
 
     board = TensorBoard(tmp_path / "one" / "board")
     config = {"optimizer": {"lr": 1e-3}, "train": {"steps": 4, "keep": 2}, "data": {"root": "x"}}
-    board.begin(config, charts(TERMS, ["bleu"]), ["bleu"])
+    board.begin(config, charts(TERMS, MEASURED, ["bleu"]), ["bleu"])
     for step in (1, 2):
         board.numbers(step, **{"ce/ar": 2.0 / step, "valid/ce/ar": 3.0 / step, "valid/bleu": step})
     board.end(done=True)
@@ -130,7 +132,9 @@ def test_tensorboard_shows_the_charts_of_a_run_and_ends_when_it_is_told_to(tmp_p
     titles = {
         one["title"]: [chart["title"] for chart in one["chart"]] for one in layout["category"]
     }
-    assert titles == {heading: list(of) for heading, of in charts(TERMS, ["bleu"]).items()}
+    assert titles == {
+        heading: list(of) for heading, of in charts(TERMS, MEASURED, ["bleu"]).items()
+    }
     for run, points in (("", [[1, 2.0], [2, 1.0]]), ("/valid", [[1, 3.0], [2, 1.5]])):
         asked = urllib.parse.urlencode({"run": f"one/board{run}", "tag": "^ce/ar$"})
         found = json.loads(answer(port, f"data/plugin/custom_scalars/scalars?{asked}"))

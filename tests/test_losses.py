@@ -66,6 +66,30 @@ def inputs(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
     return hidden, torch.randn(11, 6, dtype=torch.float64, requires_grad=True)
 
 
+@pytest.mark.parametrize("chunk", [1, 4, 256])
+def test_what_is_accepted_is_the_common_share_whatever_weighs_or_learns(chunk):
+    """sum_v min(p_v, q_v), word by word; the loss beside it stays as it is, to the bit."""
+    for seed in range(6):
+        loss_groups, rows = groups_of(np.random.default_rng(seed), weighted=seed > 2)
+        hidden, weight = inputs(rows)
+        scale = {"ce/ar": 0.5, "kl/nar~aux": 2.0}
+        both = scale | {"accept/ar~nar": 0.0, "accept/nar~aux": 0.0}
+        alone, _ = fused(hidden, weight, loss_groups, scale, chunk=chunk)
+        loss, sums = fused(hidden, weight, loss_groups, both, chunk=chunk)
+        assert loss.item() == alone.item()
+        for name in ("ar~nar", "nar~aux"):
+            want = 0.0
+            for group in loss_groups:
+                if set(pair := name.split("~")) <= set(group.distributions):
+                    at = [group.rows[group.distributions.index(one)] for one in pair]
+                    p, q = ((hidden[rows] @ weight.T).softmax(-1) for rows in at)
+                    want += torch.minimum(p, q).sum().item()
+            assert float(sums[f"accept/{name}"]) == pytest.approx(want, abs=1e-12)
+        with torch.no_grad():
+            unlearnt = fused(hidden, weight, loss_groups, both, chunk=chunk)[1]
+        assert all(torch.allclose(unlearnt[name], sums[name]) for name in both)
+
+
 @pytest.mark.parametrize("detach", ["none", "first"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
 @pytest.mark.parametrize("chunk", [1, 4, 256])

@@ -128,6 +128,7 @@ def test_two_processes_train_to_the_end_and_leave_logs_and_weights(trained):
     rows = [json.loads(line) for line in (base / "pre" / "valid.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [0, 2, 4]
     assert {"ce/ar", "ce/nar", "ce/aux", "kl/nar~aux", "kl/ar~aux"} <= rows[0].keys()
+    assert all(0 < row[f"accept/ar~{name}"] <= 1 for row in rows for name in ("nar", "aux"))
     assert (base / "pre" / "export" / "model.safetensors").is_file()
     assert list((base / "pre" / "board").glob("events*"))
     assert "Traceback" not in said["pretrain"]
@@ -206,7 +207,10 @@ def test_the_exported_model_starts_where_the_pretrained_one_ended(trained):
         ("train.stepz=3", "train: unknown key 'stepz'; there are accumulate"),
         ("train.steps=many", "train: steps must be a whole number, got 'many'"),
         ("train.batch=0", "train: batch must be at least 1, got 0"),
-        ("objective.name=janos", "no 'janos' in objectives/; there are ar, block, cmlm, janus"),
+        (
+            "objective.name=janos",
+            "no 'janos' in objectives/; there are ar, bang, block, ",
+        ),
         ("objective.read=later", "objective: read must be one of next, past, got 'later'"),
         ("noise.ratio=1.5", "noise: ratio must be more than 0 and at most 1, got 1.5"),
         ("noise.name=spams", "no 'spams' in noise/"),

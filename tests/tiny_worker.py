@@ -28,6 +28,7 @@ from januslm.training.watchdog import Watchdog
 
 V, D, T = 48, 24, 7
 WEIGHTS = {"ce/ar": 1.0, "ce/nar": 0.5}
+MEASURED: dict[str, float] = {}  # nothing beside them
 
 
 @dataclass
@@ -106,6 +107,7 @@ class TinyWork:
     scoring: float = 0.0  # seconds that a text takes
     weights = WEIGHTS
     normalize = "term"
+    measured = MEASURED
     shows_samples = True
     score_names = ("right",)
 

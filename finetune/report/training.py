@@ -31,12 +31,14 @@ def charts(run: Facts) -> list[Chart]:
     losses = [name for name in LOSSES if name in names]
     divergences = [name for name in names if name.startswith("kl/")]
     others = [n for n in names if n.startswith("ce/") and n not in losses]
-    known = {*losses, *divergences, *others, *OF_TRAINING, "loss"}
+    accepted = [name for name in names if name.startswith("accept/")]
+    known = {*losses, *divergences, *others, *accepted, *OF_TRAINING, "loss"}
     found = [
         _pair(run, "Cross-entropy of each distribution", losses),
         _pair(run, "The loss that is minimised", ["loss"]),
         _pair(run, "Divergence between distributions", divergences),
         _pair(run, "Further terms", others),
+        _pair(run, "Share of drafts that AR accepts", accepted),
         *(_pair(run, name, [name]) for name in names if name not in known),
     ]
     for name, title in OF_TRAINING.items():

@@ -56,6 +56,8 @@ def fused(
     sum(coefficients[name] * sums[name]) and the sums, each over the words that its distributions
     predict: `ce/a` is (1-e) NLL + e mean_v(-log p_v); `kl/a~b` is (KL(a|b) + KL(b|a)) / 2, over the
     vocabulary.  A word counts with its slot's weight, in a pair with the product of both.
+    `accept/a~b` is sum_v min(a_v, b_v), the chance that a word drawn from one is kept by whoever
+    draws from the other (Leviathan 2023, 3.3); it has no gradient, and no slot's weight.
     detach "first" stops the gradient into the distribution named first, the teacher.
     chunk: rows at once, 0: as CHUNK says.
     """
@@ -135,6 +137,7 @@ class _Chunk:
         # The term's place, its distributions', its coefficient; of two, which of them learns.
         self.ce: list[tuple[int, int, float]] = []
         self.pairs: list[tuple[int, int, int, float, tuple[bool, bool]]] = []
+        self.shared: list[tuple[int, int, int]] = []  # the same two of what is measured alone
         for i, name in enumerate(recipe.names):
             kind, _, of = name.partition("/")
             if not set(need := of.split("~")) <= set(distributions):
@@ -142,6 +145,8 @@ class _Chunk:
             at = [distributions.index(name) for name in need]
             if kind == "ce":
                 self.ce.append((i, at[0], recipe.scale[i]))
+            elif kind == "accept":
+                self.shared.append((i, at[0], at[1]))
             else:
                 learns = (recipe.detach == "none", True)
                 self.pairs.append((i, at[0], at[1], recipe.scale[i] / 2, learns))
@@ -162,9 +167,11 @@ class _Chunk:
         for i, s, _ in self.ce:
             loss = -own[s] if mean is None else -(1 - e) * own[s] - e * (mean[s] - norm[s])
             self.sums[i] += (loss * weight[s]).sum()
-        if not wants and not self.pairs:
+        if not wants and not self.pairs and not self.shared:
             return None
         p = log_p.exp()
+        for i, a, b in self.shared:
+            self.sums[i] += torch.minimum(p[a], p[b]).sum()
         inner = self._inner(p, log_p)  # <P_a, L_b> for all a, b of pairs
         for i, a, b, _, _ in self.pairs:
             both = inner[a, a] - inner[a, b] + inner[b, b] - inner[b, a]

@@ -67,13 +67,15 @@ def check(names: Sequence[str], where: str) -> None:
 Charts = dict[str, dict[str, list[str]]]  # a heading -> a chart's title -> names of curves
 
 
-def charts(terms: Sequence[str], scores: Sequence[str]) -> Charts:
+def charts(terms: Sequence[str], measured: Sequence[str], scores: Sequence[str]) -> Charts:
     """Curves that are looked at together, those of training and of validation under one name."""
     ce = [f"ce/{name}" for name in DISTRIBUTIONS if f"ce/{name}" in terms]
     kl = [name for name in terms if name.startswith("kl/")]
     rest = [name for name in terms if name not in (*ce, *kl)]
     losses = {"loss": ["loss"], "AR, NAR, AUX": ce, "KL": kl, **{name: [name] for name in rest}}
     found: Charts = {"losses": {title: names for title, names in losses.items() if names}}
+    if measured:
+        found["drafts"] = {"share that AR accepts": list(measured)}
     if scores:
         found["scores"] = {name: [name] for name in scores}
     found["speed"] = {

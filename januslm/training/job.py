@@ -58,6 +58,7 @@ class Job:
     scorer: Scorer | None = None
     weights: dict[str, float] = field(init=False)
     normalize: str = field(init=False)
+    measured: dict[str, float] = field(init=False)
 
     def __post_init__(self):
         self.weights = self.objective.loss.weights
@@ -70,6 +71,8 @@ class Job:
                 f"{config.attention_dropout}; or set packing.row = 0 for dense attention"
             )
         self._pack = Packer(self.weights, self.packing.encoder_passes, row or None)
+        self.measured = dict.fromkeys(self.objective.measured, 0.0)
+        self._pack_valid = replace(self._pack, weights=self.weights | self.measured)
 
     @property
     def config(self) -> ModelConfig:
@@ -97,7 +100,7 @@ class Job:
     def _valid_batch(self, ids: np.ndarray) -> Batch:
         pairs = self.read_valid(ids)
         # The noise is the same whatever the run's seed, so that runs can be compared.
-        return batch_of(self._pack, self.objective, pairs, VALID_IDS + ids, 0, self.config)
+        return batch_of(self._pack_valid, self.objective, pairs, VALID_IDS + ids, 0, self.config)
 
     @property
     def score_names(self) -> Sequence[str]:

@@ -34,6 +34,7 @@ class Trainable(Protocol[M]):
     module: M
     weights: dict[str, float]
     normalize: str
+    measured: dict[str, float]  # what validations measure beside: each with the weight 0
 
     @property
     def validation(self) -> Sequence[TrainBatch | Callable[[], TrainBatch]]: ...

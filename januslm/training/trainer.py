@@ -133,7 +133,9 @@ def on_boards(plan: RunPlan, job: Trainable, world: World, step: int, log: Log) 
             made.append(Hosted(name, plan.folder, log.borne))
     boards = Boards(made)
     compared = [*job.score_names, "loss", *terms]
-    on_rank0(lambda: boards.begin(plan.config, charts(terms, job.score_names), compared))
+    on_rank0(
+        lambda: boards.begin(plan.config, charts(terms, [*job.measured], job.score_names), compared)
+    )
     return boards
 
 

@@ -96,7 +96,8 @@ class Validation(Generic[M]):
             self.watchdog.touch()
         self.watchdog.enter("validating", step, len(made))
         watched: list = [_Watched(batch, self.watchdog.touch) for batch in made]
-        return self.engine.evaluate(watched, self.job.weights, self.job.normalize, len(mine))
+        terms = self.job.weights | self.job.measured
+        return self.engine.evaluate(watched, terms, self.job.normalize, len(mine))
 
     def _scores(self, module: M | None, step: int, texts: int) -> dict[str, float]:
         self.watchdog.enter("decoding what it validates on", step, texts)

@@ -2,6 +2,8 @@
 
 import inspect
 from collections import Counter
+from dataclasses import replace
+from itertools import combinations, permutations
 from math import ceil, exp, factorial
 
 import numpy as np
@@ -250,6 +252,70 @@ def test_infill_hides_words_from_the_encoder_alone():
         assert (source == SPECIAL.mask).any()
         lengths.append((~np.isin(words(200), source)).mean())
     assert np.mean(lengths) == pytest.approx(0.27, abs=0.02)
+
+
+SPOKEN = replace(SPECIAL, stops=(6, 7))
+TEXT = np.array([0, 10, 11, 6, 12, 7, 6, 13, 14, 15, 6, 16, 2])  # the last one does not stop
+SENTENCES = [(10, 11, 6), (12, 7, 6), (13, 14, 15, 6), (16,)]
+
+
+def spoilt(i: int, text: np.ndarray = TEXT, **given) -> np.ndarray:
+    """A source of infill without runs unless asked for."""
+    source, mask = infill.hide(None, text, SPOKEN, sample_rng(7, i), **{"ratio": 0.0} | given)
+    assert not mask.any()
+    assert (source[[0, -1]] == text[[0, -1]]).all()
+    return source
+
+
+@pytest.mark.parametrize(("share", "among"), [(1.0, 4), (0.75, 3), (0.3, 2), (0.2, 1)])
+def test_a_share_of_the_sentences_change_places_in_any_order(share, among):
+    """fairseq's permute_sentences: ceil(share n) of n, chosen and ordered evenly."""
+    orders: Counter = Counter()
+    for i in range(3000):
+        words = list(spoilt(i, permute=share)[1:-1])
+        order = []
+        while words:
+            [at] = [n for n, s in enumerate(SENTENCES) if tuple(words[: len(s)]) == s]
+            order.append(at)
+            words = words[len(SENTENCES[at]) :]
+        assert sorted(order) == [0, 1, 2, 3], "a sentence was cut"
+        orders[tuple(order)] += 1
+    law: Counter = Counter()
+    for chosen in combinations(range(4), among):
+        for turned in permutations(chosen):
+            order = list(range(4))
+            for place, one in zip(chosen, turned, strict=True):
+                order[place] = one
+            law[tuple(order)] += 1
+    assert orders.keys() == law.keys()
+    for order, weight in law.items():
+        assert orders[order] / 3000 == pytest.approx(weight / law.total(), abs=0.035)
+
+
+def test_barts_other_noises_leave_out_add_replace_and_turn():
+    left, random = [], Counter()
+    for i in range(300):
+        source = spoilt(i, words(42), delete=0.25)
+        assert (np.diff(np.searchsorted(words(42)[1:-1], source[1:-1])) > 0).all(), "their order"
+        left.append(len(source) - 2)
+        source = spoilt(i, words(42), insert=0.11)
+        assert (source == SPECIAL.mask).sum() == ceil(0.11 * 40)
+        assert (source[source != SPECIAL.mask] == words(42)).all()
+        source = spoilt(i, words(42), insert=0.5, replaced=0.3)
+        assert len(source) == 42 + 20
+        random[int((source == SPECIAL.mask).sum())] += 1
+        inner = spoilt(i, words(42), rotate=1.0)[1:-1]
+        assert (np.sort(inner) == words(42)[1:-1]).all()
+        assert (np.diff(inner) < 0).sum() <= 1
+    assert np.mean(left) == pytest.approx(0.75 * 40, abs=0.6)
+    masks = sum(n * often for n, often in random.items()) / random.total()
+    assert masks == pytest.approx(0.7 * 20, abs=0.5)
+
+
+def test_words_are_left_out_before_runs_are_hidden():
+    for i in range(50):
+        source = spoilt(i, words(42), delete=1.0, ratio=0.3)
+        assert source.tolist() == [SPECIAL.bos, SPECIAL.eos]
 
 
 def test_noise_depends_on_seed_and_sample_alone():

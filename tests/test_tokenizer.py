@@ -37,6 +37,14 @@ def test_no_text_becomes_a_special_token(tokenizer, words):
     assert ids.size == 0 or ids.min() >= len(SPECIALS)
 
 
+def test_sentences_may_end_at_tokens_that_end_with_a_stop(tokenizer):
+    stops = {tokenizer.decode([i]) for i in tokenizer.special.stops}
+    assert {".", "!", "?"} <= stops
+    assert all(text.endswith((".", "!", "?")) for text in stops)
+    [ids] = tokenizer.encode(["the cat. the dog!"])
+    assert [i in tokenizer.special.stops for i in ids].count(True) == 2
+
+
 def test_the_specials_are_the_first_ids(tokenizer):
     ids = [tokenizer.model.token_to_id(word) for word in SPECIALS]
     special = Special()

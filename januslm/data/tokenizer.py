@@ -14,6 +14,7 @@ from januslm.config import Refused
 from januslm.data import atomic
 
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+STOPS = (".", "!", "?")
 SMALLEST = len(SPECIALS) + 256  # every byte has a token of its own, so nothing is ever unknown
 
 
@@ -28,6 +29,7 @@ class Special:
     mask: int = 4
     vocabulary: int = 0  # how many ids there are, these among them
     extra: tuple[int, ...] = ()  # of an objective's learned vectors, which are no words
+    stops: tuple[int, ...] = ()  # tokens at whose end a sentence may end
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -82,7 +84,8 @@ class Tokenizer:
         """The ids that are no words of a text, wherever the file has them."""
         ids = self.model.get_vocab()
         bos, pad, eos, unk, mask = (ids[word] for word in SPECIALS)
-        return Special(bos, pad, eos, unk, mask, self.size)
+        stops = tuple(sorted(i for word, i in ids.items() if word.endswith(STOPS)))
+        return Special(bos, pad, eos, unk, mask, self.size, stops=stops)
 
     @property
     def size(self) -> int:

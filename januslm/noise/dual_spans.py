@@ -39,6 +39,15 @@ def hide(
     source[starts[both]] = special.mask
     dropped = cover(starts[both] + 1, np.maximum(ends[both], starts[both] + 1), len(target))
     source = insert(source[~dropped], inserts, special.mask, rng)
-    if rotate and rng.random() < rotate and len(source) > 2:
-        source[1:-1] = np.roll(source[1:-1], -int(rng.integers(len(source) - 2)))
+    if rotate and rng.random() < rotate:
+        source = rotated(source, rng)
     return source, hidden
+
+
+def rotated(source: np.ndarray, rng) -> np.ndarray:
+    """The words between BOS and EOS, beginning at one of them."""
+    inner = len(source) - 2
+    if inner < 1:
+        return source
+    words = np.roll(source[1:-1], -int(rng.integers(inner)))
+    return np.concatenate([source[:1], words, source[-1:]])

@@ -84,6 +84,31 @@ def test_loss_and_every_log_p_are_those_of_the_description(plain_text):
         assert got.item() == pytest.approx((1 - smooth) * loss.item() + smooth * even.item())
 
 
+@pytest.mark.slow
+def test_janus_in_a_free_order_has_mpnets_aux_and_draws_every_order():
+    net, orders = model(), set()
+    objective = resolved("janus", free=True)
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        target, source = sentence(rng, int(rng.integers(4, 20))), sentence(rng, 5)
+        example = objective.example(source, target, sample_rng(1, seed))
+        slots = example.layout.slots
+        queries = slots[slots.stream == objective.plugin.QUERY]
+        order = queries.position[np.argsort(queries.rank)]
+        if not len(order):
+            continue
+        orders.add(tuple(np.argsort(queries.rank)[:3]))
+        hidden, _ = net(packed(objective, [example]))
+        group = next(
+            g for g in packed(objective, [example]).loss_groups if "aux" in g.distributions
+        )
+        rows = group.rows[group.distributions.index("aux")]
+        found = (hidden[rows] @ net.vocabulary_weight().T).log_softmax(-1)
+        wanted = by_formula(net, source, target, order, np.full(len(order), SPECIAL.mask))
+        assert torch.allclose(found, wanted[np.argsort(order)], atol=1e-10, rtol=0), seed
+    assert len(orders) > 20
+
+
 def test_the_draws_are_the_published_ones():
     """15 % of the words, a uniform order, 80 / 10 / 10, the same in masks and queries."""
     counts, first, shares = [], [], np.zeros(3)

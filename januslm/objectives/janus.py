@@ -21,7 +21,7 @@ NORMALIZE = {"nmt": "term", "pretrain": "tokens"}
 
 def sees(q, k):
     """Past words see back; what is given and masked sees itself; revealed words and queries
-    replace, hole by hole from the left, the masks of the holes before them by the words."""
+    replace, hole by hole in their order, the masks of the holes before them by the words."""
     left_to_right = (q.stream >= PAST) & (k.stream == PAST) & (k.rank <= q.rank)
     knows = (q.stream >= REVEALED) & (
         (k.rank < q.rank) | ((k.rank == q.rank) & (q.stream == REVEALED))
@@ -65,11 +65,15 @@ def layout(
     read: Read = "next",  # past: words ask for the next one; next: masks beside them do
     # input: the slot of word i asks for word i+1; target: slot t for word t
     query_position: Place = "input",
+    free: bool = False,  # AUX in a random order of the hidden words, not from the left
 ) -> Layout:
-    """Slots of one target int64 [T] with the words of `hidden` bool [T] to be filled."""
+    """Slots of one target int64 [T] with the words of `hidden` bool [T] to be filled.
+
+    The public code's AUX goes from the left; its abstract speaks of all orders, which is `free`.
+    """
     at = np.arange(len(target))
     given, holes = at[~hidden], at[hidden]
-    order = np.arange(len(holes))
+    order = rng.permutation(len(holes)) if free else np.arange(len(holes))
     filling = stack(
         (target[given], given, GIVEN, NONE, NONE),
         (special.mask, holes, MASK, order, holes),

@@ -128,7 +128,8 @@ def test_listing_names_every_objective_with_its_sentence():
         (["jannus"], "no 'jannus' in objectives/; there are {}. Did you mean 'janus'?\n"),
         (
             ["janus", "raed=past"],
-            "janus: unknown key 'raed'; there are free, query_position, read. Did you mean 'read'?\n",
+            "janus: unknown key 'raed'; there are free, query_position, read. "
+            "Did you mean 'read'?\n",
         ),
         (["janus", "read=last"], "janus: read must be one of next, past, got 'last'\n"),
         (["janus", "past"], "'past' is not a change: write key=value, e.g. read=past\n"),

@@ -20,13 +20,33 @@ def behind(distance: int) -> int:
     return back if back < 16 else min(31, 16 + int(math.log(back / 16) / math.log(8) * 16))
 
 
-def bias_of(scheme, layer: int, x, position) -> torch.Tensor:
+def far(distance: int, width: int) -> torch.Tensor:
+    """Transformer-XL's wave of a distance: sines, then cosines."""
+    angles = [distance / 10000 ** (2 * i / width) for i in range(width // 2)]
+    wave = [*map(math.sin, angles), *map(math.cos, angles)]
+    return torch.tensor(wave, dtype=torch.float32)
+
+
+def by_distance(scheme, layer: int, x, position, weights) -> torch.Tensor:
+    """XLNet's (q + r_r) . W_r R(i - j) / sqrt(d), pair by pair: [H, q, k]."""
+    asks = (x @ weights.q_proj.weight.T + scheme.r_r_bias[layer]).unflatten(-1, (weights.heads, -1))
+    rows = []
+    for ask, i in zip(asks, position.tolist(), strict=True):
+        told = [far(i - j, x.shape[-1]).to(x.dtype) for j in position.tolist()]
+        mapped = (torch.stack(told) @ scheme.r[layer].weight.T).unflatten(-1, ask.shape)
+        rows.append(torch.einsum("hd,khd->hk", ask, mapped) / math.sqrt(ask.shape[-1]))
+    return torch.stack(rows, 1)
+
+
+def bias_of(scheme, layer: int, x, position, weights) -> torch.Tensor:
     """What a stack's scheme adds to the scores of a layer, whose rows are x: [H, q, k]."""
     if scheme is None:
         return torch.zeros(())
     if hasattr(scheme, "table"):
         at = [[bucket(int(k - q)) for k in position] for q in position]
         return scheme.table.weight[torch.tensor(at)].permute(2, 0, 1)
+    if hasattr(scheme, "r_r_bias"):
+        return by_distance(scheme, layer, x, position, weights)
     by = scheme.relative_pos_embeddings[layer]
     rows = linear(x, by.weight, by.bias).view(len(x), 32, -1)  # [q, bucket, H]
     at = torch.tensor([[behind(int(q - k)) for k in position] for q in position])
@@ -54,7 +74,7 @@ def run(net, stack, token, position, seen, memory=None) -> torch.Tensor:
     x = normed(stack.embedding_layer_norm, x)
     nothing = torch.zeros(())
     for number, layer in enumerate(stack.layers):
-        bias = bias_of(stack.position_bias, number, x, position)
+        bias = bias_of(stack.position_bias, number, x, position, layer.self_attn)
         x = normed(layer.self_attn_layer_norm, x + attend(layer.self_attn, x, x, seen, bias))
         if memory is not None:
             every = torch.ones(len(x), len(memory), dtype=torch.bool)

@@ -234,7 +234,7 @@ MODEL = [
         "r: no 'learnt' in positions/; there are learned, none, rotary, "
         "rotary_cross, sinusoidal. Did you mean 'learned'?",
     ),
-    ({"position_bias": "t6"}, "r: no 't6' in position_bias/; there are prophetnet, t5"),
+    ({"position_bias": "t6"}, "r: no 't6' in position_bias/; there are prophetnet, t5, xlnet"),
     (
         {"positions": "none", "position_bias": "prophetnet"},
         "r: positions 'none' leave the encoder without any: position_bias 'prophetnet' is the "

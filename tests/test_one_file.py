@@ -80,7 +80,7 @@ class PositionBias(nn.Module):
         """int64 [...] -> int64 [...]: how far, either way."""
         return distance.abs().clamp(max=FAR - 1)
 
-    def values(self, layer: int, query: Tensor) -> Tensor:
+    def values(self, layer: int, query: Tensor, attention: nn.Module) -> Tensor:
         """[1, H, FAR], the same for all."""
         return self.fall[None].to(query.dtype)
 '''

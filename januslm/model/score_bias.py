@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+
+class Asking(Protocol):
+    """What a scheme may read of the layer's own attention: how its queries are made."""
+
+    @property
+    def q_proj(self) -> nn.Linear: ...
 
 
 class PositionBias(Protocol):
@@ -13,7 +20,8 @@ class PositionBias(Protocol):
 
     def bucket(self, distance: Tensor) -> Tensor: ...  # int64 -> int64
 
-    def values(self, layer: int, query: Tensor) -> Tensor: ...  # [Q, D] -> [Q or 1, H, B]
+    # [Q, D], and the layer's own attention -> [Q or 1, H, B]
+    def values(self, layer: int, query: Tensor, attention: Asking) -> Tensor: ...
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,8 @@ class Layer(nn.Module):
         keys = self.self_attn.keys(keys, _turns(view.rotate, k_place))
         bias = None
         if (scheme := view.bias) is not None:
-            bias = Bias(scheme.values(self.number, queries), scheme.bucket, q_place, k_place)
+            values = scheme.values(self.number, queries, self.self_attn)
+            bias = Bias(values, scheme.bucket, q_place, k_place)
         turns = _turns(view.rotate, q_place)
         return self.self_attn(queries, keys, view.attend, turns, bias)
 

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from januslm.model.score_bias import Asking
+
 ENCODER = False  # it has none: what stands ahead would all be in one bucket
 BUCKETS, FAR = 32, 128  # half of the buckets for one distance each; distances that share the last
 
@@ -25,7 +27,7 @@ class PositionBias(nn.Module):
         grown = exact + grown.to(back.dtype)
         return torch.where(back < exact, back, grown.clamp(max=BUCKETS - 1))
 
-    def values(self, layer: int, query: Tensor) -> Tensor:
+    def values(self, layer: int, query: Tensor, attention: Asking) -> Tensor:
         """[Q, D], what the layer's attention reads -> [Q, H, BUCKETS]."""
         found = self.relative_pos_embeddings[layer](query)
         return found.unflatten(-1, (BUCKETS, self.heads)).transpose(-1, -2)

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from januslm.model.score_bias import Asking
+
 BUCKETS, FAR = 32, 128  # half of the buckets for keys behind the query; distances that share one
 
 
@@ -25,6 +27,6 @@ class PositionBias(nn.Module):
         near = torch.where(far < exact, far, grown.clamp(max=half - 1))
         return near + half * (distance > 0)
 
-    def values(self, layer: int, query: Tensor) -> Tensor:
+    def values(self, layer: int, query: Tensor, attention: Asking) -> Tensor:
         """The same for all layers and queries: [1, H, BUCKETS]."""
         return self.table.weight.t()[None]

@@ -32,8 +32,8 @@ def by_distance(scheme, layer: int, x, position, weights) -> torch.Tensor:
     asks = (x @ weights.q_proj.weight.T + scheme.r_r_bias[layer]).unflatten(-1, (weights.heads, -1))
     rows = []
     for ask, i in zip(asks, position.tolist(), strict=True):
-        told = [far(i - j, x.shape[-1]).to(x.dtype) for j in position.tolist()]
-        mapped = (torch.stack(told) @ scheme.r[layer].weight.T).unflatten(-1, ask.shape)
+        waves = [far(i - j, x.shape[-1]).to(x.dtype) for j in position.tolist()]
+        mapped = (torch.stack(waves) @ scheme.r[layer].weight.T).unflatten(-1, ask.shape)
         rows.append(torch.einsum("hd,khd->hk", ask, mapped) / math.sqrt(ask.shape[-1]))
     return torch.stack(rows, 1)
 

@@ -31,16 +31,29 @@ def causal(net, source, token, first: int = 0) -> torch.Tensor:
     return (hidden @ net.embedding.weight[: net.config.vocabulary].T).log_softmax(-1)
 
 
-def described(net, objective, source, target, nar: bool) -> dict:
+def starts(objective, slots, size: int) -> list[int]:
+    """The words behind which chains stand; of blocks all are full but the first and the last."""
+    if objective.options["way"] != "semi":
+        return list(range(size - 1))
+    ahead = objective.options["ahead"]
+    found = slots.rank[slots.stream == bang.NEXT].tolist()
+    second = found[1] if len(found) > 1 else size - 1
+    assert found == [0, *range(second, size - 1, ahead)]
+    assert second <= ahead
+    return found
+
+
+def described(net, objective, source, target, slots, nar: bool) -> dict:
     """{distribution: {word: log p [V]}}, a pass for each chain."""
     size, ahead, way = len(target), objective.options["ahead"], objective.options["way"]
     if nar:
         rows = causal(net, source, [MASK] * (size - 1), first=1)
         return {"nar": {t: rows[t - 1] for t in range(1, size)}}
     found: dict[str, dict] = {}
-    step, most = (ahead, ahead) if way == "semi" else (1, ahead if way == "streams" else 1)
-    for last in range(0, size - 1, step):  # the word before the chain
-        masks = min(most, size - 1 - last)
+    lasts = starts(objective, slots, size)
+    ends = [*lasts[1:], size - 1] if way == "semi" else [size - 1] * len(lasts)
+    for last, end in zip(lasts, ends, strict=True):
+        masks = min(1 if way in ("ar", "mixed") else ahead, end - last)
         rows = causal(net, source, [*target[: last + 1].tolist(), *[MASK] * masks])
         for n in range(1, masks + 1):
             name = "ar" if n == 1 else f"ahead{n}"
@@ -62,7 +75,7 @@ def test_one_pass_is_one_causal_pass_for_every_chain(way):
         example = objective.example(source, target, sample_rng(1, seed))
         nar = (example.layout.slots.stream == bang.MASK).any()
         drawn.add(nar)
-        want = described(net, objective, source, target, nar)
+        want = described(net, objective, source, target, example.layout.slots, nar)
         for name in objective.plugin.RULE.distributions:
             got = by_word(net, objective, example, name)
             assert got.keys() == {int(target[t]) for t in want.get(name, {})}

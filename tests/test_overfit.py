@@ -25,6 +25,8 @@ def test_it_learns_one_sentence(case):
         loss.backward()
         optimizer.step()
     for name, value in sums.items():
+        if not batch.counts[name]:
+            continue  # this sentence has no such goal
         assert value.item() / batch.counts[name] < 0.1, f"{name} is still {value.item()}"
     hidden, _ = trained.model(batch)
     best = (hidden @ trained.model.vocabulary_weight().T).argmax(-1)

@@ -65,16 +65,21 @@ def layout(
     if way == "nar" or (way == "mixed" and rng.random() < nar):
         return Layout(_one_chain(len(target), special), RULE)
     if way == "semi":
-        return Layout(_blocks(target, special, ahead), RULE)
+        return Layout(_blocks(target, special, ahead, rng), RULE)
     most = ahead if way == "streams" else 1
     chain = [(special.extra[0], n) for n in range(1, most + 1)]
     return Layout(asking(target, hidden, chain), RULE)
 
 
-def _blocks(target: np.ndarray, special, size: int) -> Slots:
-    """The words, and a chain behind the last word of each block but the last.  Ours: no code."""
+def _blocks(target: np.ndarray, special, size: int, rng) -> Slots:
+    """The words, and a chain behind the last word of each block but the last: ours, no code was.
+
+    The first block is shorter by a random offset, so that a chain may stand behind any word.
+    """
     past, at = np.arange(len(target) - 1), np.arange(1, len(target))
-    before = (at - 1) // size * size  # the word behind which the chain stands
+    first = int(rng.integers(1, size + 1))  # where the second block starts
+    # The word behind which the chain stands.
+    before = np.where(at < first, 0, first - 1 + (at - first) // size * size)
     return stack(
         (target[past], past, PAST, past, NONE),
         (special.extra[0], at, at - before, before, at),

@@ -50,6 +50,7 @@ def by_formula(slots, size: int, length: int, causal: bool):
     return starts, np.array([[sees(q, k) for k in count] for q in count])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("given", "causal"), WAYS)
 def test_slots_and_rule_are_those_of_the_description(given, causal):
     """400 random cases; every offset comes, and every block ends where a full one would."""

@@ -100,6 +100,7 @@ def learns(layout_of, target: np.ndarray, net) -> np.ndarray:
     return found
 
 
+@pytest.mark.slow  # it computes for seconds; what no layout may leak is proved above
 @pytest.mark.parametrize("case", CASES, ids=case_name)
 def test_no_prediction_has_a_gradient_into_its_word(case):
     objective = resolved(case[0], **hiding(case))

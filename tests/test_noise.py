@@ -271,7 +271,7 @@ def spoilt(i: int, text: np.ndarray = TEXT, **given) -> np.ndarray:
 def test_a_share_of_the_sentences_change_places_in_any_order(share, among):
     """fairseq's permute_sentences: ceil(share n) of n, chosen and ordered evenly."""
     orders: Counter = Counter()
-    for i in range(3000):
+    for i in range(1200):
         words = list(spoilt(i, permute=share)[1:-1])
         order = []
         while words:
@@ -289,7 +289,7 @@ def test_a_share_of_the_sentences_change_places_in_any_order(share, among):
             law[tuple(order)] += 1
     assert orders.keys() == law.keys()
     for order, weight in law.items():
-        assert orders[order] / 3000 == pytest.approx(weight / law.total(), abs=0.035)
+        assert orders[order] / 1200 == pytest.approx(weight / law.total(), abs=0.05)
 
 
 def test_barts_other_noises_leave_out_add_replace_and_turn():

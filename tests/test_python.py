@@ -109,6 +109,7 @@ def test_a_way_that_was_not_taught_has_no_score(words, tmp_path):
         model.score([("a", "b")])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "options"),
     [

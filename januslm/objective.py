@@ -207,8 +207,8 @@ def resolve_objective(
     complete = Loss(**vars(loss) | known)
     drafts = [other for other in taught if other != "ar"] if "ar" in taught else []
     measured = tuple(f"accept/ar~{other}" for other in drafts)
-    made = Objective(name, plugin, options, noise_name, hide, noise_options, complete, special)
-    return replace(made, measured=measured)
+    both = noise_name, hide, noise_options
+    return Objective(name, plugin, options, *both, complete, special, measured)
 
 
 def _taught(plugin: ModuleType, special: Special, options: Mapping) -> list[str]:

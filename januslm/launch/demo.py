@@ -1,4 +1,4 @@
-"""The demo: text -> shards -> pretraining -> fine-tuning -> four ways to write -> one table."""
+"""The demo: text -> shards -> pretraining -> fine-tuning -> five ways to write -> one table."""
 
 import time
 from collections.abc import Sequence

@@ -57,7 +57,7 @@ def fused(
     predict: `ce/a` is (1-e) NLL + e mean_v(-log p_v); `kl/a~b` is (KL(a|b) + KL(b|a)) / 2, over the
     vocabulary.  A word counts with its slot's weight, in a pair with the product of both.
     `accept/a~b` is sum_v min(a_v, b_v), the chance that a word drawn from one is kept by whoever
-    draws from the other (Leviathan 2023, 3.3); it has no gradient, and no slot's weight.
+    draws from the other (Leviathan 2023); it has no gradient, and no slot's weight.
     detach "first" stops the gradient into the distribution named first, the teacher.
     chunk: rows at once, 0: as CHUNK says.
     """

@@ -6,9 +6,9 @@ import io
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
@@ -27,11 +27,16 @@ LONGEST = 1 << 30  # bytes of one line or file: more comes of a packed file made
 
 @dataclass(frozen=True)
 class Document:
-    """One text.  `group` is what validation may hold out as a whole: a package, a file."""
+    """One text.  `group` is what validation may hold out as a whole: a package, a file.
+
+    facts: what its source and the filters found out about it, by name: a language, a score.
+    """
 
     text: str
     group: str
     repaired: bool = False
+    url: str = ""  # where it was read on the web, if it was
+    facts: Mapping[str, str | float] = field(default_factory=dict)
 
     @cached_property
     def raw(self) -> bytes:
@@ -41,9 +46,13 @@ class Document:
 
 @dataclass(frozen=True)
 class Dropped:
-    """A document that a source read and did not pass on; every one is counted by its reason."""
+    """A document that a source or a filter did not pass on; each is counted by its reason.
+
+    number: what the rule measured, where it measured something.
+    """
 
     reason: str
+    number: float | None = None
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,12 @@ class Texts:
     def choose(self, hypothesis, width, run):
         self.texts = [[ts[int(w)]] for ts, w in zip(self.texts, hypothesis, strict=True)]
 
+    def follow(self, words, run):
+        self.texts = [
+            [t[: len(t) - run] + tuple(t[len(t) - run + i] for i in way)]
+            for (t,), way in zip(self.texts, words.tolist(), strict=True)
+        ]
+
     def take_back(self, words):
         self.texts = [
             [t[: len(t) - int(n)] for t in ts] for ts, n in zip(self.texts, words, strict=True)
@@ -106,17 +112,24 @@ class Table:
         ]
         return torch.tensor(np.array(logits))
 
-    def draft(self, state, words, size):
-        after = self.block(state, words[:, None])[:, 0]
+    def draft(self, state, words, size, blocks=0, parents=()):
         run = words.shape[1]
-        behind = [
-            [
-                [self.logits("draft", s, t[: len(t) - run + i + 1], j) for j in range(size)]
-                for i in range(run)
-            ]
-            for s, (t,) in zip(state.sources, state.texts, strict=True)
+        parents = parents or range(-1, run - 1)
+        after, behind = [], []
+        for s, (t,), row in zip(state.sources, state.texts, words.tolist(), strict=True):
+            ways = []
+            for word, parent in zip(row, parents, strict=True):
+                ways.append((ways[parent] if parent >= 0 else t) + (word,))
+            ways = ways[run - (blocks or run) :]
+            after.append([self.after(s, way) for way in ways])
+            behind.append([[self.guess(s, way, j) for j in range(size)] for way in ways])
+        state.texts = [
+            [t + tuple(row)] for (t,), row in zip(state.texts, words.tolist(), strict=True)
         ]
-        return after, torch.tensor(np.array(behind))
+        return torch.tensor(np.array(after)), torch.tensor(np.array(behind))
+
+    def guess(self, source, text, place):
+        return self.logits("draft", source, text, place)
 
     def template(self, length):
         slots = janus.template(length, SPECIAL)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from januslm.decoding import beam, greedy, sample, speculative
+from januslm.decoding import beam, draft_sample, greedy, sample, speculative
 from tests.test_decoding import SOURCES, SPECIAL, WORDS, Table, log_p
 
 END = SPECIAL.eos
@@ -130,10 +130,19 @@ def texts(table, source, most, how) -> dict[tuple, float]:
 @pytest.mark.parametrize(
     "how", [(1.0, 0, 1.0), (0.7, 0, 1.0), (1.6, 3, 1.0), (1.0, 0, 0.8), (1.3, 4, 0.6)]
 )
-def test_drawn_texts_come_as_often_as_they_are_likely(how):
+@pytest.mark.parametrize(
+    ("way", "form"),
+    [
+        (sample, {}),
+        pytest.param(draft_sample, {"form": "one"}, marks=pytest.mark.slow),
+        pytest.param(draft_sample, {"form": "two"}, marks=pytest.mark.slow),
+        pytest.param(draft_sample, {"form": "one", "block": 2}, marks=pytest.mark.slow),
+    ],
+)
+def test_drawn_texts_come_as_often_as_they_are_likely(way, form, how):
     table, count = Table(5), 3000
     temperature, top_k, top_p = how
-    one = sample.decode(
+    one = way.decode(
         table,
         SOURCES[:1],
         SPECIAL,
@@ -142,6 +151,7 @@ def test_drawn_texts_come_as_often_as_they_are_likely(how):
         top_p=top_p,
         samples=count,
         max_length=3,
+        **form,
     )[0]
     drawn = Counter(tuple(o.tokens.tolist()) for o in (one, *one.others))
     likely = texts(table, tuple(map(int, SOURCES[0])), 3, how)
@@ -157,16 +167,20 @@ def test_drawn_texts_come_as_often_as_they_are_likely(how):
     assert off < freedom + 4 * np.sqrt(2 * freedom)  # of chi-square: passed by 1 in 10,000
 
 
-def test_samples_of_a_source_differ_and_do_not_depend_on_the_batch():
-    given = dict(samples=4, max_length=8, seed=3)
-    together = sample.decode(Table(1), SOURCES, SPECIAL, **given)
+@pytest.mark.parametrize(
+    ("way", "form"),
+    [(sample, {}), (draft_sample, {"form": "one"}), (draft_sample, {"form": "two"})],
+)
+def test_samples_of_a_source_differ_and_do_not_depend_on_the_batch(way, form):
+    given = dict(samples=4, max_length=8, seed=3) | form
+    together = way.decode(Table(1), SOURCES, SPECIAL, **given)
     for source, output in zip(SOURCES, together, strict=True):
-        alone = sample.decode(Table(1), [source], SPECIAL, **given)[0]
+        alone = way.decode(Table(1), [source], SPECIAL, **given)[0]
         made, again = ([o.tokens.tolist() for o in (x, *x.others)] for x in (output, alone))
         assert made == again
         assert len(made) == 4
         assert len(set(map(tuple, made))) > 1
-        first = sample.decode(Table(1), [source], SPECIAL, **given | {"samples": 1})[0]
+        first = way.decode(Table(1), [source], SPECIAL, **given | {"samples": 1})[0]
         assert first.tokens.tolist() == made[0]
 
 

@@ -60,22 +60,22 @@ def table(heads, tails: Sequence[list[list[int]]], fill: int, device) -> Tensor:
     return torch.tensor(full, device=device)
 
 
-def bar(allowed: Rules, scores: Tensor, written: Sequence[list[int]], tails) -> None:
-    """Greedy's rules, in place, for what follows each word of the tails.
+def bar(allowed: Rules, scores: Tensor, written: Sequence[list[int]], ways) -> None:
+    """Greedy's rules, in place, for what follows each of several ways to go on.
 
-    scores: float [B, C, R, V], after what is written and after each word of a tail.
+    scores: float [B, A, V]; ways: of each text the A lists of words that come after what is
+    written.
     """
     device = scores.device
     if allowed.no_repeat_ngram:
-        for words, some, score in zip(written, tails, scores, strict=True):
-            for tail, one in zip(some, score, strict=False):
-                for at in range(len(tail) + 1):
-                    before = torch.tensor(words + tail[:at], dtype=torch.long, device=device)
-                    after = one[at].view(1, 1, -1)
-                    bar_repeats(after, before.view(1, 1, -1), allowed.no_repeat_ngram)
-    counts = torch.tensor([len(words) for words in written], device=device)
-    count = counts[:, None] + torch.arange(scores.shape[2], device=device)
-    allowed.by_count(scores.flatten(1, 2), count.repeat(1, scores.shape[1]))
+        for words, some, score in zip(written, ways, scores, strict=True):
+            for way, after in zip(some, score, strict=True):
+                before = torch.tensor(words + way, dtype=torch.long, device=device)
+                bar_repeats(after.view(1, 1, -1), before.view(1, 1, -1), allowed.no_repeat_ngram)
+    count = [
+        [len(words) + len(way) for way in some] for words, some in zip(written, ways, strict=True)
+    ]
+    allowed.by_count(scores, torch.tensor(count, device=device))
 
 
 def agreeing(tail: list[int], word: list[int], eos: int) -> int:

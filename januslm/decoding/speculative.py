@@ -92,7 +92,11 @@ def _round(decoder, state, allowed, rows: list["_Text"], head, block: int, shift
     tails = [text.proposals(block) for text in rows]
     words = table(heads, tails, eos, device)
     scores = log_p(decoder.block(state, words)[:, :, len(heads[0]) - 1 :])
-    bar(allowed, scores, [text.words for text in rows], tails)
+    ways = [
+        [tail[:count] for tail in some for count in range(scores.shape[2])]
+        for some in words[:, :, len(heads[0]) :].tolist()
+    ]
+    bar(allowed, scores.flatten(1, 2), [text.words for text in rows], ways)
     value, word = (x.view(scores.shape[:-1]).tolist() for x in top(scores.flatten(0, 2), 1))
     kept = [
         text.accept(tail, w, v, eos, shifts)

@@ -37,7 +37,7 @@ class IncrementalDecoder:
         self.asks = self.read is not None and self.read.asks != self.read.words
         self.prefix = self.read.prefix if self.read else ()
         self.template_slots, self.row_slots = objective.template, objective.row
-        self.drafting: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}  # see draft
+        self.drafting: dict[tuple, tuple[Tensor, Tensor, int]] = {}  # see draft
         self.rule = objective.plugin.RULE
         self.vocabulary = model.config.vocabulary
         weight = model.vocabulary_weight()
@@ -129,22 +129,31 @@ class IncrementalDecoder:
 
     @torch.inference_mode()
     def draft(
-        self, state: State, words: Tensor, size: int, blocks: int = 0
+        self,
+        state: State,
+        words: Tensor,
+        size: int,
+        blocks: int = 0,
+        parents: tuple[int, ...] = (),
     ) -> tuple[Tensor, Tensor]:
-        """One pass for R words in a row, int64 [B, R], and `size` masks after the last `blocks`.
+        """One pass for R words, int64 [B, R], and `size` masks after the last `blocks` of them.
 
-        blocks: A of the words; 0: all.  Logits [B, A, V] of the next word after each of them, and
-        [B, A, size, V] of the block that stands behind it; the first of a block asks for that next
-        word too.  Only the words join the cache.
+        blocks: A of the words; 0: all.  parents: of each word the one before it, -1 for what is
+        cached; (): the words stand in a row.  Logits [B, A, V] of the next word after each of them,
+        and [B, A, size, V] of the block that stands behind it; the first of a block asks for that
+        next word too.  Only the words join the cache: of a tree `state.follow` keeps one way.
         """
         assert self.read is not None, "require() refuses it"
         (batch, run), device = words.shape, words.device
-        asked = blocks or run
-        masks = torch.full((batch, asked * size), self.read.query, device=device)
-        key = run, asked, size
+        asked, asking = blocks or run, max(size, int(self.asks))
+        if not asking and not parents and asked == run:
+            after = self.block(state, words[:, None])[:, 0]
+            return after, after[:, :, None][:, :, :0]
+        key = parents or (*range(-1, run - 1),), asked, asking
         if key not in self.drafting:
             self.drafting[key] = _drafting(self.rule, self.read, *key, device)
-        behind, new = self.drafting[key]
+        behind, new, deep = self.drafting[key]
+        masks = torch.full((batch, asked * asking), self.read.query, device=device)
         place = (state.at[:, None] + behind).clamp(max=self.model.config.max_positions - 1)
         if state.self_mask is None:
             old = torch.ones(batch, 1, state.used, dtype=torch.bool, device=device)
@@ -153,7 +162,7 @@ class IncrementalDecoder:
             state.self_mask = torch.cat([old, torch.ones_like(words, dtype=torch.bool)[:, None]], 2)
         look = torch.cat([old.expand(-1, len(new), -1), new.expand(batch, -1, -1)], 2)
         both_masks = (additive_mask(look[:, None], self.model.embedding.weight.dtype),) * 2
-        state.at = state.at + run
+        state.at = state.at + deep
         state.key_position = torch.cat([state.key_position, place], 1)
         state.make_room(place.shape[1])
         tokens = torch.cat([words, masks], 1)
@@ -162,8 +171,9 @@ class IncrementalDecoder:
         state.used += run
         state.key_position = state.key_position[:, : state.used]
         logits = self.logits(x).view(batch, -1, self.vocabulary)
-        block = logits[:, run:].unflatten(1, (asked, size))
-        return block[:, :, 0] if self.asks else logits[:, run - asked : run], block
+        block = logits[:, run:].reshape(batch, asked, asking, self.vocabulary)
+        after = block[:, :, 0] if self.asks else logits[:, run - asked : run]
+        return after, block[:, :, :size]
 
     def _write(self, state: State, words: Tensor, parents, ask_all: bool) -> Tensor:
         """words int64 [B, W, R] -> logits [B, W, R or 1, V]; the words join the cache.
@@ -315,20 +325,29 @@ def _with_itself(mask: Tensor | None, used: int, size: int, like: Tensor) -> Ten
     return torch.cat([mask.repeat(1, 1, 2, 1), new], 3)
 
 
-def _drafting(rule: Rule, read: ArRead, run: int, asked: int, size: int, device):
-    """R words and a block behind each of the last `asked`: places, who reads whom.
+def _drafting(
+    rule: Rule, read: ArRead, parents: tuple[int, ...], asked: int, size: int, device
+) -> tuple[Tensor, Tensor, int]:
+    """R words and a block behind each of the last `asked`: places, who reads whom, words in a row.
 
-    -> int64 [S], bool [S, S].
+    -> int64 [S], bool [S, S], the longest way.
     """
-    word = np.arange(run)
-    last, streams = word[-asked:], [rule.streams.index(name) for name in read.drafts[:size]]
-    behind = last[:, None] + 1 + np.arange(size)
+    run = len(parents)
+    way = np.eye(run, dtype=bool)  # [R, R]: which words lead to a word, it among them
+    for word, parent in enumerate(parents):
+        if parent >= 0:
+            way[word] |= way[parent]
+    depth = way.sum(1) - 1
+    last, streams = np.arange(run)[-asked:], [rule.streams.index(n) for n in read.drafts[:size]]
+    behind = depth[last][:, None] + 1 + np.arange(size)
     slots = stack(
-        (0, word, rule.streams.index(read.words), word, NONE),
-        (0, behind.ravel(), np.tile(streams, asked), last.repeat(size), NONE),
+        (0, depth, rule.streams.index(read.words), depth, NONE),
+        (0, behind.ravel(), np.tile(streams, asked), depth[last].repeat(size), NONE),
     )
-    look = visible(rule, slots, slots)
-    return torch.from_numpy(slots.position).to(device), torch.from_numpy(look).to(device)
+    owner = np.concatenate([np.arange(run), last.repeat(size)])  # the word a slot is, or is behind
+    look = visible(rule, slots, slots) & way[owner][:, owner]
+    places = torch.from_numpy(slots.position).to(device)
+    return places, torch.from_numpy(look).to(device), int(depth.max()) + 1
 
 
 def everywhere(index: Tensor | None, batch: int, each: int) -> Tensor | None:

@@ -63,18 +63,25 @@ class State:
     def choose(self, hypothesis: Tensor, width: int, run: int) -> None:
         """Of the latest block's `width` hypotheses of `run` words keep one each, int64 [B]."""
         assert self.self_mask is not None, "there are no hypotheses to choose from"
-        first = self.used - width * run
-        place = first + hypothesis[:, None] * run + torch.arange(run, device=hypothesis.device)
+        words = hypothesis[:, None] * run + torch.arange(run, device=hypothesis.device)
+        self.follow(words, width * run)
+
+    @torch.inference_mode()
+    def follow(self, words: Tensor, run: int) -> None:
+        """Of the latest `run` words keep those at int64 [B, R], which follow each other."""
+        first = self.used - run
+        place = first + words
         for x in (x for pair in self.cache for x in pair):
             at = place[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3])
-            x[:, :, first : first + run] = x.gather(2, at)
+            x[:, :, first : first + words.shape[1]] = x.gather(2, at)
         self.key_position = torch.cat(
             [self.key_position[:, :first], self.key_position.gather(1, place)], 1
         )
-        self.used = first + run
-        self_mask = self.self_mask[:, :1, : self.used].clone()
-        self_mask[..., first:] = True
-        self.self_mask = None if self_mask.all() else self_mask
+        self.used = first + words.shape[1]
+        if self.self_mask is not None:
+            self_mask = self.self_mask[:, :1, : self.used].clone()
+            self_mask[..., first:] = True
+            self.self_mask = None if self_mask.all() else self_mask
 
     def take_back(self, words: Tensor) -> None:
         """Forget the last `words` int64 [B] of the latest block (one hypothesis a sentence)."""

@@ -1,0 +1,71 @@
+"""Pass after pass of a draft: in one form throughout, or in whatever form pays."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from januslm.decoding._costs import costs
+from januslm.decoding._forms import Acceptance, Chooser, Form
+from januslm.decoding._trees import Tree
+
+AGAIN = 32  # passes after which the form is chosen anew
+
+
+class Drafted(Protocol):
+    """What is written of one sentence, and the draft of what follows; empty: there is none."""
+
+    draft: Sequence
+
+
+# read(rows, head, tree, masks): one pass over a tree of each row's draft, with so many masks behind
+# each word; returns how many words of what each row read were wrong, int64 [B].
+Read = Callable[[list, tuple[int, ...], Tree, int], Tensor]
+
+
+class Fixed:
+    """One form: of two passes a round, the one that drafts where there is no draft."""
+
+    def __init__(self, form: Form):
+        self.form, self.acceptance = form, Acceptance()
+
+    def one_pass(self, read: Read, rows: list, head: tuple[int, ...]) -> Tensor:
+        """head: the prefix in the first pass, then empty; returns what `read` does."""
+        return read(rows, head, *self.next_pass(rows))
+
+    def next_pass(self, rows: Sequence[Drafted]) -> tuple[Tree, int]:
+        """What is verified, and how many masks stand behind each word."""
+        form, drafted = self.form, any(text.draft for text in rows)
+        masks = 0 if form.kind == "two" and drafted else form.masks
+        return form.tree if drafted and form.kind != "greedy" else Tree(), masks
+
+
+class Cheapest(Fixed):
+    """The form that promises most words a second, chosen anew after some passes.
+
+    size: masks behind a word, at most; lines: too.
+    """
+
+    def __init__(
+        self, decoder, sources: Sequence[np.ndarray], chooser: Chooser, size: int, lines: int
+    ):
+        self.form, self.acceptance = Form("greedy"), chooser.acceptance
+        self.decoder, self.sources, self.chooser = decoder, sources, chooser
+        self.size, self.lines = size, lines
+        self.alive, self.left = 0, 0
+
+    def one_pass(self, read: Read, rows: list, head: tuple[int, ...]) -> Tensor:
+        cost = costs(self.decoder, self.sources[: len(rows)])
+        if len(rows) != self.alive or not self.left:
+            self.form = self.chooser.best(cost, self.size, self.lines)
+            self.alive, self.left = len(rows), AGAIN
+        self.left -= 1
+        tree, masks = self.next_pass(rows)
+        began = time.perf_counter()
+        wrong = read(rows, head, tree, masks)
+        if not head:
+            seconds, slots = time.perf_counter() - began, (1 + len(tree)) * (1 + masks)
+            self.chooser.took(self.form.kind, seconds, cost(slots))
+        return wrong

@@ -122,7 +122,8 @@ def test_latency_and_throughput_are_of_the_medians_of_rounds():
     ],
 )
 def test_a_floor_that_is_missed_is_named(identical, fewer, nar, missed):
-    rows = {"speculative": {"verified": {"identical": identical, "fewer_passes": fewer}}}
+    verified = {"identical": identical, "fewer_passes": fewer}
+    rows = {"speculative, three readings": {"verified": verified}}
     ratios = {"AR beam 5 / NAR 4": Ratio(nar, nar, nar)}
     found = decode_trained.judged(rows, ratios, 100, CPU)
     assert len(found) == len(missed)

@@ -418,11 +418,12 @@ def test_a_batch_of_many_is_many_batches_of_one(name, read):
     "given",
     [
         {},
+        {"block": 8, "shifts": 3},
         {"shifts": 1},
         {"shifts": 5, "block": 3},
-        {"draft_iterations": 3},
+        {"block": 4, "draft_iterations": 3},
         {"no_repeat_ngram": 2},
-        {"min_length": 9},
+        {"block": 8, "min_length": 9},
     ],
 )
 def test_speculative_writes_exactly_what_greedy_writes(place, given):

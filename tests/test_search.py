@@ -80,9 +80,9 @@ def test_a_narrow_beam_finds_what_the_plain_search_finds(seed, width, penalty, e
 @settings(max_examples=60)
 @given(
     st.integers(0, 10**6),
-    st.integers(1, 6),
+    st.integers(0, 6),
     st.integers(1, 3),
-    st.integers(1, 5),
+    st.integers(0, 5),
     LIMITS,
 )
 def test_speculative_writes_what_greedy_writes_whatever_the_draft(

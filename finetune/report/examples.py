@@ -145,7 +145,11 @@ class Tracer:
         from januslm.inference import generator
 
         find = registry.find(request.ALGORITHMS, name)
-        way = partial(find.decode, **(self.ways[name] | more))
+        given = self.ways[name] | more
+        # What would be chosen by speed is as where it is watched, so that the passes are the same.
+        watched = getattr(find, "WATCHED", {}).items()
+        given |= {key: value for key, value in watched if not given.get(key)}
+        way = partial(find.decode, **given)
         special = self.model.tokenizer.special
         return generator.write(self.decoder, {name: way}, [array], special, 1)[name]
 

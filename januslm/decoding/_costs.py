@@ -3,16 +3,17 @@
 import bisect
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
-WORDS = (1, 1, 2, 4, 8, 16, 32)  # of a measured pass: the first alone, the others each with a block
+WORDS = (1, 2, 4, 8, 16, 32, 64)  # of the passes that are measured
 TIMES = 3  # each of them, of which the least counts: what disturbs a pass makes it longer
+MOST_GAIN = 16  # a pass that takes so many times the first's never pays, nor does a larger one
 
-_measured: WeakKeyDictionary = WeakKeyDictionary()  # decoder -> {sentences: points}
+_measured: WeakKeyDictionary = WeakKeyDictionary()  # decoder -> {(sentences, masks): costs}
 
 
 class Costs:
@@ -33,45 +34,47 @@ class Costs:
         return t0 + (rows - r0) * (t1 - t0) / (r1 - r0)
 
 
-def costs(decoder, sources: Sequence[np.ndarray], clock: Callable[[], float] | None = None):
-    """Costs of a decoder for batches of about so many sentences; measured where it is not known.
+def costs(decoder, sources: Sequence[np.ndarray], masks: int = 0) -> Costs:
+    """Costs of a decoder for batches of about so many sentences; measured where they are not known.
 
-    Batches are told apart by powers of two.  The sources are those of a batch to be written.
+    Batches are told apart by powers of two.  sources: of the batch that is to be written.  masks:
+    read passes with so many behind each word, as drafts are made, not words alone.
     """
     known = _measured.setdefault(decoder, {})
-    size = 1 << (len(sources) - 1).bit_length()
-    if size not in known:
-        known[size] = _measure(decoder, sources, clock or _clock)
-    return known[size]
+    key = 1 << (len(sources) - 1).bit_length(), masks
+    if key not in known:
+        known[key] = _measure(decoder, sources, masks)
+    return known[key]
 
 
-def _clock() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def _clock(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
-def _measure(decoder, sources: Sequence[np.ndarray], clock: Callable[[], float]) -> Costs:
-    """Passes over one more state of these sources, which is then forgotten.
-
-    No larger one than could ever pay: a pass gives a block's words at most.
-    """
+def _measure(decoder, sources: Sequence[np.ndarray], masks: int) -> Costs:
+    """Passes over one more state of these sources, which is then forgotten."""
     state = decoder.start(sources)
     device = state.length_scores.device
     prefix = torch.tensor(decoder.prefix, device=device).expand(len(sources), -1)
-    decoder.draft(state, prefix, 0)
-    rows, seconds = [], []
-    for number, run in enumerate(WORDS):
-        size = decoder.most_block if number else 0
+    decoder.block(state, prefix[:, None])
+    rows: list[int] = []
+    seconds: list[float] = []
+    runs = [(1, 0), *((run, masks) for run in WORDS)] if masks else [(run, 0) for run in WORDS]
+    for run, size in runs:
         words = prefix[:, :1].expand(-1, run)
         taken = []
         for _ in range(TIMES):
-            before = clock()
-            decoder.draft(state, words, size)
-            taken.append(clock() - before)
+            before = _clock(device)
+            if size:
+                decoder.draft(state, words, size)
+            else:
+                decoder.block(state, words[:, None])
+            taken.append(_clock(device) - before)
             state.take_back(torch.full((len(sources),), run, device=device))
         rows.append(run * (1 + size))
         seconds.append(min(taken))
-        if seconds[-1] > (1 + decoder.most_block) * seconds[0]:
+        if seconds[-1] > MOST_GAIN * seconds[0]:
             break
     return Costs(rows, seconds)

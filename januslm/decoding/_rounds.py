@@ -57,7 +57,7 @@ class Cheapest(Fixed):
         self.alive, self.left = 0, 0
 
     def one_pass(self, read: Read, rows: list, head: tuple[int, ...]) -> Tensor:
-        cost = costs(self.decoder, self.sources[: len(rows)])
+        cost = costs(self.decoder, self.sources[: len(rows)], self.decoder.most_block)
         if len(rows) != self.alive or not self.left:
             self.form = self.chooser.best(cost, self.size, self.lines)
             self.alive, self.left = len(rows), AGAIN

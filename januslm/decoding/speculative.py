@@ -7,24 +7,28 @@ B = sentences, C = candidates of one sentence, R = words read in a pass, V = voc
 """
 
 import copy
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from januslm.config import Allowed
-from januslm.decoding import Output, _verified, mask_predict
-from januslm.decoding._constraints import log_p, rules, top
+from januslm.decoding import Output, _verified, greedy, mask_predict
+from januslm.decoding._constraints import Rules, log_p, rules, top
+from januslm.decoding._costs import costs
 from januslm.decoding._options import Count, Length, Ratio
+from januslm.decoding._readings import Readings, seen_of
 from januslm.decoding._templates import candidates, write
 from januslm.decoding._verified import agreeing, bar, table
 
 # Where the draft goes on after a wrong word: behind it, at it (the draft lacks a word), one
 # further (it has one too many), ...; in the order of how often each is right.
 SHIFTS = (1, 0, 2, 3, -1)
+WATCHED = {"block": 8, "shifts": 3}  # where it is looked on, whatever pays
 NEEDS = ("word by word", "all at once")  # how a checkpoint must have learnt to write
 
 
@@ -35,8 +39,8 @@ def decode(
     special,
     watch: "Watch | None" = None,
     *,
-    block: Length = 8,  # words of a draft that a pass verifies
-    shifts: Annotated[int, Allowed(low=1, high=len(SHIFTS))] = 3,
+    block: Count = 0,  # words of a draft that a pass verifies; 0: as many as pay here
+    shifts: Annotated[int, Allowed(low=0, high=len(SHIFTS))] = 0,
     draft_iterations: Length = 1,  # passes that make a draft
     min_length: Count = 0,  # fewest words of a text
     max_length: Length = 200,  # most words of a text, and max_ratio beside it
@@ -45,28 +49,59 @@ def decode(
 ) -> list[Output]:
     """Tokens and score are those of greedy with the same limits; passes count the draft's too.
 
-    shifts: after a difference, so many of SHIFTS are verified side by side in the next pass.
-    watch(texts): called with the drafts, and after each pass with the texts that it was for.
+    shifts: after a difference, so many of SHIFTS are verified side by side in the next pass; 0: as
+    many as pay.  What pays is decided by what a pass of so many rows costs here, measured once, and
+    by what was accepted so far; where nothing does, the texts are written as greedy writes them.
+    watch(texts): called with the drafts, and after each pass with the texts that it was for; block and
+    shifts are then WATCHED unless they are given.
     """
     decoder.require(*NEEDS)
     state = decoder.start(sources)
-    device = state.length_scores.device
-    allowed = rules(
-        decoder,
-        sources,
-        special,
-        device,
-        min_length=min_length,
-        max_length=max_length,
-        max_ratio=max_ratio,
-        no_repeat_ngram=no_repeat_ngram,
-    )
+    limits: dict[str, Any] = {
+        "min_length": min_length,
+        "max_length": max_length,
+        "max_ratio": max_ratio,
+        "no_repeat_ngram": no_repeat_ngram,
+    }
+    allowed = rules(decoder, sources, special, state.length_scores.device, **limits)
+    if watch is not None:
+        block, shifts = block or WATCHED["block"], shifts or WATCHED["shifts"]
+    if block and shifts:
+        return _verify(decoder, state, allowed, watch, block, shifts, draft_iterations, Readings())
+    seen, cost = seen_of(decoder), costs(decoder, sources)
+    length = float(state.length_scores.argmax(1).double().mean())
+    best = seen.best(length, draft_iterations, cost, block, shifts)
+    began = time.perf_counter()
+    if best is None:
+        outputs = greedy.write(
+            decoder, state, sources, special, lambda scores, numbers: top(scores, 1), **limits
+        )
+        promised = max(output.passes for output in outputs) * cost(1)
+    else:
+        outputs = _verify(decoder, state, allowed, watch, *best, draft_iterations, seen)
+        passes = max(output.passes for output in outputs) - draft_iterations
+        promised = draft_iterations * cost(length) + passes * cost(best[1] * (1 + best[0]))
+    seen.took("draft" if best else "greedy", time.perf_counter() - began, promised)
+    return outputs
+
+
+def _verify(
+    decoder,
+    state,
+    allowed: Rules,
+    watch: "Watch | None",
+    block: int,
+    shifts: int,
+    iterations: int,
+    seen: Readings,
+) -> list[Output]:
+    """A draft of each text, and passes that verify so many of its words; uses up the state."""
     drafts = write(
         decoder,
         copy.copy(state),
-        special,
+        allowed.special,
         candidates(state.length_scores, 1, "topk", decoder.most_length),
-        mask_predict.schedule(draft_iterations),
+        mask_predict.schedule(iterations),
         early_stop=True,
     )
     texts = [
@@ -75,7 +110,7 @@ def decode(
     ]
 
     def one_pass(kept, rows: list[_Text], head) -> Tensor:
-        wrong = _round(decoder, state, kept, rows, head, block, shifts)
+        wrong = _round(decoder, state, kept, rows, head, block, shifts, seen)
         if watch is not None:
             watch(rows)
         return wrong
@@ -85,7 +120,16 @@ def decode(
     return _verified.write(decoder, state, allowed, texts, one_pass)
 
 
-def _round(decoder, state, allowed, rows: list["_Text"], head, block: int, shifts: int) -> Tensor:
+def _round(
+    decoder,
+    state,
+    allowed,
+    rows: list["_Text"],
+    head,
+    block: int,
+    shifts: int,
+    seen: Readings,
+) -> Tensor:
     """One verifying pass; returns how many words of what each row read were wrong, int64 [B]."""
     eos, device = allowed.special.eos, allowed.limit.device
     heads = [head or tuple(text.words[-1:] or [eos]) for text in rows]
@@ -99,7 +143,7 @@ def _round(decoder, state, allowed, rows: list["_Text"], head, block: int, shift
     bar(allowed, scores.flatten(1, 2), [text.words for text in rows], ways)
     value, word = (x.view(scores.shape[:-1]).tolist() for x in top(scores.flatten(0, 2), 1))
     kept = [
-        text.accept(tail, w, v, eos, shifts)
+        text.accept(tail, w, v, eos, shifts, seen)
         for text, tail, w, v in zip(rows, tails, word, value, strict=True)
     ]
     _, width, run = words.shape
@@ -130,7 +174,7 @@ class _Text:
         self.places = list(ways.values())
         return [list(way) for way in ways]
 
-    def accept(self, tails, word, value, eos: int, shifts: int) -> tuple[int, int]:
+    def accept(self, tails, word, value, eos: int, shifts: int, seen: Readings) -> tuple[int, int]:
         """Takes over what greedy would have written; returns the best tail and its right words.
 
         word, value: by tail, the choice after the words before it and after each of its words.
@@ -141,6 +185,7 @@ class _Text:
         counts = [agreeing(tail, w, eos) for tail, w in zip(tails, word, strict=False)]
         right = max(counts)
         best = counts.index(right)
+        seen.count(best if right else None, right, len(tails[best]))
         self.log_p += sum(value[best][: right + 1])
         self.right, self.ended = right, word[best][right] == eos
         self.words += word[best][: right + (not self.ended)]

@@ -1,0 +1,74 @@
+"""How many words of a whole-sentence draft a pass is to verify, and in how many readings.
+
+As in `_forms`: the most words a second, by the cost of rows here and what was accepted so far; and
+nothing is drafted where greedy alone is as fast.
+"""
+
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
+BLOCKS = (2, 4, 6, 8, 12, 16)  # words of the draft that a pass may verify
+FIRST = (0.55, 0.15, 0.06, 0.04, 0.03)  # before any was seen: how often each reading is right
+NEXT = 0.75  # how often the word after a right one is
+WEIGHT = 20.0  # of these, in passes seen
+GAIN = 1.05  # a draft must promise so much more than greedy
+MEMORY = 0.8  # of what texts took against what was promised
+
+Cost = Callable[[float], float]  # seconds of a pass by the rows it reads
+
+
+class Readings:
+    """What was seen of the drafts of one decoder."""
+
+    def __init__(self) -> None:
+        self.passes, self.first = 0, [0] * len(FIRST)
+        self.followed, self.right = 0, 0
+        self.slower = {"draft": 1.0, "greedy": 1.0}  # than the passes alone
+
+    def count(self, reading: int | None, right: int, tried: int) -> None:
+        """Of a pass the best reading, None: all were wrong at once, and its right words."""
+        self.passes += 1
+        if reading is not None and reading < len(FIRST):
+            self.first[reading] += 1
+            self.right += right - 1
+            self.followed += min(right, tried - 1)
+
+    def words(self, block: int, readings: int) -> float:
+        """Of a pass, in the mean, its own word among them."""
+        hits = sum(self.first[:readings]) + WEIGHT * sum(FIRST[:readings])
+        share = (self.right + WEIGHT * NEXT) / (self.followed + WEIGHT)
+        return 1 + hits / (self.passes + WEIGHT) * sum(share**n for n in range(block))
+
+    def best(
+        self, length: float, passes: int, cost: Cost, block: int, readings: int
+    ) -> tuple[int, int] | None:
+        """Words and readings for texts of so many words; None: greedy.
+
+        passes: that make the draft, each of which reads the text once.  block, readings: what is
+        given, 0: what pays; greedy is possible where both are 0.
+        """
+        seconds = {
+            (words, lines): self.seconds(length, passes, cost, words, lines)
+            for words in ((block,) if block else BLOCKS)
+            for lines in ((readings,) if readings else range(1, len(FIRST) + 1))
+        }
+        best = min(seconds, key=seconds.__getitem__)
+        plain = self.slower["greedy"] * length * cost(1)
+        return None if not block and not readings and GAIN * seconds[best] > plain else best
+
+    def seconds(self, length: float, passes: int, cost: Cost, block: int, readings: int) -> float:
+        """Of a batch whose texts have so many words."""
+        verifying = length / self.words(block, readings) * cost(readings * (1 + block))
+        return self.slower["draft"] * (passes * cost(length) + verifying)
+
+    def took(self, kind: str, seconds: float, promised: float) -> None:
+        """A batch took so long, where its passes alone promised less, or more."""
+        self.slower[kind] = MEMORY * self.slower[kind] + (1 - MEMORY) * seconds / promised
+
+
+_known: WeakKeyDictionary = WeakKeyDictionary()
+
+
+def seen_of(decoder) -> Readings:
+    """The one of this decoder: what was accepted in one batch is known in the next."""
+    return _known.setdefault(decoder, Readings())

@@ -1,13 +1,13 @@
 """Pass after pass of a draft: in one form throughout, or in whatever form pays."""
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from januslm.decoding._costs import costs
+from januslm.decoding._costs import clock, costs
 from januslm.decoding._forms import Acceptance, Chooser, Form
 from januslm.decoding._trees import Tree
 
@@ -49,10 +49,17 @@ class Cheapest(Fixed):
     """
 
     def __init__(
-        self, decoder, sources: Sequence[np.ndarray], chooser: Chooser, size: int, lines: int
+        self,
+        decoder,
+        device: torch.device,
+        sources: Sequence[np.ndarray],
+        chooser: Chooser,
+        size: int,
+        lines: int,
     ):
         self.form, self.acceptance = Form("greedy"), chooser.acceptance
-        self.decoder, self.sources, self.chooser = decoder, sources, chooser
+        self.decoder, self.device = decoder, device
+        self.sources, self.chooser = sources, chooser
         self.size, self.lines = size, lines
         self.alive, self.left = 0, 0
 
@@ -63,9 +70,9 @@ class Cheapest(Fixed):
             self.alive, self.left = len(rows), AGAIN
         self.left -= 1
         tree, masks = self.next_pass(rows)
-        began = time.perf_counter()
+        began = clock(self.device)
         wrong = read(rows, head, tree, masks)
         if not head:
-            seconds, slots = time.perf_counter() - began, (1 + len(tree)) * (1 + masks)
+            seconds, slots = clock(self.device) - began, (1 + len(tree)) * (1 + masks)
             self.chooser.took(self.form.kind, seconds, cost(slots))
         return wrong

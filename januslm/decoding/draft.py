@@ -69,7 +69,7 @@ def decode(
     texts = [_Text(limit) for limit in allowed.limit.tolist()]
     if form == "auto":
         plan: Fixed = Cheapest(
-            decoder, sources, chooser(decoder, "words"), size, lines or MOST_LINES
+            decoder, device, sources, chooser(decoder, "words"), size, lines or MOST_LINES
         )
     else:
         plan = Fixed(widest(form, size, lines or 1))

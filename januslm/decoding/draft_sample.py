@@ -78,11 +78,12 @@ def decode(
     size = min(block or decoder.most_block, decoder.most_block)
     each = [s for s in sources for _ in range(samples)]
     state = decoder.start(each)
+    device = state.length_scores.device
     allowed = rules(
         decoder,
         each,
         special,
-        state.length_scores.device,
+        device,
         min_length=min_length,
         max_length=max_length,
         max_ratio=max_ratio,
@@ -94,7 +95,7 @@ def decode(
         for i, limit in enumerate(allowed.limit.tolist())
     ]
     if form == "auto":
-        plan: Fixed = Cheapest(decoder, each, chooser(decoder, "samples"), size, 1)
+        plan: Fixed = Cheapest(decoder, device, each, chooser(decoder, "samples"), size, 1)
     else:
         plan = Fixed(widest(form, size, 1))
     warp = Warp(temperature, top_k, top_p)

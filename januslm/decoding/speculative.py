@@ -7,7 +7,6 @@ B = sentences, C = candidates of one sentence, R = words read in a pass, V = voc
 """
 
 import copy
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -19,7 +18,7 @@ from torch import Tensor
 from januslm.config import Allowed
 from januslm.decoding import Output, _verified, greedy, mask_predict
 from januslm.decoding._constraints import Rules, log_p, rules, top
-from januslm.decoding._costs import costs
+from januslm.decoding._costs import clock, costs
 from januslm.decoding._options import Count, Length, Ratio
 from januslm.decoding._readings import Readings, seen_of
 from januslm.decoding._templates import candidates, write
@@ -52,8 +51,8 @@ def decode(
     shifts: after a difference, so many of SHIFTS are verified side by side in the next pass; 0: as
     many as pay.  What pays is decided by what a pass of so many rows costs here, measured once, and
     by what was accepted so far; where nothing does, the texts are written as greedy writes them.
-    watch(texts): called with the drafts, and after each pass with the texts that it was for; block and
-    shifts are then WATCHED unless they are given.
+    watch(texts): called with the drafts, and after each pass with the texts that it was for; block
+    and shifts are then WATCHED unless they are given.
     """
     decoder.require(*NEEDS)
     state = decoder.start(sources)
@@ -63,7 +62,8 @@ def decode(
         "max_ratio": max_ratio,
         "no_repeat_ngram": no_repeat_ngram,
     }
-    allowed = rules(decoder, sources, special, state.length_scores.device, **limits)
+    device = state.length_scores.device
+    allowed = rules(decoder, sources, special, device, **limits)
     if watch is not None:
         block, shifts = block or WATCHED["block"], shifts or WATCHED["shifts"]
     if block and shifts:
@@ -71,7 +71,7 @@ def decode(
     seen, cost = seen_of(decoder), costs(decoder, sources)
     length = float(state.length_scores.argmax(1).double().mean())
     best = seen.best(length, draft_iterations, cost, block, shifts)
-    began = time.perf_counter()
+    began = clock(device)
     if best is None:
         outputs = greedy.write(
             decoder, state, sources, special, lambda scores, numbers: top(scores, 1), **limits
@@ -81,7 +81,7 @@ def decode(
         outputs = _verify(decoder, state, allowed, watch, *best, draft_iterations, seen)
         passes = max(output.passes for output in outputs) - draft_iterations
         promised = draft_iterations * cost(length) + passes * cost(best[1] * (1 + best[0]))
-    seen.took("draft" if best else "greedy", time.perf_counter() - began, promised)
+    seen.took("draft" if best else "greedy", clock(device) - began, promised)
     return outputs
 
 

@@ -6,7 +6,6 @@ Each word then has AR's own distribution p, whatever q is.
 B = sentences, A = words after which something is asked, K = words of a draft, V = vocabulary.
 """
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,6 +23,7 @@ from januslm.decoding._options import MOST, Beam, Count, Length, Ratio
 from januslm.decoding._rounds import Cheapest, Fixed
 from januslm.decoding._trees import Tree
 from januslm.decoding._verified import bar, write
+from januslm.decoding.sample import generators
 
 # How a checkpoint must have learnt to write.
 NEEDS = ("word by word", "a block after each word")
@@ -61,7 +61,7 @@ def decode(
     seed: Count = 0,  # of the random draws
     samples: Beam = 1,
     form: Literal["auto", "one", "two"] = "auto",  # passes a round
-    block: Annotated[int, Allowed(low=0, high=MOST)] = 0,
+    block: Annotated[int, Allowed(low=0, high=MOST)] = 0,  # masks behind a word; 0: as trained
     min_length: Count = 0,  # fewest words of a text
     max_length: Length = 200,  # most words of a text, and max_ratio beside it
     max_ratio: Ratio = 0.0,  # so many words more for each token of the source
@@ -69,10 +69,9 @@ def decode(
 ) -> list[Output]:
     """Texts are distributed as those of sample with the same options.
 
-    top_k 0: all words.  samples: texts of each source; others has the later ones.  form, block: as
-    draft has them.  "auto" takes what is fastest here: the same seed may then give other texts;
-    with a form, chance comes from (seed, source, number of the sample) and the batch does not
-    matter.
+    top_k 0: all words.  samples: texts of each source; others has the later ones.  "auto" takes
+    what is fastest here: the same seed may then give other texts; with a form, chance comes from
+    (seed, source, number of the sample) and the batch does not matter.
     """
     decoder.require(*NEEDS)
     size = min(block or decoder.most_block, decoder.most_block)
@@ -89,10 +88,10 @@ def decode(
         max_ratio=max_ratio,
         no_repeat_ngram=no_repeat_ngram,
     )
-    marks = [zlib.crc32(np.asarray(s, np.int64).tobytes()) for s in each]
+    chances = generators(each, seed, samples)
     texts = [
-        _Text(limit, special.eos, np.random.default_rng([seed, marks[i], i % samples]))
-        for i, limit in enumerate(allowed.limit.tolist())
+        _Text(limit, special.eos, chance)
+        for limit, chance in zip(allowed.limit.tolist(), chances, strict=True)
     ]
     if form == "auto":
         plan: Fixed = Cheapest(decoder, device, each, chooser(decoder, "samples"), size, 1)

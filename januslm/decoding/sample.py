@@ -44,10 +44,7 @@ def decode(
         rows = torch.arange(len(sources), device=state.length_scores.device)
         state.keep(rows.repeat_interleave(samples))
     each = [s for s in sources for _ in range(samples)]
-    chances = [
-        np.random.default_rng([seed, zlib.crc32(np.asarray(s, np.int64).tobytes()), i % samples])
-        for i, s in enumerate(each)
-    ]
+    chances = generators(each, seed, samples)
 
     def choose(scores, numbers):
         drawn = torch.tensor([chances[n].random() for n in numbers], device=scores.device)
@@ -68,6 +65,12 @@ def decode(
         replace(drawn[i], others=tuple(drawn[i + 1 : i + samples]))
         for i in range(0, len(drawn), samples)
     ]
+
+
+def generators(sources: Sequence[np.ndarray], seed: int, samples: int) -> list:
+    """Where each text takes its chance from; sources: each of them `samples` times in a row."""
+    marks = [zlib.crc32(np.asarray(source, np.int64).tobytes()) for source in sources]
+    return [np.random.default_rng([seed, mark, i % samples]) for i, mark in enumerate(marks)]
 
 
 def draw(scores, drawn, temperature: float, top_k: int, top_p: float):

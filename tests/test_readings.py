@@ -53,7 +53,7 @@ def test_what_is_given_stays_and_greedy_is_then_no_choice():
 
 
 def test_drafts_of_which_nothing_is_accepted_end_in_greedy():
-    seen = taught((0.0,) * 5, 0.0, 500)
+    seen = taught((0.0,) * 5, 0.0, 9000)
     assert seen.best(20, 1, free, 0, 0) is None
 
 

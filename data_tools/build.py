@@ -18,6 +18,7 @@ import numpy as np
 
 from data_tools.counts import KEPT, table, total
 from data_tools.journal import FRESH, Journal
+from data_tools.readable import poor_files, tallied
 from data_tools.recipe import Bundle, Recipe, bundles, identity
 from data_tools.tokenize_parts import Damaged, damage, part_file, seal, tokenize
 from data_tools.train_tokenizer import Report, learn_with
@@ -108,6 +109,7 @@ def _run(it: Build, executor: Executor) -> None:
     progress = Progress("build")
     for _ in range(ROUNDS):
         _tokenize_all(it, executor, progress)
+        _check_sources(it)
         damaged = _damaged_prints(it) or _seal_all(it, executor, progress)
         for found in damaged:
             it.report(f"{found.file}: damaged since it was written; its part is made anew")
@@ -145,6 +147,15 @@ def _tokenize_all(it: Build, executor: Executor, progress: Progress) -> None:
 
     for _, line in finished(executor, tasks, tick):
         it.journal.append(line)
+
+
+def _check_sources(it: Build) -> None:
+    """Report files that could hardly be read; Refused where a whole source could not."""
+    parts = [it.journal.parts[bundle.number] for bundle in it.work]
+    pairs = zip(it.work, parts, strict=True)
+    found = tallied((b.source, part.counts.get("read", 0), part.files) for b, part in pairs)
+    for line in poor_files(it.recipe, found, it.recipe.minimum_kept):
+        it.report(line)
 
 
 def _size(path: Path) -> int:

@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from xxhash import xxh3_128_hexdigest
@@ -18,13 +18,17 @@ FRESH = "--fresh deletes what was built and builds again"
 
 @dataclass(frozen=True)
 class TokenizedPart:
-    """A bundle that was tokenized into a part; split, print: xxh3_128 of those .npy, "": none."""
+    """A bundle that was tokenized into a part; split, print: xxh3_128 of those .npy, "": none.
+
+    files: what its source could not read, as in readable.Tally.
+    """
 
     part: int  # the bundle's number
     shard: Shard
     counts: dict[str, int]
     split: str
     print: str = ""
+    files: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

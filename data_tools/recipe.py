@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from data_tools.documents import Input
+from data_tools.documents import LONGEST, Input, pieces
 from data_tools.filtering import checked
 from januslm.config import Refused, load, setting
 from januslm.data.shards import FORMAT
@@ -30,12 +30,14 @@ class Recipe:
     )  # for `tokenizer`: text to learn them from
     processes: int = setting(2, low=1, high=1024)  # the shards do not depend on it
     part_megabytes: float = setting(
-        64.0, above=0, high=1e9
-    )  # inputs one process works on at a time
+        16.0, above=0, high=1e9
+    )  # inputs, or bytes of a large one, that one process works on at a time
     # tokens of several parts share a shard up to this
     shard_megabytes: float = setting(512.0, above=0, high=1e9)
     # one table per filter: [filters.NAME], a file of data_tools/filters/, with its options
     filters: dict[str, dict] = field(default_factory=dict)
+    # share of its documents that a source must be able to read, or the build stops; 0: none
+    minimum_kept: float = setting(0.05, low=0, high=1)
     # a file of data_tools/dedup/: drops documents that came before, in any source; "": all stay
     deduplicate: str = "exact"
     validation: float = setting(0.0, low=0, below=1)  # share of documents held out, by their hash
@@ -49,6 +51,11 @@ class Recipe:
     def tokenizer_file(self) -> Path:
         """Where the tokenizer is, or will be written by `tokenizer`."""
         return Path(self.tokenizer or Path(self.out) / "tokenizer.json")
+
+    @property
+    def longest(self) -> int:
+        """Bytes of one document that a source may hold."""
+        return self.filters.get("max_bytes", {}).get("limit", LONGEST.get())
 
     @property
     def holds_out(self) -> bool:
@@ -93,12 +100,14 @@ def bundles(recipe: Recipe) -> list[Bundle]:
     found: list[tuple[str, list[Input]]] = []
     for name, table in recipe.sources.items():
         given = {key: value for key, value in table.items() if key != "kind"}
-        inputs = find("data_tools.sources", table["kind"]).inputs(Path(recipe.root), **given)
+        whole = find("data_tools.sources", table["kind"]).inputs(Path(recipe.root), **given)
+        most = recipe.part_megabytes * 1e6
+        inputs = [piece for one_input in whole for piece in pieces(one_input, most)]
         room = -1.0  # not even an empty file goes to the source before
         for one_input in inputs:
             if one_input.bytes > room:
                 found.append((name, []))
-                room = recipe.part_megabytes * 1e6
+                room = most
             found[-1][1].append(one_input)
             room -= one_input.bytes
     names = [one_input.name for _, inputs in found for one_input in inputs]
@@ -112,7 +121,7 @@ def bundles(recipe: Recipe) -> list[Bundle]:
 def identity(recipe: Recipe, work: list[Bundle], tokenizer_sha256: str) -> dict:
     """Everything that decides the shards' bytes; two builds mix only if it is equal."""
     keys = asdict(recipe)
-    free = ("out", "plugins", "root", "processes")
+    free = ("out", "plugins", "root", "processes", "minimum_kept")
     for name in (*free, "tokenizer", "vocabulary", "tokenizer_megabytes"):
         del keys[name]
     inputs = [[b.source, one.name, one.version, one.bytes] for b in work for one in b.inputs]

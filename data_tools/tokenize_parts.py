@@ -11,9 +11,10 @@ import numpy as np
 from xxhash import xxh3_64_intdigest, xxh3_128
 
 from data_tools.counts import DROP, KEPT
-from data_tools.documents import Document, Dropped
+from data_tools.documents import LONGEST, Document, Dropped
 from data_tools.filtering import AFTER, BEFORE, rules, text_passed, tokens_dropped
 from data_tools.journal import SealedGroup, TokenizedPart
+from data_tools.readable import Tally
 from data_tools.recipe import Bundle, Recipe
 from januslm.data import atomic
 from januslm.data.shard_writer import Writer, dtype_for
@@ -35,19 +36,27 @@ def _tokenizer(path: str) -> Tokenizer:
     return Tokenizer.load(path)  # once per process
 
 
-def passed(bundle: Bundle, recipe: Recipe, counts: Counter) -> Iterator[Document]:
-    """The documents of a bundle that pass the filters of texts; `counts` gets the others."""
+def passed(bundle: Bundle, recipe: Recipe, counts: Counter, tally: Tally) -> Iterator[Document]:
+    """The documents of a bundle that pass the filters of texts; `counts` gets the others.
+
+    tally: gets what the source itself could not read.
+    """
+    LONGEST.set(recipe.longest)
     before = rules(recipe.filters, BEFORE)
     for source_input in bundle.inputs:
+        first, unread = counts["read"], Counter[str]()
         for found in source_input.read():
             counts["read"] += 1
             if isinstance(found, Document):
                 counts["repaired"] += found.repaired
                 found = text_passed(found, before)
+            else:
+                unread[found.reason] += 1
             if isinstance(found, Dropped):
                 counts[DROP + found.reason] += 1
             else:
                 yield found
+        tally.note(source_input.name, counts["read"] - first, unread)
 
 
 def split_of(document: Document, recipe: Recipe) -> int:
@@ -94,8 +103,9 @@ def tokenize(bundle: Bundle, recipe: Recipe, tokenizer_file: str) -> TokenizedPa
     after = rules(recipe.filters, AFTER)
     dedup = find("data_tools.dedup", recipe.deduplicate) if recipe.deduplicate else None
     counts: Counter = Counter()
+    tally = Tally()
     prints, splits = [], []
-    for batch in _batches(passed(bundle, recipe, counts), BATCH):
+    for batch in _batches(passed(bundle, recipe, counts, tally), BATCH):
         ids = tokenizer.encode([document.text for document in batch])
         kept = []
         for document, tokens in zip(batch, ids, strict=True):
@@ -116,7 +126,7 @@ def tokenize(bundle: Bundle, recipe: Recipe, tokenizer_file: str) -> TokenizedPa
         with atomic.durable(path, "wb") as file:
             np.save(file, values)
         hashes[name] = _digest(path)
-    return TokenizedPart(bundle.number, writer.close(), dict(counts), **hashes)
+    return TokenizedPart(bundle.number, writer.close(), dict(counts), **hashes, files=tally.files)
 
 
 def _batches(items: Iterable, size: int) -> Iterator[list]:

@@ -24,7 +24,7 @@ from januslm.config import Refused
 
 CHUNK = 1 << 20  # bytes of a packed file read at a time
 BLOCK, BLOCKS = 1 << 16, 128  # what is hashed of a file that is larger than both together
-PIECE = 1 << 12  # of a .zst, each of which may become 30,000 times as much
+PIECE = 1 << 10  # of a .zst at a time: it may become 32,768 times as much
 WINDOW = 1 << 31  # of `zstd --long=31`
 MAGIC = {".gz": b"\x1f\x8b", ".bz2": b"BZh", ".xz": b"\xfd7zXZ\x00", ".zst": b"\x28\xb5\x2f\xfd"}
 DAMAGE = (
@@ -142,7 +142,7 @@ def raw(file: File) -> Iterator[io.BufferedReader]:
     """The bytes of a file as they lie there; they can be read from any place."""
     stream: io.BufferedReader
     if remote.is_remote(file.place):
-        stream = io.BufferedReader(remote.opened(file.place, file.bytes, file.version), CHUNK)
+        stream = io.BufferedReader(remote.opened(file.place, file.bytes, file.version), BLOCK)
     else:
         try:
             stream = open(file.place, "rb")  # noqa: SIM115

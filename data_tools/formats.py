@@ -8,7 +8,7 @@ from januslm.config import Refused
 HEAD = 4096  # bytes to look at
 TEXT, JSON_LINES, WIKIPEDIA, WARC = "text", "JSON lines", "a Wikipedia XML dump", "WARC records"
 UTF_16, UTF_32, PARQUET, ZIP = "UTF-16 text", "UTF-32 text", "parquet", "a zip archive"
-BINARY = "binary data"
+UNMARKED, BINARY = "UTF-16 text without a byte order mark", "binary data"
 
 # The first bytes of a file, from the description of each format.
 MAGIC = {
@@ -47,7 +47,7 @@ MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-NULS = 0.02  # share of NUL bytes above which it is no text in any 8-bit encoding
+NULS, FEW = 0.02, 8  # share of NUL bytes above which it is no text; so few may be a slip
 ADVICE = {
     "gzip": "if it is packed once, its name must end in .gz",
     "bzip2": "its name must end in .bz2",
@@ -62,7 +62,7 @@ ADVICE = {
     "an Arrow file": 'kind = "hf" reads a folder of them that `datasets` saved',
     "an Arrow stream": 'kind = "hf" reads a folder of them that `datasets` saved',
     "an ARC archive": "no kind reads it; warcio can make a WARC of it (`warcio recompress`)",
-    UTF_16: 'convert it to UTF-8, or say encoding = "utf-16-le" (or -be) to kind = "text"',
+    UNMARKED: 'convert it to UTF-8, or say encoding = "utf-16-le" (or -be) to kind = "text"',
 }
 
 _ROW = re.compile(rb'\s*\{\s*"(?:[^"\\\n]|\\.){0,200}"\s*:')
@@ -84,9 +84,9 @@ def format_of(head: bytes) -> str:
     mark = mark_of(head)
     if mark and mark != codecs.BOM_UTF8:
         return UTF_32 if MARKS[mark] == "utf-32" else UTF_16
-    if head.count(0) > NULS * len(head):
+    if head.count(0) > FEW + NULS * len(head):
         even, odd = head[::2].count(0), head[1::2].count(0)
-        return UTF_16 if max(even, odd) > 9 * min(even, odd) else BINARY
+        return UNMARKED if max(even, odd) > 9 * min(even, odd) else BINARY
     body = head.removeprefix(mark)
     if _DUMP.match(body):
         return WIKIPEDIA

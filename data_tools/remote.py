@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from datetime import datetime
 from typing import BinaryIO, NamedTuple, cast
 from urllib.parse import urlsplit
 
@@ -217,5 +218,5 @@ def _system(address: str):
 
 
 def _version(facts: dict) -> str:
-    known = [key for key in (*VERSIONS, *TIMES) if facts.get(key)]
-    return str(facts[known[0]]) if known else ""
+    known = next((facts[key] for key in (*VERSIONS, *TIMES) if facts.get(key)), "")
+    return str(known.timestamp() if isinstance(known, datetime) else known)

@@ -3,7 +3,7 @@
 import codecs
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from data_tools.documents import Span
 from data_tools.files import CHUNK, File, buffered, opened
@@ -13,12 +13,9 @@ from data_tools.formats import MARKS, mark_of
 BYTEWISE = ("utf-8", "ascii", "latin-1", "iso8859-1", "cp1252", "iso8859-15", "cp1251", "koi8-r")
 
 
-class Line(NamedTuple):
-    """A line with its end; raw is None for one that is longer than it may be."""
-
-    raw: bytes | None
-    where: str  # for an error: the file, and the line's number or first byte
-    at: int  # its first byte
+# A line with its end, or None for one that is longer than it may be; its number, 0 where the lines
+# before it were not counted; its first byte.  No class: there are millions of them.
+Line = tuple[bytes | None, int, int]
 
 
 @contextmanager
@@ -71,28 +68,30 @@ def _invalid(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("januslm.invalid", _invalid)
 
 
-def lines(stream: BinaryIO, where: str, most: int, span: Span | None = None) -> Iterator[Line]:
+def lines(stream: BinaryIO, most: int, span: Span | None = None) -> Iterator[Line]:
     """The lines that begin in a span of a file, or all; none is held that has more than `most`."""
-    at, end = span or (0, None)
-    number: int | None = 0
+    at, end = span or (0, 1 << 63)
+    number, step = 0, 1
     ahead = stream.tell() if span else 0  # a byte order mark belongs to the first line
     if at:  # the line that began before belongs to the span before
         stream.seek(at - 1)
-        at, number, ahead = at - 1 + _rest(stream), None, 0
-    while end is None or at < end:
-        line = stream.readline(most + 1)
-        if not line:
-            return
-        if number is not None:
-            number += 1
-        place = f"{where}:{number}" if number else f"{where}: byte {at}"
-        size, ahead = len(line) + ahead, 0
-        if len(line) > most and line[-1] != 0x0A:
+        at, step, ahead = at - 1 + _rest(stream), 0, 0
+    readline, longest = stream.readline, most + 1
+    while at < end and (line := readline(longest)):
+        number += step
+        size = len(line)
+        if size > most and line[-1] != 0x0A:
             size += _rest(stream)
-            yield Line(None, place, at)
+            yield None, number, at
         else:
-            yield Line(line, place, at)
-        at += size
+            yield line, number, at
+        at += size + ahead
+        ahead = 0
+
+
+def place(where: str, number: int, at: int) -> str:
+    """Where a line stands, for an error."""
+    return f"{where}:{number}" if number else f"{where}: byte {at}"
 
 
 def _rest(stream: BinaryIO) -> int:

@@ -230,15 +230,25 @@ class _Stream:
         return Record(headers, block, where)
 
     def _skipped(self, length: int, most: int) -> Dropped:
+        """Pass by a record that is too long, keeping what is one itself if its length is wrong."""
+        kept = seam = b""
         while length > 0:
             if not (piece := self._read(min(length, CHUNK))):
-                return CUT
+                return self._retreat(b"\n" + kept, CUT)
             length -= len(piece)
+            if not kept and (found := BETWEEN.search(seam + piece)):
+                kept = (seam + piece)[found.start(1) :]
+            elif kept and len(kept) < most:
+                kept += piece
+            seam = piece[-32:]
+        after = self._line()
+        if after.strip():
+            return self._retreat(b"\n" + kept + after, WRONG)
         return too_long(most)
 
     def _retreat(self, block: bytes, reason: Dropped) -> Dropped:
         """Give back what was read from where another record begins in it."""
-        if found := BEGINS.search(block, 1):
+        if found := BEGINS.search(block):
             self._unread(block[found.start(1) :])
         return reason
 

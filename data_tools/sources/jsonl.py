@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from data_tools.documents import LONGEST, Document, Dropped, Found, Input, Invalid, Span, document
 from data_tools.files import File, matching
 from data_tools.formats import JSON_LINES, TEXT, UTF_16, UTF_32
-from data_tools.text_lines import Line, divisible, lines, text
+from data_tools.text_lines import divisible, lines, place, text
 from januslm.config import Refused
 
 READS = (JSON_LINES, TEXT, UTF_16, UTF_32)
@@ -56,26 +56,27 @@ class _Keys(NamedTuple):
 def _read(file: File, keys: _Keys, span: Span | None = None) -> Iterator[Found]:
     most = LONGER * LONGEST.get() + BESIDE
     with text(file, *READS) as stream:
-        for line in lines(stream, file.place, most, span):
-            yield _line(line, file.name, keys, most)
+        for line, number, at in lines(stream, most, span):
+            if line is None:
+                yield Dropped(f"line longer than {most} bytes")
+            else:
+                yield _line(line, file.name, keys, place(file.place, number, at))
 
 
-def _line(line: Line, name: str, keys: _Keys, most: int) -> Found:
-    if line.raw is None:
-        return Dropped(f"line longer than {most} bytes")
-    whole = document(line.raw, name, keys.invalid, line.where)
+def _line(line: bytes, name: str, keys: _Keys, where: str) -> Found:
+    whole = document(line, name, keys.invalid, where)
     if isinstance(whole, Dropped) or not whole.text.strip():
         return whole
     try:
         value = json.loads(whole.text.lstrip("\ufeff"))  # a mark where files were joined
     except (ValueError, RecursionError) as error:
         if keys.invalid == "refuse":
-            raise Refused(f"{line.where}: not JSON ({error})") from None
+            raise Refused(f"{where}: not JSON ({error})") from None
         return Dropped("not JSON")
     body = _under(value, keys.text)
     if not isinstance(body, str):
         return Dropped(f"no text under {keys.text!r}")
-    found = document(body, name, keys.invalid, line.where)
+    found = document(body, name, keys.invalid, where)
     if isinstance(found, Document) and (whole.repaired or keys.url or keys.facts):
         found = _with_facts(found, value, keys, found.repaired or whole.repaired)
     return found

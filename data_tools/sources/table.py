@@ -60,7 +60,7 @@ def _read(file: File, kind: str, columns: _Columns, invalid: str) -> Iterator[Fo
     most = LONGEST.get()
     with text(file, *READS) as stream:
         # what is not UTF-8 goes through as half letters, for `document` to treat
-        decoded = (_text(line.raw, line.where, most) for line in lines(stream, file.place, most))
+        decoded = (_text(raw, file, number, most) for raw, number, _ in lines(stream, most))
         for where, row in rows(decoded, file.place, kind, columns.header, most):
             for key in (columns.text, columns.url, columns.id):
                 if key and key not in row:
@@ -73,7 +73,7 @@ def _read(file: File, kind: str, columns: _Columns, invalid: str) -> Iterator[Fo
             yield found if row[columns.text] else Dropped(f"no text under {columns.text!r}")
 
 
-def _text(raw: bytes | None, where: str, most: int) -> str:
+def _text(raw: bytes | None, file: File, number: int, most: int) -> str:
     if raw is None:
-        raise Refused(f"{where}: a line of more than {most:,} bytes")
+        raise Refused(f"{file.place}:{number}: a line of more than {most:,} bytes")
     return raw.decode("utf-8", "surrogateescape")

@@ -20,7 +20,7 @@ from data_tools.documents import (
 )
 from data_tools.files import File, damage_of, matching, raw
 from data_tools.formats import HEAD, JSON_LINES, TEXT, UTF_16, UTF_32, ZIP, refuse_other
-from data_tools.text_lines import decoded, divisible, lines, text
+from data_tools.text_lines import decoded, divisible, lines, place, text
 from januslm.config import Allowed, Refused
 
 
@@ -72,23 +72,20 @@ class _Rules(NamedTuple):
     reads: tuple[str, ...]
 
 
-class _Part(NamedTuple):
-    """What may be a document; raw is None for one that is too long to be held."""
-
-    raw: bytes | None
-    where: str
+# The bytes of what may be a document, None for what is too long to be held; where it stands.
+_Part = tuple[bytes | None, str]
 
 
 def _read(file: File, rules: _Rules, span: Span | None = None) -> Iterator[Found]:
     most = LONGEST.get()
-    for part in _parts_of(file, rules, most, span):
-        if part.raw is None:
+    for raw_part, where in _parts_of(file, rules, most, span):
+        if raw_part is None:
             yield too_long(most)
             continue
-        body = part.raw.strip()
+        body = raw_part.strip()
         if rules.joined:
             body = re.sub(rb"@@(?: |$)", b"", body, flags=re.MULTILINE)
-        found = document(body, file.name, rules.invalid, part.where)
+        found = document(body, file.name, rules.invalid, where)
         if not isinstance(found, Document):
             yield found
         elif not found.text and rules.split != "file":
@@ -127,34 +124,35 @@ def _parts(
     """What may be a document, and where it stands; each piece of a file is given exactly once."""
     if split == "file":
         whole = stream.read(most + 1)
-        yield _Part(whole if len(whole) <= most else None, where)
+        yield whole if len(whole) <= most else None, where
     elif split == "line":
-        yield from (_Part(line.raw, line.where) for line in lines(stream, where, most, span))
+        for line, number, at in lines(stream, most, span):
+            yield line, place(where, number, at)
     else:
         yield from _paragraphs(stream, where, most, span)
 
 
 def _paragraphs(stream: BinaryIO, where: str, most: int, span: Span | None) -> Iterator[_Part]:
     """What blank lines separate.  A paragraph belongs to the span of the blank line before it."""
-    start, end = span or (0, None)
-    paragraph: list[bytes] | None = []  # None: too long
-    size, first, mine = 0, f"{where}:1", not start
-    for line in lines(stream, where, most, (start, _LAST) if span else None):
-        if line.raw is not None and not line.raw.strip():
-            if mine and (paragraph is None or paragraph):
-                yield _Part(None if paragraph is None else b"".join(paragraph), first)
-            if end is not None and line.at >= end:
+    start, end = span or (0, LAST)
+    paragraph: list[bytes] = []
+    size, first, mine = 0, "", not start
+    for line, number, at in lines(stream, most, (start, LAST) if span else None):
+        if line is not None and not line.strip():
+            if size:
+                yield b"".join(paragraph) if size <= most else None, first
+            if at >= end:
                 return
-            paragraph, size, first, mine = [], 0, "", True
+            paragraph, size, mine = [], 0, True
         elif mine:
-            first = first if size else line.where
-            size += most + 1 if line.raw is None else len(line.raw)
+            first = first if size else place(where, number, at)
+            size += most + 1 if line is None else len(line)
             if size > most:
-                paragraph = None
-            elif paragraph is not None and line.raw is not None:
-                paragraph.append(line.raw)
-    if mine and (paragraph is None or paragraph):
-        yield _Part(None if paragraph is None else b"".join(paragraph), first)
+                paragraph = []
+            elif line is not None:
+                paragraph.append(line)
+    if size:
+        yield b"".join(paragraph) if size <= most else None, first
 
 
-_LAST = 1 << 63  # a paragraph may go on after the end of its span
+LAST = 1 << 63  # a paragraph may go on after the end of its span

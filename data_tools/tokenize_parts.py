@@ -11,11 +11,12 @@ import numpy as np
 from xxhash import xxh3_64_intdigest, xxh3_128
 
 from data_tools.counts import DROP, KEPT
-from data_tools.documents import LONGEST, Document, Dropped
+from data_tools.documents import LONGEST, Document, Dropped, Input
 from data_tools.filtering import AFTER, BEFORE, rules, text_passed, tokens_dropped
 from data_tools.journal import SealedGroup, TokenizedPart
 from data_tools.readable import Tally
 from data_tools.recipe import Bundle, Recipe
+from januslm.config import Refused
 from januslm.data import atomic
 from januslm.data.shard_writer import Writer, dtype_for
 from januslm.data.shards import HEADER
@@ -45,7 +46,7 @@ def passed(bundle: Bundle, recipe: Recipe, counts: Counter, tally: Tally) -> Ite
     before = rules(recipe.filters, BEFORE)
     for source_input in bundle.inputs:
         first, unread = counts["read"], Counter[str]()
-        for found in source_input.read():
+        for found in _read(source_input):
             counts["read"] += 1
             if isinstance(found, Document):
                 counts["repaired"] += found.repaired
@@ -57,6 +58,13 @@ def passed(bundle: Bundle, recipe: Recipe, counts: Counter, tally: Tally) -> Ite
             else:
                 yield found
         tally.note(source_input.name, counts["read"] - first, unread)
+
+
+def _read(source_input: Input) -> Iterator[Document | Dropped]:
+    try:
+        yield from source_input.read()
+    except MemoryError:
+        raise Refused(f"{source_input.name}: more than the memory holds; split it") from None
 
 
 def split_of(document: Document, recipe: Recipe) -> int:

@@ -209,8 +209,11 @@ def _judged(file: Sound, folder: Path, rng: Random, is_cut: bool) -> tuple[str, 
     if whole is None or cut is None:
         return "refused", "" if whole == cut else "refused as a whole or in pieces, not both"
     texts = _texts(whole)
-    if texts != _texts(cut):
-        return "", f"{len(texts)} documents as a whole, others in pieces"
+    if whole != cut:
+        return (
+            "",
+            f"{len(texts)} of {len(whole)} as a whole, {len(_texts(cut))} of {len(cut)} in pieces",
+        )
     if is_cut and file.kind not in OPEN_ENDED and not set(texts) <= {*file.texts, ""}:
         return "", "a document of a file that was cut is none of the whole file"
     if not whole:

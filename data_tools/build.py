@@ -261,7 +261,8 @@ def _counters(it: Build) -> dict[str, dict]:
 
 def _publish(it: Build, counters: dict) -> None:
     """Write the manifests, unless there is nothing to write one for."""
-    versions = {one.name: one.version for b in it.work for one in b.inputs if one.version}
+    named = [b for b in it.work if "files" not in it.recipe.sources[b.source]]  # the rest: hashes
+    versions = {one.name: one.version for b in named for one in b.inputs if one.version}
     groups = [group.shards for _, group in sorted(it.journal.sealed.items())]
     shards = {split: [one[split] for one in groups if split in one] for split in it.splits}
     for split in it.splits:

@@ -20,7 +20,7 @@ HEADERS = 1 << 16  # bytes of a record's own headers, at most
 PIECE = 1 << 14  # bytes of a .gz unpacked at a time: they may become 1,000 times as many
 MEMBER = re.compile(rb"(\x1f\x8b\x08)")  # how a gzip member begins: RFC 1952
 SEAM = b"\r\n\r\n"  # between records
-BETWEEN = re.compile(rb"\n\r?\n(WARC/\d\.\d+\r?\n)")
+AT_LINE = re.compile(rb"\n(WARC/\d\.\d+\r?\n)")
 BEGINS = re.compile(rb"(?:\A|\n)(WARC/\d\.\d+\r?\n)")
 FACTS = {  # name of a fact: the header that tells it
     "date": "warc-date",
@@ -67,19 +67,22 @@ def _stream(file: File, span: Span | None) -> Iterator["_Stream | None"]:
             return
         stored.seek(start)
         if packed:
-            members = _Members(stored, start)
+            members = _Members(stored, start, end if span else 1 << 63)
             yield _Stream(buffered(members.chunks()), file.place, 0, members)
         else:
             yield _Stream(stored, file.place, start)
 
 
 def _first(stored: BinaryIO, start: int, end: int, packed: bool) -> int:
-    """The first place in [start, end) where a record, or its gzip member, begins; -1: none does."""
+    """The first place in [start, end) where a record, or its gzip member, begins; -1: none does.
+
+    Where nothing is packed, a page that shows a whole record may be taken for one.
+    """
     at = max(0, start - len(SEAM))
     while at < end:
         stored.seek(at)
         window = stored.read(CHUNK)
-        for found in (MEMBER if packed else BETWEEN).finditer(window):
+        for found in (MEMBER if packed else AT_LINE).finditer(window):
             place = at + found.start(1)
             if start <= place < end and _begins_record(stored, place, packed):
                 return place
@@ -97,14 +100,18 @@ def _begins_record(stored: BinaryIO, at: int, packed: bool) -> bool:
         head = zlib.decompressobj(31).decompress(head, HEAD) if packed else head
     except zlib.error:
         return False
-    return head.startswith(b"WARC/") and b"\nwarc-type:" in head.lower()
+    return _is_head(head)
+
+
+def _is_head(some: bytes) -> bool:
+    return some.startswith(b"WARC/") and b"\nwarc-type:" in some[:HEAD].lower()
 
 
 class _Members:
     """A .gz unpacked member by member; a damaged one is skipped and noted."""
 
-    def __init__(self, stored: BinaryIO, start: int):
-        self._stored, self._at, self._given = stored, start, 0
+    def __init__(self, stored: BinaryIO, start: int, end: int):
+        self._stored, self._at, self._given, self._end = stored, start, 0, end
         self.begin: dict[int, int] = {}  # place in what is unpacked -> place of a member
         self.damaged: list[Span] = []  # what damaged members gave of what is unpacked
 
@@ -119,7 +126,8 @@ class _Members:
             try:
                 yield from self._member()
             except (zlib.error, EOFError):
-                self.damaged.append((first, self._given))
+                if self._at < self._end or not _begins_record(self._stored, self._at, packed=True):
+                    self.damaged.append((first, self._given))  # else the next span's
                 self._at = _first(self._stored, self._at + 1, 1 << 63, packed=True)
                 if self._at < 0:
                     return
@@ -155,8 +163,8 @@ class _Stream:
         """All records up to the first that begins at or after `end`."""
         while self._to_record():
             first, place = self._at, self._begins_at(self._at)
-            if end is not None and place >= end:
-                return
+            if end is not None and place >= end and self._is_next_span():
+                break
             found = self._record(most, f"{self._place}: record at byte {max(place, 0)}")
             self._peek()  # the end of a gzip member is where its checksum is compared
             for damage in self._damaged(self._at):
@@ -166,6 +174,12 @@ class _Stream:
                     yield DAMAGED
             yield found
         yield from (DAMAGED for _ in self._damaged(self._at + 1))
+
+    def _is_next_span(self) -> bool:
+        """Whether `_first` finds the record that comes, so that it is not read twice, nor never."""
+        head = self._read(HEAD)
+        self._unread(head)
+        return _is_head(head)
 
     def _damaged(self, before: int) -> Iterator[Span]:
         """The damaged members that begin before a place, each once."""
@@ -231,18 +245,18 @@ class _Stream:
 
     def _skipped(self, length: int, most: int) -> Dropped:
         """Pass by a record that is too long, keeping what is one itself if its length is wrong."""
-        kept = seam = b""
+        kept, seam = b"", b"\n"
         while length > 0:
             if not (piece := self._read(min(length, CHUNK))):
                 return self._retreat(b"\n" + kept, CUT)
             length -= len(piece)
-            if not kept and (found := BETWEEN.search(seam + piece)):
+            if not kept and (found := AT_LINE.search(seam + piece)):
                 kept = (seam + piece)[found.start(1) :]
             elif kept and len(kept) < most:
                 kept += piece
             seam = piece[-32:]
         after = self._line()
-        if after.strip():
+        if after.strip() or _is_head(kept):
             return self._retreat(b"\n" + kept + after, WRONG)
         return too_long(most)
 

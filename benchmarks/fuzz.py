@@ -273,6 +273,7 @@ def _all(one, numbers: range, processes: int) -> Iterator[Case]:
 def warm_up() -> None:
     """Import what takes long; children that are forked have it."""
     import pyarrow.parquet  # noqa: F401
+    import resiliparse.extract.html2text  # noqa: F401
     import sacrebleu  # noqa: F401
     import torch
 

@@ -152,6 +152,7 @@ def _clear(out: Path) -> None:
         "valid/manifest.json*",
         "journal.*",
         "parts/part-*",
+        "rejected/part-*",
         "train/shard-*",
         "valid/shard-*",
     ):

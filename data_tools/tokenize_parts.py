@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,9 +12,10 @@ from xxhash import xxh3_64_intdigest, xxh3_128
 
 from data_tools.counts import DROP, KEPT
 from data_tools.documents import Document, Dropped
-from data_tools.filtering import AFTER, BEFORE, rules, text_passed, tokens_dropped
+from data_tools.filtering import Rejected, text_passed, tokens_dropped
 from data_tools.journal import SealedGroup, TokenizedPart
 from data_tools.recipe import Bundle, Recipe
+from data_tools.rejected import RejectedFile
 from januslm.data import atomic
 from januslm.data.shard_writer import Writer, dtype_for
 from januslm.data.shards import HEADER
@@ -35,19 +36,29 @@ def _tokenizer(path: str) -> Tokenizer:
     return Tokenizer.load(path)  # once per process
 
 
-def passed(bundle: Bundle, recipe: Recipe, counts: Counter) -> Iterator[Document]:
-    """The documents of a bundle that pass the filters of texts; `counts` gets the others."""
-    before = rules(recipe.filters, BEFORE)
+def passed(
+    bundle: Bundle,
+    recipe: Recipe,
+    counts: Counter,
+    reject: Callable[[Rejected], object] = lambda rejected: None,
+) -> Iterator[Document]:
+    """The documents of a bundle that pass the filters of texts; `counts` gets the others.
+
+    reject: is given each document that a filter drops.
+    """
     for source_input in bundle.inputs:
         for found in source_input.read():
             counts["read"] += 1
-            if isinstance(found, Document):
-                counts["repaired"] += found.repaired
-                found = text_passed(found, before)
             if isinstance(found, Dropped):
                 counts[DROP + found.reason] += 1
+                continue
+            counts["repaired"] += found.repaired
+            result = text_passed(found, bundle.rules, counts)
+            if isinstance(result, Rejected):
+                counts[DROP + result.dropped.reason] += 1
+                reject(result)
             else:
-                yield found
+                yield result
 
 
 def split_of(document: Document, recipe: Recipe) -> int:
@@ -86,21 +97,30 @@ def _digest(path: Path) -> str:
 
 def tokenize(bundle: Bundle, recipe: Recipe, tokenizer_file: str) -> TokenizedPart:
     """Write the part of a bundle and the facts about its documents; what to note of it."""
+    if not recipe.rejected:
+        return _tokenize(bundle, recipe, tokenizer_file, lambda rejected: None)
+    with RejectedFile(Path(recipe.out), bundle.number, bundle.source) as file:
+        return _tokenize(bundle, recipe, tokenizer_file, file.write)
+
+
+def _tokenize(
+    bundle: Bundle, recipe: Recipe, tokenizer_file: str, reject: Callable[[Rejected], object]
+) -> TokenizedPart:
     tokenizer = _tokenizer(tokenizer_file)
     stem = part_file(recipe, bundle.number, "bin").stem
     writer = Writer(
         Path(recipe.out) / "parts", stem, dtype_for(tokenizer.size), tokenizer.special.eos
     )
-    after = rules(recipe.filters, AFTER)
     dedup = find("data_tools.dedup", recipe.deduplicate) if recipe.deduplicate else None
     counts: Counter = Counter()
     prints, splits = [], []
-    for batch in _batches(passed(bundle, recipe, counts), BATCH):
+    for batch in _batches(passed(bundle, recipe, counts, reject), BATCH):
         ids = tokenizer.encode([document.text for document in batch])
         kept = []
         for document, tokens in zip(batch, ids, strict=True):
-            if dropped := tokens_dropped(tokens, after):
-                counts[DROP + dropped.reason] += 1
+            if dropped := tokens_dropped(document, tokens, bundle.rules):
+                counts[DROP + dropped.dropped.reason] += 1
+                reject(dropped)
                 continue
             kept.append(tokens)
             splits.append(split_of(document, recipe))

@@ -73,9 +73,9 @@ def test_of_equal_texts_the_first_stays_however_they_are_shared_out(name, cuts):
 def test_filters_drop_beyond_their_limit_and_not_at_it():
     text = Document("\u00fc" * 5, "g")
     assert max_bytes.of_text(text, limit=10) is text
-    assert max_bytes.of_text(text, limit=9) == Dropped("longer than 9 bytes")
+    assert max_bytes.of_text(text, limit=9) == Dropped("longer than 9 bytes", 10)
     assert max_tokens.of_tokens(np.arange(5), limit=5) is None
-    assert max_tokens.of_tokens(np.arange(5), limit=4) == Dropped("longer than 4 tokens")
+    assert max_tokens.of_tokens(np.arange(5), limit=4) == Dropped("longer than 4 tokens", 5)
     assert empty.of_text(Document(" \n\u2003", "g")) == Dropped("empty")
 
 

@@ -120,6 +120,9 @@ def test_a_word_is_what_stands_between_spaces_or_besides_a_mark():
     assert words_of(text, "marks") == [
         "Don't", "stop", "\u2014", "he", "said", ":", "\u201c", "go", "!", "\u201d", "\U0001f642"
     ]  # fmt: skip
+    assert words_of("1,000.5 e.g. a,b U.S. -----x_y...", "marks") == [
+        "1,000.5", "e.g", ".", "a", ",", "b", "U.S", ".", "-----", "x_y", "..."
+    ]  # fmt: skip
     hindi = "\u0939\u093f\u0928\u094d\u0926\u0940"  # one word, three of its signs are no letters
     assert words_of(f"{hindi}\u0964", "marks") == [hindi, "\u0964"]
     assert words_of("\u6211\u662f\u5b66\u751f a1", "marks") == [*"\u6211\u662f\u5b66\u751f", "a1"]
@@ -369,6 +372,7 @@ def test_c4_wants_three_sentences():
         ("\u8fd9\u662f\u3002\u90a3\u662f\uff01", 2),
         ("no end", 1),
         ("(It ends.) It begins.", 2),
+        ("J. F. Kennedy spoke to the U.S. Senate. He took vitamin C.", 2),
     ],
 )
 def test_sentences_are_counted_by_their_ends(line, count):
@@ -483,6 +487,7 @@ def test_a_language_is_found_kept_as_a_fact_and_dropped_if_it_is_not_wanted():
     assert ask(language, GERMAN, languages=["fr", "de"]).facts["language"] == "de"
     assert ask(language, GERMAN, languages=[]).facts["language"] == "de"
     assert why(language, "ok", languages=[])[0] == "none above 0.65"
+    assert ask(language, PROSE + GERMAN * 9, characters=200).facts["language"] == "en"
     ready = partial(language.prepared, Path(), Path(), least=0.5)
     assert ready(languages=["en"]).ask(Document(PROSE, "g")).facts["language"] == "en"
     with pytest.raises(Refused, match=r"languages: no 'english'; there are .*en, "):

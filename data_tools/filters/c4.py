@@ -18,10 +18,11 @@ POLICIES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "
             "use cookies")  # fmt: skip
 CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
 _ENDS = "".join(map(re.escape, sorted(SENTENCE_ENDS)))
-# An end, closing quotes, and then no small letter: "e.g. this" goes on.  Where there are no spaces
-# between words, there is none after a sentence.  Each run is looked at once: no text takes long.
+# An end, closing quotes, and then no small letter: "e.g. this" goes on, and so does the name in
+# "J. F. Kennedy".  Where there are no spaces between words, there is none after a sentence.
+# Each run is looked at once: no text takes long.
 SENTENCE = re.compile(
-    rf"(?<![{_ENDS}])[{_ENDS}]++[\"'\u2019\u201d)\]]*+"
+    rf"(?<![{_ENDS}])(?<!\b[A-Z])[{_ENDS}]++[\"'\u2019\u201d)\]]*+"
     r"(?:\s+(?=[\W\d_]{0,3}(?![a-z])\w)|\s*$|(?<=[\u3002\uff01\uff1f]))"
 )
 

@@ -17,14 +17,15 @@ def of_text(
     document: Document,
     *,
     least_words: Count = 50,  # marks standing alone are not counted
-    most_words: Count = 100_000,
-    least_mean_length: Share = 3.0,  # letters in a word, on average
-    most_mean_length: Share = 10.0,
+    most_words: Count = 100_000,  # the same
+    least_mean_length: Share = 3.0,  # letters in a word on average, marks alone not counted
+    most_mean_length: Share = 10.0,  # the same
     most_symbols: Share = 0.1,  # "#" to words, and ellipses to words
     most_bullets: Share = 0.9,  # share of lines that begin with a bullet
     most_ellipses: Share = 0.3,  # share of lines that end with an ellipsis
     least_alphabetic: Share = 0.8,  # share of words with a letter of an alphabet
     least_stop_words: Count = 2,  # different ones
+    # those, in small letters
     stop_words: tuple[str, ...] = ("the", "be", "to", "of", "and", "that", "have", "with"),
     word: Words = "spaces",  # "spaces" between words, or "marks" as well: data_tools/words.py
 ) -> Document | Dropped:

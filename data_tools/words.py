@@ -41,7 +41,7 @@ def plain_words(text: str) -> list[str]:
     """
     if not text.isascii():
         text = INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
-    return _compared().findall(text.lower())
+    return _compared(text.isascii()).findall(text.lower())
 
 
 @cache
@@ -65,7 +65,9 @@ def _apart(ascii: bool) -> re.Pattern:
 
 
 @cache
-def _compared() -> re.Pattern:
+def _compared(ascii: bool) -> re.Pattern:
+    if ascii:
+        return re.compile(rf"[^\s{_class_of_marks(True)}]+")
     return re.compile(rf"[{UNSPACED}]|[^\s{_class_of_marks()}{UNSPACED}]+")
 
 

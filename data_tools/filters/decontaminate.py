@@ -24,6 +24,7 @@ from januslm.registry import names
 
 ALL = "all"
 FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd: no bit of a word's hash is lost
+NONE = np.empty(0, np.uint64)
 Side = Literal["both", "source", "target"]
 
 
@@ -74,8 +75,8 @@ def prepared(
         if texts is None:
             missing.append(name)
             continue
-        hashes = [h for text in texts for h in _of_test(plain_words(text), n, least, lengths)]
-        found[name] = np.unique(np.array(hashes, np.uint64))
+        each = [_of_test(plain_words(text), n, least, lengths) for text in texts]
+        found[name] = np.unique(np.concatenate([NONE, *each]))
     if not any(map(len, found.values())):
         places = ", ".join(map(str, folders))
         raise Refused(
@@ -136,14 +137,14 @@ def _index(found: Mapping[str, np.ndarray], lengths: Sequence[int]) -> Index:
     return Index(hashes, owners[first], list(found), lengths)
 
 
-def _of_test(found: list[str], n: int, least: int, lengths: set[int]) -> list[int]:
+def _of_test(found: list[str], n: int, least: int, lengths: set[int]) -> np.ndarray:
     """The hashes of a test text's n-grams, or of the whole if it is short; notes their length."""
     length = min(n, len(found))
     if length < least:
-        return []
+        return NONE
     lengths.add(length)
     [(_, hashes)] = _ngrams(found, [length])
-    return hashes.tolist()
+    return hashes
 
 
 def _ngrams(found: list[str], lengths: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:

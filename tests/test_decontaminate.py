@@ -165,6 +165,17 @@ def test_the_test_sets_of_all_tasks_that_are_there_are_read_as_the_tasks_read_th
     assert verdict(targets.ask, " ".join(row["source"])) is None
 
 
+def test_test_sets_are_looked_for_where_the_tasks_lie(data, tmp_path, monkeypatch):
+    monkeypatch.delenv("JANUSLM_DATA", raising=False)
+    with pytest.raises(Refused, match="no data of task 'scitldr' there"):
+        ready(tmp_path, tmp_path, tasks=["scitldr"])  # in the recipe's root
+    monkeypatch.setenv("JANUSLM_DATA", str(data))
+    found = ready(tmp_path, tmp_path, tasks=["scitldr"]).files
+    assert ready(tmp_path, tmp_path, tasks=["scitldr"], data=["none", str(data)]).files == found
+    with pytest.raises(Refused, match="none: no data of task 'scitldr' there"):
+        ready(tmp_path, tmp_path, tasks=["scitldr"], data=["none"])
+
+
 def test_a_task_that_is_named_must_be_there_and_whole(data, tmp_path):
     with pytest.raises(Refused, match=r"tasks: multi30k: .*no data of task 'multi30k' there"):
         ready(tmp_path, tmp_path, tasks=["multi30k"])

@@ -2,6 +2,7 @@
 
 import gzip
 import re
+import sys
 import time
 from collections import Counter
 from functools import partial
@@ -29,7 +30,7 @@ from data_tools.filters import (
 from data_tools.words import SENTENCE_ENDS, marks, plain_words
 from data_tools.words import words as words_of
 from januslm.config import Refused
-from januslm.registry import find, names
+from januslm.registry import find, names, options
 
 PROSE = (
     "The town lies on the river, and it has been there for a thousand years. People came to trade "
@@ -492,6 +493,18 @@ def test_a_language_is_found_kept_as_a_fact_and_dropped_if_it_is_not_wanted():
     assert ready(languages=["en"]).ask(Document(PROSE, "g")).facts["language"] == "en"
     with pytest.raises(Refused, match=r"languages: no 'english'; there are .*en, "):
         ready(languages=["english"])
+
+
+@pytest.mark.parametrize(("filter", "library"), [(language, "py3langid"), (ftfy, "ftfy")])
+def test_a_missing_library_is_refused_with_the_extra_that_has_it(monkeypatch, filter, library):
+    for name in [one for one in sys.modules if one.partition(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.setattr(filter, "_identifier", language._identifier.__wrapped__, raising=False)
+    given = {"line_feeds": True} if filter is ftfy else {}  # options that no other test has asked
+    table = options(filter.of_text, given, "x")
+    with pytest.raises(Refused, match=rf"needs {library}: pip install 'januslm\[web\]'"):
+        filter.prepared(Path(), Path(), **table)
 
 
 # --- ftfy, personal data

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from xxhash import xxh3_128_hexdigest
 
-from data_tools.documents import lines, matching, opened
+from data_tools.documents import matching
 from januslm.config import Refused
+from januslm.data.text_pairs import lines
 
 
 def located(root: Path, **patterns: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, str]]:
@@ -35,12 +36,5 @@ def _entries(given: tuple[str, ...], files: tuple[str, ...]) -> frozenset[str]:
     """The same, read once per process: an entry a line, but for blank ones and # comments."""
     found = [*given]
     for name in files:
-        with opened(Path(name)) as file:
-            for number, raw in enumerate(lines(file, name), 1):
-                try:
-                    line = raw.decode("utf-8-sig").strip()
-                except UnicodeDecodeError:
-                    raise Refused(f"{name}:{number}: not UTF-8 text") from None
-                if line and not line.startswith("#"):
-                    found.append(line)
-    return frozenset(entry.strip().lower() for entry in found)
+        found += (line for line in lines(Path(name)) if not line.startswith("#"))
+    return frozenset(entry.strip().lower() for entry in found) - {""}

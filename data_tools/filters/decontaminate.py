@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from xxhash import xxh3_64_intdigest, xxh3_128_hexdigest
 
-from data_tools.documents import Document, Dropped, lines, matching, opened
+from data_tools.documents import Document, Dropped, matching
 from data_tools.filtering import Prepared
 from data_tools.words import plain_words
 from januslm.config import Allowed, Refused
@@ -199,15 +199,13 @@ def _of_task(name: str, folders: Sequence[Path], side: Side, needed: bool) -> li
 
 
 def _of_file(path: Path) -> Iterator[str]:
-    """Of .jsonl every text of an object, of other files every line; .gz and .zst are unpacked."""
+    """Of .jsonl every text of an object, of other files every line; plain or .gz."""
     json_lines = ".jsonl" in path.suffixes
-    with opened(path) as file:
-        for number, raw in enumerate(lines(file, str(path)), 1):
-            try:
-                line = raw.decode("utf-8-sig")
-                yield from _texts(json.loads(line)) if json_lines and line.strip() else [line]
-            except ValueError as error:
-                raise Refused(f"{path}:{number}: {error}") from None
+    for number, line in enumerate(pairs.lines(path), 1):
+        try:
+            yield from _texts(json.loads(line)) if json_lines and line.strip() else [line]
+        except (ValueError, RecursionError) as error:
+            raise Refused(f"{path}:{number}: not JSON ({error})") from None
 
 
 def _texts(value: Any) -> Iterator[str]:

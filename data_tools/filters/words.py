@@ -45,7 +45,7 @@ def of_text(
 @cache
 def _sorted(given: tuple[str, ...], files: tuple[str, ...]) -> tuple[frozenset[str], list[str]]:
     """Entries that are one word, which are looked up, and the others, which are searched for."""
-    every = entries(given, files) - {""}
+    every = entries(given, files)
     single = {one for one in every if WORD.fullmatch(one) and not INSIDE.search(one)}
     return frozenset(single), sorted(every - single)
 

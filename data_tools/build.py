@@ -17,9 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.counts import KEPT, table, total
+from data_tools.filtering import described
 from data_tools.journal import FRESH, Journal
 from data_tools.readable import poor_files, tallied
-from data_tools.recipe import Bundle, Recipe, bundles, identity
+from data_tools.recipe import PREPARED, Bundle, Recipe, bundles, identity, notes
+from data_tools.rejected import file_of
 from data_tools.tokenize_parts import Damaged, damage, part_file, seal, tokenize
 from data_tools.train_tokenizer import Report, learn_with
 from data_tools.workers import finished, pool, ranks
@@ -74,7 +76,10 @@ def build(recipe: Recipe, report: Report, fresh: bool = False, mpi: bool = False
         try:
             _check_numbers(it)
             if not _done(it):
+                for note in notes(work):
+                    report(note)
                 _run(it, executor)
+            shutil.rmtree(it.out / PREPARED, ignore_errors=True)
         finally:
             journal.close()
 
@@ -169,6 +174,8 @@ def _there(it: Build, bundle: Bundle) -> bool:
     """Whether a part is finished and still there; `seal` looks at its bytes."""
     part = it.journal.parts.get(bundle.number)
     if not part or (it.recipe.deduplicate and not part.print):
+        return False
+    if it.recipe.rejected and not file_of(it.out, bundle.number).is_file():
         return False
     sizes = part.shard.sizes | {"split.npy": None, "print.npy": None}
     if not it.recipe.deduplicate:
@@ -281,4 +288,5 @@ def _publish(it: Build, counters: dict) -> None:
             recipe=it.journal.identity,
             packages=versions,
             counters=counters,
+            filters={bundle.source: described(bundle.rules) for bundle in it.work},
         )

@@ -40,11 +40,13 @@ class Document:
 class Dropped:
     """A document that a source or a filter did not pass on; each is counted by its reason.
 
-    number: what the rule measured, where it measured something.
+    number: what the rule measured, where it measured something.  words: those of the document that
+    decided, where some did.
     """
 
     reason: str
     number: float | None = None
+    words: str = ""
 
 
 Found = Document | Dropped

@@ -156,6 +156,7 @@ def _clear(out: Path) -> None:
         "valid/manifest.json*",
         "journal.*",
         "parts/part-*",
+        "rejected/part-*",
         "train/shard-*",
         "valid/shard-*",
     ):

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,10 +12,11 @@ from xxhash import xxh3_64_intdigest, xxh3_128
 
 from data_tools.counts import DROP, KEPT
 from data_tools.documents import LONGEST, Document, Dropped, Input
-from data_tools.filtering import AFTER, BEFORE, rules, text_passed, tokens_dropped
+from data_tools.filtering import Rejected, text_passed, tokens_dropped
 from data_tools.journal import SealedGroup, TokenizedPart
 from data_tools.readable import Tally
 from data_tools.recipe import Bundle, Recipe
+from data_tools.rejected import RejectedFile
 from januslm.config import Refused
 from januslm.data import atomic
 from januslm.data.shard_writer import Writer, dtype_for
@@ -37,26 +38,34 @@ def _tokenizer(path: str) -> Tokenizer:
     return Tokenizer.load(path)  # once per process
 
 
-def passed(bundle: Bundle, recipe: Recipe, counts: Counter, tally: Tally) -> Iterator[Document]:
+def passed(
+    bundle: Bundle,
+    recipe: Recipe,
+    counts: Counter,
+    tally: Tally,
+    reject: Callable[[Rejected], object] = lambda rejected: None,
+) -> Iterator[Document]:
     """The documents of a bundle that pass the filters of texts; `counts` gets the others.
 
-    tally: gets what the source itself could not read.
+    tally: gets what the source itself could not read.  reject: is given each document that a filter
+    drops.
     """
-    LONGEST.set(recipe.longest)
-    before = rules(recipe.filters, BEFORE)
+    LONGEST.set(recipe.longest(bundle.source))
     for source_input in bundle.inputs:
         first, unread = counts["read"], Counter[str]()
         for found in _read(source_input):
             counts["read"] += 1
-            if isinstance(found, Document):
-                counts["repaired"] += found.repaired
-                found = text_passed(found, before)
-            else:
-                unread[found.reason] += 1
             if isinstance(found, Dropped):
                 counts[DROP + found.reason] += 1
+                unread[found.reason] += 1
+                continue
+            counts["repaired"] += found.repaired
+            result = text_passed(found, bundle.rules, counts)
+            if isinstance(result, Rejected):
+                counts[DROP + result.dropped.reason] += 1
+                reject(result)
             else:
-                yield found
+                yield result
         tally.note(source_input.name, counts["read"] - first, unread)
 
 
@@ -103,22 +112,31 @@ def _digest(path: Path) -> str:
 
 def tokenize(bundle: Bundle, recipe: Recipe, tokenizer_file: str) -> TokenizedPart:
     """Write the part of a bundle and the facts about its documents; what to note of it."""
+    if not recipe.rejected:
+        return _tokenize(bundle, recipe, tokenizer_file, lambda rejected: None)
+    with RejectedFile(Path(recipe.out), bundle.number, bundle.source) as file:
+        return _tokenize(bundle, recipe, tokenizer_file, file.write)
+
+
+def _tokenize(
+    bundle: Bundle, recipe: Recipe, tokenizer_file: str, reject: Callable[[Rejected], object]
+) -> TokenizedPart:
     tokenizer = _tokenizer(tokenizer_file)
     stem = part_file(recipe, bundle.number, "bin").stem
     writer = Writer(
         Path(recipe.out) / "parts", stem, dtype_for(tokenizer.size), tokenizer.special.eos
     )
-    after = rules(recipe.filters, AFTER)
     dedup = find("data_tools.dedup", recipe.deduplicate) if recipe.deduplicate else None
     counts: Counter = Counter()
     tally = Tally()
     prints, splits = [], []
-    for batch in _batches(passed(bundle, recipe, counts, tally), BATCH):
+    for batch in _batches(passed(bundle, recipe, counts, tally, reject), BATCH):
         ids = tokenizer.encode([document.text for document in batch])
         kept = []
         for document, tokens in zip(batch, ids, strict=True):
-            if dropped := tokens_dropped(tokens, after):
-                counts[DROP + dropped.reason] += 1
+            if dropped := tokens_dropped(document, tokens, bundle.rules):
+                counts[DROP + dropped.dropped.reason] += 1
+                reject(dropped)
                 continue
             kept.append(tokens)
             splits.append(split_of(document, recipe))

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from januslm.config import Refused
 from januslm.data.token_samples import PretrainData, Texts
@@ -35,8 +36,11 @@ class PretrainRun:
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)  # of the learning rate
     packing: PackingSettings = field(default_factory=PackingSettings)  # how examples share rows
     plugins: str = ""  # a folder of your own with objectives/, noise/ and so on
-    # an exported model to go on from, or hf:FOLDER, a BART of Hugging Face's; "": from scratch
+    # an exported model to go on from, or hf:FOLDER, Hugging Face's (docs/interop.md); "": from
+    # scratch
     start: str = ""
+    # of a start that is an encoder alone: random weights, or the encoder's
+    start_decoder: Literal["random", "encoder"] = "random"
     ds: str = ""  # a file of ds_configs/; "": cpu_fp32 on a CPU, zero1_bf16 on a GPU
 
 
@@ -89,7 +93,7 @@ def resolve(run: PretrainRun, where: str, ds: str = "", quick: bool = False) -> 
     data = replace(run.data, verify="size") if quick else run.data
     texts = Texts(data, data.train, tokenizer, run.train.seed)
     valid = Texts(data, data.valid, tokenizer, seed=0)
-    start = read_start(run.start) if run.start else None
+    start = read_start(run.start, run.start_decoder) if run.start else None
     if start and start.tokenizer.sha256 != tokenizer.sha256:
         raise Refused(f"{where}: start = {run.start!r} was trained with another tokenizer")
     if start and (found := unlike(start.config, model)):

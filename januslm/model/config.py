@@ -25,6 +25,7 @@ class ModelConfig:
     norm: Literal["post", "pre"] = "post"  # LayerNorm after each sum, or before each layer
     positions: str = "learned"  # a file of januslm/model/positions/
     position_bias: str = ""  # a file of januslm/model/position_bias/, added to the scores; "": none
+    norm_eps: float = setting(1e-5, above=0, below=1)  # added to each LayerNorm's variance
     embedding_norm: bool = True  # LayerNorm on the embedded tokens
     embedding_scale: bool = False  # embeddings times the root of `width`
     tied: bool = True  # the output matrix is the embedding
@@ -101,6 +102,9 @@ SIZES = (
 )
 
 
+# What weights mean, beside their shapes: with another value they compute something else.
+MEANING = ("heads", "activation", "norm_eps", "embedding_scale")
+
 # Keys that no run file says, and who says them.
 GIVEN_BY_OTHERS = {"vocabulary": "the tokenizer", "extra_vectors": "the objective"}
 
@@ -122,9 +126,9 @@ def configure(table: dict, vocabulary: int, where: str, extra_vectors: int = 0) 
 
 
 def unlike(one: ModelConfig, other: ModelConfig) -> tuple[str, object, object] | None:
-    """The first size in which two models differ, so that weights of one do not fit the other."""
+    """What comes first in which two models differ so that weights of one are not the other's."""
     learned = "learned" in (one.positions, other.positions)
-    for name in (*SIZES, *(("positions", "max_positions") if learned else ())):
+    for name in (*SIZES, *MEANING, *(("positions", "max_positions") if learned else ())):
         mine, theirs = getattr(one, name), getattr(other, name)
         if mine != theirs:
             return name, mine, theirs

@@ -151,7 +151,8 @@ def resolve(run: FinetuneRun, where: str, data: str, ds: str = "") -> ResolvedFi
     table = _inherit(run.objective, start) if start else run.objective
     objective = resolve_objective(table, run.noise, run.loss, "nmt", tokenizer.special, where)
     if start:
-        model = config.build(ModelConfig, asdict(start.config) | run.model, f"{where}: model")
+        sizes = start.sizes(objective.extra_vectors)
+        model = config.build(ModelConfig, asdict(sizes) | run.model, f"{where}: model")
     else:
         model = configure(run.model, tokenizer.size, f"{where}: model", objective.extra_vectors)
     _fits(run.data, model, objective, where)

@@ -79,7 +79,16 @@ def resolve(run: PretrainRun, where: str, ds: str = "", quick: bool = False) -> 
     tokenizer = Tokenizer.load(run.tokenizer)
     special = tokenizer.special
     objective = resolve_objective(run.objective, run.noise, run.loss, "pretrain", special, where)
-    model = configure(run.model, tokenizer.size, f"{where}: model", objective.extra_vectors)
+    start = read_start(run.start, run.start_decoder) if run.start else None
+    if start and start.tokenizer.sha256 != tokenizer.sha256:
+        raise Refused(f"{where}: start = {run.start!r} was trained with another tokenizer")
+    sizes = start.sizes(objective.extra_vectors) if start else None
+    extra = sizes.extra_vectors if sizes else objective.extra_vectors
+    model = configure(run.model, tokenizer.size, f"{where}: model", extra, sizes)
+    if sizes and (found := unlike(sizes, model)):
+        raise Refused(
+            f"{where}: start = {run.start!r} has model.{found[0]} {found[1]}, this run {found[2]}"
+        )
     need = objective.positions(run.data.length + 1)
     if need > model.max_positions:
         raise Refused(
@@ -93,13 +102,6 @@ def resolve(run: PretrainRun, where: str, ds: str = "", quick: bool = False) -> 
     data = replace(run.data, verify="size") if quick else run.data
     texts = Texts(data, data.train, tokenizer, run.train.seed)
     valid = Texts(data, data.valid, tokenizer, seed=0)
-    start = read_start(run.start, run.start_decoder) if run.start else None
-    if start and start.tokenizer.sha256 != tokenizer.sha256:
-        raise Refused(f"{where}: start = {run.start!r} was trained with another tokenizer")
-    if start and (found := unlike(start.config, model)):
-        raise Refused(
-            f"{where}: start = {run.start!r} has model.{found[0]} {found[1]}, this run {found[2]}"
-        )
     about = asdict(run) | {
         "objective": {"name": objective.name, **objective.options},
         "noise": {"name": objective.noise, **objective.noise_options},

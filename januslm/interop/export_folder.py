@@ -1,6 +1,6 @@
 """What lies in the folder of a model, read without torch: an export's, or Hugging Face's."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from januslm.config import Refused, build, json_table
@@ -31,6 +31,15 @@ class ExportFacts:
     @property
     def tokenizer_file(self) -> Path:
         return self.folder / FILES[2]
+
+    def sizes(self, extra_vectors: int) -> ModelConfig:
+        """Of a model that starts from it, for an objective that needs so many vectors.
+
+        Beside another project's weights those are new, as far as it has none.
+        """
+        if not self.foreign:
+            return self.config
+        return replace(self.config, extra_vectors=max(extra_vectors, self.config.extra_vectors))
 
 
 def locate(folder: str | Path) -> Path:

@@ -1,6 +1,6 @@
 """Sizes and style of a model: read and checked without torch."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from januslm import registry
@@ -109,20 +109,28 @@ MEANING = ("heads", "activation", "norm_eps", "embedding_scale")
 GIVEN_BY_OTHERS = {"vocabulary": "the tokenizer", "extra_vectors": "the objective"}
 
 
-def configure(table: dict, vocabulary: int, where: str, extra_vectors: int = 0) -> ModelConfig:
+def configure(
+    table: dict,
+    vocabulary: int,
+    where: str,
+    extra_vectors: int = 0,
+    start: ModelConfig | None = None,
+) -> ModelConfig:
     """A ModelConfig from a run file's [model] table: `preset` and what differs from it.
 
-    extra_vectors: what the objective needs.  Raises Refused for an unknown preset, key or value.
+    extra_vectors: what the objective needs.  start: of the weights a run starts from, which is what
+    a table without a preset differs from.  Raises Refused for an unknown preset, key or value.
     """
     table = dict(table)
-    name = table.pop("preset", "tiny")
-    if not isinstance(name, str) or name not in PRESETS:
+    name = table.pop("preset", "" if start else "tiny")
+    if not isinstance(name, str) or name not in PRESETS | ({"": {}} if start else {}):
         raise Refused(f"{where}: no model preset {name!r}{suggest(str(name), PRESETS)}")
+    usual = PRESETS[name] if name else asdict(start) if start else {}
     given = {"vocabulary": vocabulary, "extra_vectors": extra_vectors}
     for key, owner in GIVEN_BY_OTHERS.items():
         if key in table:
             raise Refused(f"{where}: {key} comes from {owner}, take it out of [model]")
-    return build(ModelConfig, PRESETS[name] | table | given, where)
+    return build(ModelConfig, usual | table | given, where)
 
 
 def unlike(one: ModelConfig, other: ModelConfig) -> tuple[str, object, object] | None:

@@ -6,9 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from finetune import settings as finetune
+from januslm import config
 from januslm.config import Refused
 from januslm.interop import start
 from januslm.interop.export_folder import read_start
+from pretrain import settings as pretrain
 from tests.hf_models import any_model, converted
 
 KINDS = ("bart", "bert", "mpnet", "prophetnet")
@@ -187,3 +190,76 @@ def test_what_an_architecture_has_no_use_for_is_refused(tmp_path, monkeypatch, c
     file = folder / "model.safetensors"
     refused(monkeypatch, capsys, "bart", file, tmp_path, "of 'bart' a folder is read; of bang,")
     refused(monkeypatch, capsys, "bang", file, tmp_path, "--tokenizer is missing")
+
+
+TUNE = """
+out = "tuned"
+task = "docsum"
+start = "hf:{folder}"
+[data]
+max_source = 20
+max_target = 20
+[objective]
+name = "{objective}"
+[train]
+steps = 1
+batch = 1
+"""
+
+
+@pytest.mark.parametrize("objective", ["janus", "bang", "prophetnet", "xlnet"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_objective_starts_from_any_of_them_with_new_vectors_of_its_own(
+    tmp_path, kind, objective
+):
+    any_model(kind, tmp_path / "hf")
+    file = tmp_path / "run.toml"
+    file.write_text(TUNE.format(folder=tmp_path / "hf", objective=objective))
+    changes = ["start_decoder=encoder"] if kind in ("bert", "mpnet") else []
+    found = finetune.resolve(finetune.load(file, changes), str(file), "")
+    asked = {"bang": 1, "prophetnet": 9, "xlnet": 1}.get(objective, 0)
+    assert found.model.extra_vectors == (9 if kind == "prophetnet" else asked)
+    if kind == "prophetnet" and objective != "janus" and objective != "xlnet":
+        assert found.objective.options["prefix"] == "eos"  # as its weights have it
+    model = start.created(found.model, found.start)
+    theirs = state_of(tmp_path / "hf")["embedding.weight"]
+    rows = found.model.vocabulary + found.start.options.get("ahead", 0)  # a ProphetNet's streams
+    assert torch.equal(model.embedding.weight[:rows], theirs[:rows])
+    assert len(model.embedding.weight) == found.model.vocabulary + found.model.extra_vectors
+
+
+PRETRAIN = """
+out = "pre"
+tokenizer = "{folder}/tokenizer.json"
+start = "hf:{folder}"
+[data]
+length = 20
+train = [{{ corpus = "none" }}]
+valid = [{{ corpus = "none" }}]
+[model]
+{model}
+[train]
+steps = 1
+batch = 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("", "none"),  # what is missing is the corpus alone
+        ("dropout = 0.2", "none"),
+        ("heads = 1", "has model.heads 2, this run 1"),
+        ('activation = "relu"', "has model.activation gelu, this run relu"),
+        ("norm_eps = 1e-6", "has model.norm_eps 1e-05, this run 1e-06"),
+        ('preset = "base"', "has model.width 16, this run 768"),
+    ],
+)
+def test_pretraining_has_the_sizes_of_its_start(tmp_path, model, words):
+    any_model("bart", tmp_path / "hf")
+    file = tmp_path / "run.toml"
+    file.write_text(PRETRAIN.format(folder=tmp_path / "hf", model=model))
+    with pytest.raises(Refused) as caught:
+        pretrain.resolve(config.load(pretrain.PretrainRun, file), str(file))
+    assert words in str(caught.value)
+    assert ("has model." in str(caught.value)) == (words != "none")

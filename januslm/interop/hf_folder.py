@@ -37,6 +37,8 @@ class Foreign:
         """Of a model of ours; Refused for what is missing, and for what ours has no option for."""
         try:
             found = self.plugin.sizes(self.table)
+            if found["encoder_layers"] < 1:
+                raise Refused("it has no layer that reads the source")
         except KeyError as error:
             raise Refused(f"{self.where}: no {error}, which a {self.architecture}'s has") from None
         except TypeError:  # a number is a text, or null

@@ -1,6 +1,9 @@
 """Weights of other projects come whole, in every kind of file, or are refused by their names."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from januslm.config import Refused
 from januslm.interop import start
 from januslm.interop.export_folder import read_start
 from pretrain import settings as pretrain
+from tests.conftest import ROOT
 from tests.hf_models import any_model, converted
 
 KINDS = ("bart", "bert", "mpnet", "prophetnet")
@@ -107,6 +111,7 @@ def test_a_partial_or_foreign_file_is_refused_with_all_names(tmp_path, monkeypat
     listed = ", ".join(list(extra)[:5])
     spoilt(f"missing: {short}; without a place in it: {listed} and 2 more\n", **extra)
     lacking = set()
+    spoilt(f"more than once: {short}", **{short: state[name].clone()})
     if kind == "prophetnet":  # below the words
         spoilt("do not lie one below the other: word_embeddings", **{name: torch.zeros(2, 5)})
         rows = torch.zeros(10, state[name].shape[1])
@@ -135,7 +140,7 @@ def test_an_index_that_names_what_is_not_there_is_refused(tmp_path, monkeypatch,
     index = folder / "model.safetensors.index.json"
     table = json.loads(index.read_text())
     for name, words in (
-        ("more.weight", "in none of its files: more.weight"),
+        ("classification_head.bias", ".index.json says: classification_head.bias"),
         ("../model", "'../x.safetensors' is not a file beside it"),
     ):
         more = {name: "../x.safetensors" if "/" in name else "model-00001-of-00002.safetensors"}
@@ -146,7 +151,7 @@ def test_an_index_that_names_what_is_not_there_is_refused(tmp_path, monkeypatch,
     refused(monkeypatch, capsys, "bart", folder, tmp_path, said)
     index.write_text(json.dumps(table))
     (folder / "model-00002-of-00002.safetensors").unlink()
-    said = "model-00002-of-00002.safetensors: not readable as safetensors"
+    said = "model.safetensors.index.json: model-00002-of-00002.safetensors is not there"
     refused(monkeypatch, capsys, "bart", folder, tmp_path, said)
 
 
@@ -264,3 +269,42 @@ def test_pretraining_has_the_sizes_of_its_start(tmp_path, model, words):
         pretrain.resolve(config.load(pretrain.PretrainRun, file), str(file))
     assert words in str(caught.value)
     assert ("has model." in str(caught.value)) == (words != "none")
+
+
+@pytest.mark.slow
+def test_names_that_do_not_fit_are_refused_before_torch_is_there(tmp_path):
+    any_model("bert", tmp_path / "hf")
+    weights = tmp_path / "hf" / "model.safetensors"
+    state = load_file(weights)
+    del state["bert.embeddings.token_type_embeddings.weight"]
+    save_file(state, weights)
+    code = (
+        "import sys\n"
+        "from januslm.config import Refused\n"
+        "from januslm.interop.export_folder import read_start\n"
+        "try:\n    read_start(sys.argv[1])\n"
+        "except Refused as refused:\n    print(refused)\n"
+        "print('torch' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, f"hf:{tmp_path / 'hf'}"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    said, torch_is_there = done.stdout.splitlines()
+    assert said.endswith("bert: missing: embeddings.token_type_embeddings.weight")
+    assert torch_is_there == "False"
+
+
+def test_an_old_berts_names_are_known(tmp_path):
+    any_model("bert", tmp_path)
+    want, weights = state_of(tmp_path), tmp_path / "model.safetensors"
+    state = {
+        name.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta"): tensor
+        for name, tensor in load_file(weights).items()
+    }
+    state["bert.embeddings.position_ids"] = torch.arange(200)[None]
+    state["bert.pooler.dense.weight"] = torch.zeros(8, 8)
+    save_file(state, weights)
+    assert all(torch.equal(state_of(tmp_path)[name], tensor) for name, tensor in want.items())

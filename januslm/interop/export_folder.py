@@ -72,6 +72,7 @@ def read_start(start: str, decoder: str = "random") -> ExportFacts:
         return read_facts(start)
     config, tokenizer = foreign.sizes, Tokenizer.load(folder / FILES[2])
     foreign.check_ids(tokenizer.special)
+    hf_folder.check_weights(folder, foreign, config)
     name, options = foreign.taught(tokenizer.special)
     about = {"from": start}
     return ExportFacts(folder, config, tokenizer, name, options, about, foreign, decoder)

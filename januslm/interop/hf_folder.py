@@ -1,8 +1,12 @@
 """A folder of Hugging Face's, looked at without torch: its files and its configuration."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+
+from safetensors import SafetensorError, safe_open
 
 from januslm import registry
 from januslm.config import Refused, build, json_table
@@ -18,6 +22,7 @@ WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 TOKENIZER = "tokenizer.json"
+NAMED = 5  # so many names a refusal lists of each kind
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,40 @@ class Foreign:
     @property
     def plugin(self) -> ModuleType:
         return registry.find(ARCHITECTURES, self.architecture)
+
+    def name(self, theirs: str) -> str:
+        """A tensor's name without what may stand before it, and as new files have it."""
+        for old, new in getattr(self.plugin, "RENAMED", ()):
+            theirs = theirs.replace(old, new)
+        return theirs.removeprefix(self.plugin.PREFIX)
+
+    def parts(self, config: ModelConfig) -> dict[str, tuple[str, ...]]:
+        """{our tensor: theirs} for a model of these sizes, whose output matrix may be its own."""
+        out: dict[str, tuple[str, ...]] = self.plugin.names(config)
+        if not config.tied and not self.plugin.ENCODER:
+            out["lm_head.weight"] = (self.plugin.HEAD,)
+        return out
+
+    def embeddings(self, config: ModelConfig) -> tuple[str, ...]:
+        """All names of the embedding, the first being the one in `parts`."""
+        head = (self.plugin.HEAD,) if config.tied else ()
+        return (*self.plugin.WORDS, *head)
+
+    def check_names(self, theirs: Iterable[str], config: ModelConfig, where: str) -> None:
+        """Refuse, with all their names, tensors that are missing or have no place."""
+        every, same = Counter(map(self.name, theirs)), self.embeddings(config)
+        if twice := sorted(name for name, count in every.items() if count > 1):
+            raise Refused(f"{where}: more than once: {listed(twice)}")
+        found = set(every)
+        if found & set(same):
+            found = found - set(same) | {same[0]}
+        wanted = {name for parts in self.parts(config).values() for name in parts}
+        wanted |= set(getattr(self.plugin, "ADDED", ()))
+        known = {name for name in found if not name.startswith(self.plugin.LEFT)}
+        kinds = (("missing", wanted - found), ("without a place in it", known - wanted))
+        if lists := [f"{kind}: {listed(sorted(names))}" for kind, names in kinds if names]:
+            what = f"not the weights of this {self.architecture}"
+            raise Refused(f"{where}: {what}: {'; '.join(lists)}")
 
     @property
     def sizes(self) -> ModelConfig:
@@ -74,6 +113,49 @@ class Foreign:
                 raise Refused(
                     f"{self.where}: {key} is {found}, {TOKENIZER} has {SPECIALS[place]} as {mine}"
                 )
+
+
+def listed(names: list[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def weights_file(folder: Path) -> Path:
+    """The weights, or the index of the files that they are spread over."""
+    return next(folder / name for name in WEIGHTS if (folder / name).is_file())
+
+
+def shards(index: Path) -> dict[str, list[str]]:
+    """{file: its tensors} of an index; Refused for what is none."""
+    table = json_table(index).get("weight_map")
+    if not isinstance(table, dict) or not all(isinstance(x, str) for x in table.values()):
+        raise Refused(f"{index}: weight_map must give a file for each tensor")
+    found: dict[str, list[str]] = {}
+    for tensor, name in table.items():
+        found.setdefault(name, []).append(tensor)
+    for name in found:
+        if Path(name).name != name:
+            raise Refused(f"{index}: {name!r} is not a file beside it")
+        if not (index.parent / name).is_file():
+            raise Refused(f"{index}: {name} is not there")
+    return found
+
+
+def check_weights(folder: Path, foreign: Foreign, config: ModelConfig) -> None:
+    """Refuse weights by the names of their tensors, as far as torch is not needed to read them."""
+    path = weights_file(folder)
+    if path.suffix == ".json":
+        names = [name for part in shards(path).values() for name in part]
+    elif path.suffix == ".safetensors":
+        try:
+            with safe_open(path, framework="numpy") as file:
+                names = list(file.keys())
+        except (SafetensorError, OSError) as error:
+            raise Refused(f"{path}: not readable as safetensors ({error})") from None
+    else:
+        return  # a pickle, which is torch's
+    foreign.check_names(names, config, str(folder))
 
 
 def read(folder: Path) -> Foreign:

@@ -11,13 +11,11 @@ import torch
 from torch import Tensor
 
 from januslm import registry
-from januslm.config import Refused, json_table
+from januslm.config import Refused
 from januslm.interop import native
-from januslm.interop.hf_folder import ARCHITECTURES, WEIGHTS, Foreign
+from januslm.interop.hf_folder import ARCHITECTURES, Foreign, listed, shards, weights_file
 from januslm.model.config import ModelConfig
 from januslm.model.transformer import Seq2Seq
-
-NAMED = 5  # so many tensors a refusal lists of each kind
 
 
 def load(folder: Path, foreign: Foreign, config: ModelConfig, decoder: str = "random") -> Seq2Seq:
@@ -42,7 +40,7 @@ def filled(
     if foreign.plugin.ENCODER and decoder == "encoder":
         own = {name.replace("encoder.", "decoder.", 1): x for name, x in state.items()}
         state = own | state
-    names = foreign.plugin.names(config)
+    names = foreign.parts(config)
     with torch.device("meta"):
         shapes = {name: x.shape for name, x in Seq2Seq(config).state_dict().items()}
     rows = len(state["embedding.weight"])
@@ -78,26 +76,15 @@ def _fitted(
     theirs: Mapping[str, Tensor], foreign: Foreign, config: ModelConfig, where: str
 ) -> dict[str, Tensor]:
     """Our tensors by name, in fp32.  Refused, naming theirs, unless each has its place."""
-    plugin = foreign.plugin
-    found = {name.removeprefix(plugin.PREFIX): x.float() for name, x in theirs.items()}
-    plugin.prepare(found, foreign.table, where)
-    names = plugin.names(config)
-    same = plugin.WORDS
-    if config.tied:
-        same = (*same, plugin.HEAD)
-    elif not plugin.ENCODER:
-        names["lm_head.weight"] = (plugin.HEAD,)
-    _one(found, same, where)
-    for name in list(found):
-        if name.startswith(plugin.LEFT):
-            del found[name]
-    wanted = {name for parts in names.values() for name in parts}
-    missing, unknown = sorted(wanted - found.keys()), sorted(found.keys() - wanted)
-    if missing or unknown:
-        kinds = (("missing", missing), ("without a place in it", unknown))
-        lists = "; ".join(f"{kind}: {_listed(names)}" for kind, names in kinds if names)
-        raise Refused(f"{where}: not the weights of this {foreign.architecture}: {lists}")
-    state = {}
+    foreign.check_names(theirs, config, where)
+    found = {foreign.name(name): tensor.float() for name, tensor in theirs.items()}
+    try:
+        foreign.plugin.prepare(found, foreign.table, where)
+    except (RuntimeError, IndexError) as error:  # tensors of shapes that do not go together
+        raise Refused(f"{where}: {' '.join(str(error).split())}") from None
+    _one(found, foreign.embeddings(config), where)
+    names = foreign.parts(config)
+    state: dict[str, Tensor] = {}
     for mine, parts in names.items():
         try:
             state[mine] = torch.cat([found[part] for part in parts])
@@ -117,29 +104,19 @@ def _one(found: dict[str, Tensor], same: tuple[str, ...], where: str) -> None:
         found[same[0]] = one
 
 
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
-
-
 def read(folder: Path) -> dict[str, Tensor]:
     """All tensors of a folder by name; safetensors, else a pickle without code."""
-    path = next(folder / name for name in WEIGHTS if (folder / name).is_file())
+    path = weights_file(folder)
     if path.suffix != ".json":
         return _file(path)
-    table = json_table(path).get("weight_map")
-    if not isinstance(table, dict) or not all(isinstance(x, str) for x in table.values()):
-        raise Refused(f"{path}: weight_map must give a file for each tensor")
     found: dict[str, Tensor] = {}
-    for name in sorted(set(table.values())):
-        if Path(name).name != name:
-            raise Refused(f"{path}: {name!r} is not a file beside it")
+    for name, names in shards(path).items():
         part = _file(folder / name)
         if twice := sorted(found.keys() & part.keys()):
-            raise Refused(f"{folder / name}: {_listed(twice)}: in another file as well")
+            raise Refused(f"{folder / name}: {listed(twice)}: in another file as well")
+        if lost := sorted(set(names) - part.keys()):
+            raise Refused(f"{folder / name}: lacks, of what {path.name} says: {listed(lost)}")
         found |= part
-    if lost := sorted(table.keys() - found.keys()):
-        raise Refused(f"{path}: in none of its files: {_listed(lost)}")
     return found
 
 

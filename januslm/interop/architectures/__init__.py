@@ -7,5 +7,6 @@
 PREFIX: stands before theirs where the model is a part of a larger one.  WORDS: all that the
 embedding is called.  HEAD: the output matrix, which is the embedding where it is tied.  LEFT: how
 tensors begin that have no place in ours.  ENCODER: there is an encoder alone.  IDS: keys of
-config.json and the special token each must be.  Nothing here imports torch.
+config.json and the special token each must be.  RENAMED: parts of names in old files, and new ones.
+ADDED: tensors that `prepare` adds to others.  Nothing here imports torch.
 """

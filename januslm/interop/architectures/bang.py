@@ -38,5 +38,4 @@ def taught(config: dict, special: Special) -> tuple[str, dict]:
 def prepare(tensors: "dict[str, Tensor]", config: dict, where: str) -> None:
     """As ProphetNet's; of several vectors, which a ProphetNet has, that of the next word."""
     prophetnet.prepare(tensors, config, where)
-    if STREAMS in tensors:
-        tensors[STREAMS] = tensors[STREAMS][:EXTRA_VECTORS]
+    tensors[STREAMS] = tensors[STREAMS][:EXTRA_VECTORS]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 PREFIX, HEAD, ENCODER = "model.", "lm_head.weight", False
 WORDS = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-LEFT = ("classification_head.",)
+LEFT = ("classification_head.", "final_logits_bias")  # a head, and what must be zero
 IDS = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}  # the token's place in SPECIALS
 OFFSET = 2  # its position tables begin with two rows that nothing reads
 _POSITIONS = "encoder.embed_positions.weight", "decoder.embed_positions.weight"
@@ -75,7 +75,7 @@ def prepare(tensors: "dict[str, Tensor]", config: dict, where: str) -> None:
     bias = tensors.pop("final_logits_bias", None)
     if bias is not None and bias.any():
         raise Refused(f"{where}: final_logits_bias is not zero, and there is no place for it")
-    for name in set(_POSITIONS) & set(tensors):
+    for name in _POSITIONS:
         tensors[name] = tensors[name][OFFSET:]
 
 

@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 
 PREFIX, HEAD, ENCODER = "bert.", "cls.predictions.decoder.weight", True
 WORDS = ("embeddings.word_embeddings.weight",)
-LEFT = ("cls.", "pooler.", "classifier.", "qa_outputs.")  # heads
+# Heads, and a buffer of old files: 0, 1, 2, ..
+LEFT = ("cls.", "pooler.", "classifier.", "qa_outputs.", "embeddings.position_ids")
+# What old files say.
+RENAMED = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))
 IDS = {"pad_token_id": 1}  # the token's place in SPECIALS
 _POSITIONS, _KINDS = (f"embeddings.{kind}_embeddings.weight" for kind in ("position", "token_type"))
+ADDED = (_KINDS,)
 ATTENTION = {
     "q_proj": ("attention.self.query",),
     "kv_proj": ("attention.self.key", "attention.self.value"),
@@ -88,10 +92,5 @@ def layers(
 
 
 def prepare(tensors: "dict[str, Tensor]", config: dict, where: str) -> None:
-    """Old files say gamma and beta; the vector of a single text goes to the places."""
-    for name in list(tensors):
-        new = name.replace("LayerNorm.gamma", "LayerNorm.weight")
-        tensors[new.replace("LayerNorm.beta", "LayerNorm.bias")] = tensors.pop(name)
-    tensors.pop("embeddings.position_ids", None)  # a buffer of old files: 0, 1, 2, ..
-    if _KINDS in tensors and _POSITIONS in tensors:
-        tensors[_POSITIONS] = tensors[_POSITIONS] + tensors.pop(_KINDS)[0]
+    """The vector of a single text goes to the places."""
+    tensors[_POSITIONS] = tensors[_POSITIONS] + tensors[_KINDS][0]

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 PREFIX, HEAD, ENCODER = "mpnet.", "lm_head.decoder.weight", True
 WORDS = bert.WORDS
-LEFT = ("lm_head.", "pooler.", "classifier.", "qa_outputs.")  # heads
+# Heads, and a buffer of old files: 0, 1, 2, ..
+LEFT = ("lm_head.", "pooler.", "classifier.", "qa_outputs.", "embeddings.position_ids")
 IDS = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
 OFFSET = 2  # its position table begins with two rows that nothing reads
 BUCKETS = 32  # januslm/model/position_bias/t5.py
@@ -48,6 +49,4 @@ def names(config: ModelConfig) -> dict[str, tuple[str, ...]]:
 
 def prepare(tensors: "dict[str, Tensor]", config: dict, where: str) -> None:
     """The position table from the row of the first place on."""
-    tensors.pop("embeddings.position_ids", None)  # a buffer of old files: 0, 1, 2, ..
-    if _POSITIONS in tensors:
-        tensors[_POSITIONS] = tensors[_POSITIONS][OFFSET:]
+    tensors[_POSITIONS] = tensors[_POSITIONS][OFFSET:]

@@ -20,7 +20,7 @@ WORDS = (
     "encoder.word_embeddings.weight",
     "decoder.word_embeddings.weight",
 )
-LEFT = ()
+LEFT: tuple[str, ...] = ()
 IDS = {"pad_token_id": 1, "eos_token_id": 2}  # its bos_token_id is its EOS, or nothing
 STREAMS = "decoder.ngram_embeddings.weight"
 BUCKETS, FAR = 32, 128  # januslm/model/position_bias/prophetnet.py
@@ -119,7 +119,6 @@ def _feed_forward() -> dict[str, tuple[str, ...]]:
 
 def prepare(tensors: "dict[str, Tensor]", config: dict, where: str) -> None:
     """Position tables from the row of the first place on; the next word's vector first."""
-    for name in set(_POSITIONS) & set(tensors):
+    for name in _POSITIONS:
         tensors[name] = tensors[name][_first_row(config) :]
-    if STREAMS in tensors:
-        tensors[STREAMS] = tensors[STREAMS].roll(1, 0)
+    tensors[STREAMS] = tensors[STREAMS].roll(1, 0)

@@ -82,7 +82,7 @@ def _checkpoint(path: Path, kind: str, words: Path | None) -> "tuple[ExportFacts
 
     tensors, foreign = fairseq.read(path, kind, tokenizer.special)
     config = foreign.sizes
-    foreign.check_ids(tokenizer.special)
+    foreign.check_ids(tokenizer)
     name, options = foreign.taught(tokenizer.special)
     model = weights.filled(tensors, foreign, config, str(path))
     about = {"from": str(path)}

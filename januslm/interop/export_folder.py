@@ -71,7 +71,7 @@ def read_start(start: str, decoder: str = "random") -> ExportFacts:
     if not foreign:
         return read_facts(start)
     config, tokenizer = foreign.sizes, Tokenizer.load(folder / FILES[2])
-    foreign.check_ids(tokenizer.special)
+    foreign.check_ids(tokenizer)
     hf_folder.check_weights(folder, foreign, config)
     name, options = foreign.taught(tokenizer.special)
     about = {"from": start}

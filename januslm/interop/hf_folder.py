@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from januslm import registry
 from januslm.config import Refused, build, json_table
-from januslm.data.tokenizer import SPECIALS, Special
+from januslm.data.tokenizer import SPECIALS, Special, Tokenizer
 from januslm.model.config import ModelConfig
 
 ARCHITECTURES = "januslm.interop.architectures"
@@ -97,11 +97,12 @@ class Foreign:
             raise Refused(f"{self.where}: {refused}") from None
         return found
 
-    def check_ids(self, special: Special) -> None:
+    def check_ids(self, tokenizer: Tokenizer) -> None:
         """Refuse a tokenizer of another size than the embedding, or with other ids.
 
         Where the configuration says nothing of a token, the tokenizer is believed.
         """
+        special = tokenizer.special
         if (rows := self.table["vocab_size"]) != special.vocabulary:
             raise Refused(
                 f"{self.where}: {TOKENIZER} has {special.vocabulary:,} tokens and the weights "

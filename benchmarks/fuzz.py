@@ -280,7 +280,7 @@ def warm_up() -> None:
     import januslm.decoding.speculative
     import januslm.hub.export
     import januslm.inference.generator
-    import januslm.interop.bart  # noqa: F401
+    import januslm.interop.weights  # noqa: F401
 
     torch.set_num_threads(1)
     gc.freeze()  # else a child's collector touches, and so copies, all that is imported

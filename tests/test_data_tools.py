@@ -463,7 +463,7 @@ def test_tokenizer_build_inspect_and_verify_work_as_commands(tmp_path):
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory, tokenizer) -> Path:
-    """Twelve files of three pieces, with duplicates across them, and their corpus, by one process."""
+    """Twelve files of three pieces, duplicates across them; their corpus, by one process."""
     folder = tmp_path_factory.mktemp("many")
     for number in range(12):
         texts = sentences(3000, number) + sentences(200, number // 2)

@@ -15,7 +15,7 @@ from januslm.data.tokenizer import Special
 from januslm.layout import NONE, ArRead, Example, Layout, Slots
 from januslm.model.config import ModelConfig
 
-Normalize = Literal["term", "tokens", "microbatch"]
+Normalize = Literal["term", "goals", "tokens", "microbatch"]
 TRIED = 64  # examples on which it is looked what an objective asks for
 
 
@@ -27,7 +27,8 @@ class LossSettings:
     weights: dict[str, float] | None = None
     # of labels: so much of the probability is spread over all words
     smoothing: float | None = setting(None, low=0, below=1)
-    # what sums of terms are divided by: their own count, all target tokens
+    # what sums of terms are divided by: each by its own count, or all by one: of what the
+    # cross-entropies predict (goals), of all target tokens; microbatch: as term, batch by batch
     normalize: Normalize | None = None
     # first: of the two streams of a KL term, the first is a teacher
     detach: Literal["none", "first"] = "none"

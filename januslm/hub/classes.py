@@ -14,6 +14,7 @@ TARGETS = {"hf": "BART where it fits, else a class of its own", "bart": "BART: A
 OWN = {
     "positions": ("learned", "sinusoidal", "rotary", "rotary_cross", "none"),
     "position_bias": ("", "prophetnet", "t5", "xlnet"),
+    "length": ("mean",),
 }
 TRIED = range(3, 12)  # lengths of a template that are looked at
 
@@ -66,6 +67,7 @@ def _no_bart(facts: ExportFacts, objective: Objective) -> str:
         "norm_eps": 1e-5,
         "embedding_norm": True,
         "tied": True,
+        "length": "mean",  # its encoder reads no [LEN]
     }
     for key, value in wanted.items():
         if (got := getattr(config, key)) != value:

@@ -88,14 +88,16 @@ class IncrementalDecoder:
                 )
         assert not self.model.training, "decoding needs model.eval()"
         sizes = np.array([len(s) for s in sources])
-        encoded = _encoded(sources, sizes, self.model.embedding.weight.device)
+        device, token = self.model.embedding.weight.device, self.model.config.length == "token"
+        encoded = _encoded(sources, sizes, device, token)
         memory = self.model.encode(encoded)
         lengths = self.model.length_logits(memory, encoded).float().log_softmax(-1)
+        memory, memory_position = encoded.read(memory)
         step = np.arange(sizes.max())
         first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         at = torch.from_numpy(first[:, None] + np.minimum(step, sizes[:, None] - 1))
         at = at.to(memory.device)
-        turns = self.model.decoder.memory_turns(encoded.position)
+        turns = self.model.decoder.memory_turns(memory_position)
         pairs = [
             both(layer.encoder_attn.keys(memory, turns), lambda x: x[at].transpose(1, 2))
             for layer in self.layers
@@ -369,14 +371,21 @@ def _rows(asked: Tensor) -> tuple[Tensor | None, Tensor | None]:
     return (start + order).flatten(), None if real.all() else real.flatten().nonzero()[:, 0]
 
 
-def _encoded(sources: Sequence[np.ndarray], sizes: np.ndarray, device) -> Encoded:
-    """The sources one after another, without padding."""
+def _encoded(
+    sources: Sequence[np.ndarray], sizes: np.ndarray, device, length_token: bool
+) -> Encoded:
+    """The sources one after another, without padding; a row for [LEN] before each if it has one."""
+    lengths, before = sizes, int(length_token)
+    sources, sizes = [np.pad(s, (before, 0)) for s in sources], sizes + before
     group = np.repeat(np.arange(len(sizes)), sizes)
     plan: AttentionPlan = Batched(len(sizes))
     if (sizes != sizes[0]).any():
         plan = dense(Side(group), Side(group)).to(device)
-    columns = np.concatenate(sources), np.concatenate([np.arange(s) for s in sizes]), group, sizes
-    token, position, example, length = (
+    place = np.concatenate([np.maximum(np.arange(s) - before, 0) for s in sizes])
+    first = np.cumsum(sizes) - sizes
+    words = np.delete(np.arange(len(place)), first)
+    columns = np.concatenate(sources), place, group, lengths, first, words
+    token, position, example, length, *apart = (
         torch.from_numpy(np.asarray(c, np.int64)).to(device) for c in columns
     )
-    return Encoded(token, position, example, sizes=length, plan=plan)
+    return Encoded(token, position, example, length, plan, *(apart if length_token else ()))

@@ -12,7 +12,7 @@ import numpy as np
 from januslm import registry
 from januslm.config import Refused, setting, suggest
 from januslm.data.tokenizer import Special
-from januslm.layout import NONE, ArRead, Example, Layout, Slots
+from januslm.layout import NONE, AnyOrder, ArRead, BlockRead, Example, Layout, Slots
 from januslm.model.config import ModelConfig
 
 Normalize = Literal["term", "goals", "tokens", "microbatch"]
@@ -98,6 +98,22 @@ class Objective:
         """How it is read word by word; None for what writes all at once alone."""
         made = self._declared("ar_read")
         return made and made()
+
+    @property
+    def block_read(self) -> BlockRead | None:
+        """How it is read block by block; None where no block behind the words was taught."""
+        if made := self._declared("block_read"):
+            return made()
+        read = self.ar_read
+        if read is None or not read.drafts:
+            return None
+        return BlockRead(read.words, read.drafts, read.query, read.prefix)
+
+    @property
+    def any_order(self) -> Callable[[int], AnyOrder] | None:
+        """How texts of a length are written in any order; None where one alone was taught."""
+        made = self._declared("any_order")
+        return made if made and made(2) is not None else None
 
     @property
     def template(self) -> Callable[[int], Slots] | None:

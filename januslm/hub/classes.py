@@ -126,8 +126,9 @@ def _own(facts: ExportFacts, objective: Objective) -> Exported:
         _check_row(objective, where)
     if read is None and template is None and not row:
         raise Refused(
-            f"{where}: a checkpoint of objective {objective.name!r} cannot write: fine-tune it "
-            "with one that can, as ar or janus, and export that"
+            f"{where}: a checkpoint of objective {objective.name!r} writes in no way that the "
+            "exported modelling file knows: fine-tune it with one it knows, as ar or janus, and "
+            "export that"
         )
     chain = _chain(objective, where) if read else False
     model = {

@@ -100,6 +100,10 @@ class State:
         self.self_mask = self.self_mask[..., : self.used] & kept[:, None]
 
 
+# One pass: state, tokens, places, who reads whom, how many join the cache -> logits of the others.
+Extend = Callable[[State, Tensor, Tensor, Tensor, int], Tensor]
+
+
 def both(pair: KeyValues, change: Callable[[Tensor], Tensor]) -> KeyValues:
     """Keys and values, changed alike."""
     keys, values = pair

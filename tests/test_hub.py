@@ -340,7 +340,7 @@ def test_damaged_weights_are_refused_and_leave_nothing(tmp_path, words):
 @pytest.mark.parametrize(
     ("name", "style", "to", "message"),
     [
-        ("mpnet", "bart", "hf", "objective 'mpnet' writes in no way that the exported modelling file knows"),
+        ("mpnet", "bart", "hf", "'mpnet' writes in no way that the exported modelling file knows"),
         ("mpnet", "bart", "bart", "'mpnet' does not write word by word, and BART does; --to hf"),
         ("xlnet", "xlnet", "hf", "objective 'xlnet' cannot write: fine-tune it with one that can"),
         ("prophetnet", "bart", "bart", "its AR is read from masks beside the words"),

@@ -91,6 +91,32 @@ def test_the_documented_lines_are_mask_predicts_loss():
     assert {(1, True), (2, True), (2, False), (9, True)} <= alone
 
 
+@pytest.mark.parametrize("name", ["bang", "prophetnet"])
+def test_over_several_streams_it_is_one_mean_of_all_that_they_ask_for(name):
+    """ProphetNet's and BANG's: the sum over streams and words, by the number of targets."""
+    objective = ready(name, loss=LossSettings(normalize="goals"), ahead=3)
+    net, rng = model(objective), np.random.default_rng(2)
+    made = [
+        objective.example(sentence(rng, 4), sentence(rng, int(n)), sample_rng(0, int(n)))
+        for n in (3, 9, 6)
+    ]
+    batch, weights = packed(objective, made), objective.loss.weights
+    by = engine._divisors(objective.loss.normalize, batch.counts, weights)
+    scale = {n: w / by[n] for n, w in weights.items()}
+    loss, _ = ModelWithLoss(net, objective.loss)(batch, scale)
+    hidden, _ = net(batch)
+    each = [
+        0.9 * -row[word] - 0.1 * row.mean()
+        for group in batch.loss_groups
+        for rows in group.rows
+        for row, word in zip(
+            (hidden[rows] @ net.vocabulary_weight().T).log_softmax(-1), group.target, strict=True
+        )
+    ]
+    assert len(each) == sum(int((e.layout.slots.goal >= 0).sum()) for e in made)
+    assert loss.item() == pytest.approx(torch.stack(each).mean().item(), rel=1e-9)
+
+
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("name", ["janus", "ar", "block"])
 def test_any_objective_may_have_either_length_model(name):

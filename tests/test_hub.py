@@ -347,13 +347,16 @@ def test_damaged_weights_are_refused_and_leave_nothing(tmp_path, words):
         ("cmlm", "bart", "bart", "'cmlm' does not write word by word, and BART does; --to hf"),
         ("block", "modern", "bart", "BART has model.norm 'post' and this one 'pre'; --to hf"),
         ("ar", "fairseq", "bart", "read = 'next'"),
+        ("janus", "bart", "hf", "model.length 'token' is not known to the exported modelling file"),
     ],
 )
 def test_what_a_class_cannot_be_is_said_with_what_to_do(tmp_path, words, name, style, to, message):
     run(words, tmp_path / "run", name, {}, style)
-    if name == "ar":
+    changes = {"ar": ("objective", "read", "next"), "janus": ("model", "length", "token")}
+    if name in changes:
+        part, key, value = changes[name]
         edit = json.loads((tmp_path / "run" / "config.json").read_text())
-        edit["objective"]["read"] = "next"
+        edit[part][key] = value
         (tmp_path / "run" / "config.json").write_text(json.dumps(edit))
     with pytest.raises(Refused, match=re.escape(message)):
         hub.export(tmp_path / "run", tmp_path / "out", to)

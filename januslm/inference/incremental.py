@@ -212,7 +212,7 @@ class IncrementalDecoder:
             state.self_mask = torch.cat([state.self_mask, new], 2)
         mask = additive_mask(look[:, None], self.model.embedding.weight.dtype)
         state.key_position = torch.cat([state.key_position, place], 1)
-        state.make_room(size)
+        state.make_room(size, passes=4)  # the first may be as long as a text
         every = torch.arange(size, device=device)
         masks = mask, mask[:, :, kept:]
         x = self._layers(state, tokens, place, every, every[kept:], masks)

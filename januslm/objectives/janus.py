@@ -95,7 +95,7 @@ def template(length: int, special) -> Slots:
 
 
 def any_order(length: int, special, *, free: bool = True) -> AnyOrder | None:
-    """AUX, from the same template, where it has learnt all orders."""
+    """AUX, from the same template, where it has learnt all orders, as MPNet always has."""
     if not free:
         return None
     return AnyOrder(

@@ -14,7 +14,7 @@ TARGETS = {"hf": "BART where it fits, else a class of its own", "bart": "BART: A
 OWN = {
     "positions": ("learned", "sinusoidal", "rotary", "rotary_cross", "none"),
     "position_bias": ("", "prophetnet", "t5", "xlnet"),
-    "length": ("mean",),
+    "length": ("mean", "token"),
 }
 TRIED = range(3, 12)  # lengths of a template that are looked at
 

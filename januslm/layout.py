@@ -191,6 +191,29 @@ class ArRead:
     # follows a word: the n-th of them n places behind it, with the word's rank; (): not taught
 
 
+@dataclass(frozen=True)
+class AnyOrder:
+    """How a model writes a text of known length word by word, in whichever order."""
+
+    start: Slots  # what stands before the first word: given words, and masks of places to come
+    holes: np.ndarray  # int64 [n]: the places that are written
+    words: str  # the stream of what is written: each word reads itself and those before it
+    asks: str  # the stream of the slot that predicts the next word, which no other slot reads
+    query: int  # the token of an asking slot
+
+
+@dataclass(frozen=True)
+class BlockRead:
+    """How a model writes block by block, each from the words before it."""
+
+    words: str  # the stream of the words of finished blocks
+    asks: tuple[str, ...]  # the streams of the places of a block that are not written yet
+    query: int  # the token of such a place
+    prefix: tuple[int, ...]  # tokens before the first block
+    shown: str = ""  # the stream of a word that stands in a block in work; "": not taught
+    together: bool = False  # whether the words of a finished block read all of it
+
+
 def leaks(layout: Layout, depends: np.ndarray) -> np.ndarray:
     """Which slots can learn, through any number of layers, a word they must predict: bool [S].
 

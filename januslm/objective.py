@@ -12,10 +12,10 @@ import numpy as np
 from januslm import registry
 from januslm.config import Refused, setting, suggest
 from januslm.data.tokenizer import Special
-from januslm.layout import NONE, ArRead, Example, Layout, Slots
+from januslm.layout import NONE, AnyOrder, ArRead, BlockRead, Example, Layout, Slots
 from januslm.model.config import ModelConfig
 
-Normalize = Literal["term", "tokens", "microbatch"]
+Normalize = Literal["term", "goals", "tokens", "microbatch"]
 TRIED = 64  # examples on which it is looked what an objective asks for
 
 
@@ -27,7 +27,8 @@ class LossSettings:
     weights: dict[str, float] | None = None
     # of labels: so much of the probability is spread over all words
     smoothing: float | None = setting(None, low=0, below=1)
-    # what sums of terms are divided by: their own count, all target tokens
+    # what sums of terms are divided by: each by its own count, or all by one: of what the
+    # cross-entropies predict (goals), of all target tokens; microbatch: as term, batch by batch
     normalize: Normalize | None = None
     # first: of the two streams of a KL term, the first is a teacher
     detach: Literal["none", "first"] = "none"
@@ -97,6 +98,22 @@ class Objective:
         """How it is read word by word; None for what writes all at once alone."""
         made = self._declared("ar_read")
         return made and made()
+
+    @property
+    def block_read(self) -> BlockRead | None:
+        """How it is read block by block; None where no block behind the words was taught."""
+        if made := self._declared("block_read"):
+            return made()
+        read = self.ar_read
+        if read is None or not read.drafts:
+            return None
+        return BlockRead(read.words, read.drafts, read.query, read.prefix)
+
+    @property
+    def any_order(self) -> Callable[[int], AnyOrder] | None:
+        """How texts of a length are written in any order; None where one alone was taught."""
+        made = self._declared("any_order")
+        return made if made and made(2) is not None else None
 
     @property
     def template(self) -> Callable[[int], Slots] | None:

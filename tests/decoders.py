@@ -70,6 +70,10 @@ class CountingDecoder(IncrementalDecoder):
         self.word_by_word += 1
         return super().draft(*given, **more)
 
+    def extend(self, *given, **more):
+        self.word_by_word += 1
+        return super().extend(*given, **more)
+
     def fill(self, *given, **more):
         self.all_at_once += 1
         return super().fill(*given, **more)

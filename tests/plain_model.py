@@ -64,14 +64,18 @@ def attend(weights, x, keys, seen, bias) -> torch.Tensor:
     return linear(out.flatten(1), weights.out_proj.weight, weights.out_proj.bias)
 
 
-def run(net, stack, token, position, seen, memory=None) -> torch.Tensor:
-    """A post-norm stack with learned positions, and its bias if it has one: int64 [A] -> [A, D]."""
+def run(net, stack, token, position, seen, memory=None, before=None) -> torch.Tensor:
+    """A post-norm stack with learned positions, and its bias if it has one: int64 [A] -> [A, D].
+
+    before: a vector [D] that stands before all as it is, of which there is a row of seen, too.
+    """
     x = net.embedding.weight[token] + stack.positions.table.weight[position]
 
     def normed(norm, x):
         return layer_norm(x, x.shape[-1:], norm.weight, norm.bias, 1e-5)
 
     x = normed(stack.embedding_layer_norm, x)
+    x = x if before is None else torch.cat([before[None], x])
     nothing = torch.zeros(())
     for number, layer in enumerate(stack.layers):
         bias = bias_of(stack.position_bias, number, x, position, layer.self_attn)

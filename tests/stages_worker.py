@@ -70,7 +70,7 @@ def run(world, stage=0, bf16=False, accumulate=1, spoil=(), offload=False, norm=
             calls = list(CALLS)
     results.append(it.finish())
     assert it.finish() is None
-    valid = it.evaluate([make(np.arange(9))], WEIGHTS, "term", 1)
+    valid = it.evaluate([make(np.arange(9))], WEIGHTS, norm, 1)
     with it.gathered_copy() as module:
         mark = fingerprint(module) if module else ""
         tied = module is None or module.head.weight is module.words.weight
@@ -86,6 +86,7 @@ def run(world, stage=0, bf16=False, accumulate=1, spoil=(), offload=False, norm=
         "skipped": [bool(r["skipped"]) for r in results],
         "terms": results[-1]["terms"],
         "valid": valid,
+        "counts": make(np.arange(9)).counts,
         "mark": mark,
         "tied": tied,
         "kinds": sorted(kinds),
@@ -94,14 +95,16 @@ def run(world, stage=0, bf16=False, accumulate=1, spoil=(), offload=False, norm=
     }
 
 
-def plain() -> dict:
+def plain(by_goals: bool = False) -> dict:
     """The same updates by torch alone, in one process, on whole batches."""
     module = Tiny(dropout=0.0)
     adam = torch.optim.AdamW(module.parameters(), lr=0.01, betas=(0.9, 0.98), weight_decay=0.01)
     losses, norms = [], []
     for step in range(STEPS):
         [batch] = portion(step, 0, 1, 1)
-        loss, _ = module(batch, {n: w / batch.counts[n] for n, w in WEIGHTS.items()})
+        both = sum(batch.counts[n] for n in WEIGHTS)
+        by = dict.fromkeys(WEIGHTS, both) if by_goals else batch.counts
+        loss, _ = module(batch, {n: w / by[n] for n, w in WEIGHTS.items()})
         adam.zero_grad()
         loss.backward()
         norms.append(torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0).item())
@@ -123,11 +126,13 @@ def main(out: Path) -> None:
     cases |= {f"z{s} offload": {"stage": s, **away} for s in range(1, 4)}
     cases |= {f"z{s} offload spoilt": {"stage": s, **away, "spoil": (1,)} for s in range(1, 4)}
     cases |= {f"by {norm}": {"stage": 2, "norm": norm} for norm in ("tokens", "microbatch")}
+    cases |= {f"by goals, z{s}": {"stage": s, "norm": "goals"} for s in (0, 3)}
+    cases |= {"by goals, twice": {"stage": 1, "accumulate": 2, "norm": "goals"}}
     for path in CONFIGS.glob("*.json"):
         cases[path.name] = {"ds": engine.read(path), "accumulate": 2, "spoil": (1,)}
     results = {name: run(world, **case) for name, case in cases.items()}
     if world.first:
-        out.write_text(json.dumps(results | {"torch": plain()}))
+        out.write_text(json.dumps(results | {"torch": plain(), "torch by goals": plain(True)}))
     engine.leave(0)
 
 

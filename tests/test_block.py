@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
+from januslm.config import Refused
 from januslm.data.sampler import sample_rng
-from januslm.decoding import draft, greedy
+from januslm.decoding import blockwise, draft, greedy
+from januslm.inference.cuda_graphs import GraphedDecoder
 from januslm.inference.incremental import IncrementalDecoder
 from januslm.layout import NONE, Example, Layout, stack
 from januslm.model.joint_loss import ModelWithLoss
@@ -232,6 +234,90 @@ def block_behind(net, objective, source, target, at: int, size: int):
     (group,) = batch.loss_groups
     rows = group.rows.flatten().sort().values
     return (hidden[rows] @ net.vocabulary_weight().T).detach()
+
+
+def by_blocks(net, source, size: int, steps: int, threshold: float, causal: bool, most: int):
+    """Text, score and passes of block diffusion, each pass whole and without caches."""
+    barred = [SPECIAL.bos, SPECIAL.pad, SPECIAL.unk, SPECIAL.mask]
+    every = torch.ones(len(source), len(source), dtype=torch.bool)
+    memory = run(net, net.encoder, torch.from_numpy(source), torch.arange(len(source)), every)
+    words, score, passes, shown_twice = [SPECIAL.bos], 0.0, 0, 0
+    while True:
+        block, value = [SPECIAL.mask] * size, [0.0] * size
+        for step in range(1, steps + 1):
+            tokens = torch.tensor([*words, *block])
+            old, whole = len(words), len(words) + size
+            # Of finished blocks, or word by word; a block in work reads all that is there.
+            group = [i if causal else (i - 1) // size for i in range(old)] + [whole] * size
+            seen = torch.tensor([[k <= q for k in group] for q in group])
+            hidden = run(net, net.decoder, tokens, torch.arange(whole), seen, memory)
+            log_p = (hidden[old:] @ net.embedding.weight[: net.config.vocabulary].T).log_softmax(-1)
+            full = list(block)
+            shown_twice += step > 1 and any(word != SPECIAL.mask for word in block)
+            for i in range(size):
+                if block[i] == SPECIAL.mask:
+                    allowed = log_p[i].clone()
+                    allowed[barred] = -torch.inf
+                    full[i] = int(allowed.argmax()) if old - 1 + i < most else SPECIAL.eos
+                    value[i] = float(log_p[i, full[i]])
+            passes += 1
+            n = full.index(SPECIAL.eos) + 1 if SPECIAL.eos in full else size
+            doubtful = sorted(range(n), key=lambda i: value[i])[: n * (steps - step) // steps]
+            again = [i for i in doubtful if np.exp(value[i]) <= threshold]
+            block = [full[i] if i < n and i not in again else SPECIAL.mask for i in range(size)]
+            if not again:
+                break
+        n = full.index(SPECIAL.eos) if SPECIAL.eos in full else size
+        words += full[:n]
+        score += sum(value[: n + (n < size)])
+        if n < size:
+            return words[1:], score / len(words), passes, shown_twice
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("causal", [True, False])
+@torch.no_grad()
+def test_blocks_in_several_passes_are_written_as_without_caches(causal):
+    """48 ragged batches: words, score and passes, for AR's blocks and for bd3lms'."""
+    saved, shown, lengths = 0, 0, set()
+    for seed in range(48):
+        torch.manual_seed(seed % 6)
+        rng = np.random.default_rng(seed)
+        size = int(rng.integers(2, 6))
+        objective = resolved("block", given=True, causal=causal, size=size)
+        net = model(objective).eval()
+        net.embedding.weight[SPECIAL.eos] *= 1.5  # likelier in some places, and less in others
+        steps, threshold = int(rng.integers(1, size + 2)), float(rng.choice([0.2, 0.6, 1.0]))
+        used = int(rng.integers(1, size + 1)) if seed % 3 == 0 else size
+        sources = [sentence(rng, int(n)) for n in rng.integers(3, 9, 3)]
+        decoder = (GraphedDecoder if seed % 5 == 4 else IncrementalDecoder)(net, objective)
+        options = {"block": used, "steps": steps, "threshold": threshold, "max_length": 11}
+        for source, output in zip(
+            sources, blockwise.decode(decoder, sources, SPECIAL, **options), strict=True
+        ):
+            text, score, passes, twice = by_blocks(net, source, used, steps, threshold, causal, 11)
+            assert output.tokens.tolist() == text, seed
+            assert output.score == pytest.approx(score, abs=1e-9)
+            assert output.passes == passes
+            saved += passes < steps * (len(text) // used + 1)
+            shown += twice
+            lengths.add(len(text))
+    assert saved > 5, "a threshold that saves nothing proves little"
+    assert shown > 50
+    assert len(lengths) > 3
+
+
+def test_blocks_of_masks_alone_are_written_in_one_pass_or_refused():
+    objective = resolved("block")
+    decoder = IncrementalDecoder(model(objective).eval(), objective)
+    sources = [sentence(np.random.default_rng(0), 5)]
+    [one] = blockwise.decode(decoder, sources, SPECIAL, max_length=9)
+    assert one.passes == len(one.tokens) // 8 + 1
+    with pytest.raises(Refused, match="'block' cannot write or rescore a block in several passes"):
+        blockwise.decode(decoder, sources, SPECIAL, steps=2)
+    bd3lms = resolved("block", causal=False)
+    with pytest.raises(Refused, match="cannot write or rescore word by word; it can blockwise"):
+        greedy.decode(IncrementalDecoder(model(bd3lms).eval(), bd3lms), sources, SPECIAL)
 
 
 LIMITS = [

@@ -236,7 +236,7 @@ def test_a_whole_number_may_have_an_exponent(root, said):  # noqa: F811
         (("--output", "-"), "--output -: predictions of a task are a file with its .json"),
         (
             ("--algorithm", "beem"),
-            "no 'beem' in decoding/; there are beam, blockwise, draft",
+            "no 'beem' in decoding/; there are any_order, beam, blockwise",
         ),
         (("beem=3",), "greedy: unknown key 'beem'; there are "),
         (

@@ -12,6 +12,7 @@ from finetune.glge import leaderboard, prepare
 from finetune.tasks import _glge, cnndm, gigaword, squadqg, xsum
 from januslm.config import Refused
 from januslm.data import text_pairs
+from januslm.metrics import qg_bleu
 from januslm.registry import find
 
 FIXTURE = Path(__file__).parent / "fixtures" / "glge"
@@ -357,6 +358,18 @@ def test_xsum_sentences_stand_on_lines_of_their_own_in_official_mode():
 def test_squadqg_is_lower_case_in_both_modes_and_mended_in_one():
     assert squadqg.tidy("What Cost 1 , 000 ?", "official") == "what cost 1,000 ?"
     assert squadqg.tidy("What Cost 1 , 000 ?", "plain") == "what cost 1 , 000 ?"
+
+
+def test_squadqg_is_read_byte_by_byte_where_that_is_official():
+    """Its script is of Python 2: letters beyond ASCII keep their case, and U+00A0 is no space."""
+    assert squadqg.tidy("Was É . B . A ?", "official") == "was É . b . a ?"
+    assert squadqg.tidy("Was U . N . A ?", "official") == "was u.n. . a ?"
+    assert squadqg.tidy("Was É A ?", "plain") == "was é a ?"
+    assert squadqg.tidy("1\u00a0A , 2 ?", "official") == "1\u00a0a , 2 ?"
+    assert squadqg.tidy_reference(" ÉA ", "official") == "Éa"
+    assert squadqg.tidy_reference(" ÉA ", "plain") == "éa"
+    assert squadqg.key("ÉA b") == "Éa b"
+    assert qg_bleu.score(["a\u00a0b c d e"], [["a b c d e"]])["bleu-4"] < 1
 
 
 # Scores

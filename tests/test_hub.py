@@ -45,6 +45,8 @@ STYLES = {
     "t5": {"positions": "none", "position_bias": "t5", "norm": "pre", "embedding_norm": False},
     "prophetnet": {"position_bias": "prophetnet", "norm_eps": 1e-2},
     "xlnet": {"positions": "none", "position_bias": "xlnet"},
+    "token": {"norm": "pre", "positions": "learned", "length": "token"},
+    "t5 token": {"positions": "none", "position_bias": "t5", "norm": "pre", "length": "token"},
 }
 EOS = 2
 # Seeds, and a factor for the logit of EOS, with which texts end somewhere.
@@ -57,6 +59,8 @@ LIVELY = {
     "prophetnet": (7, 3.0),
     "bang fairseq": (0, 2.0),
     "xlnet": (7, 2.4),
+    "token": (7, 2.4),
+    "t5 token": (5, 3.0),
 }
 
 
@@ -184,6 +188,8 @@ OWN = [
     ("ar", {"read": "next", "query_position": "target"}, "bart"),
     ("cmlm", {"ends": False}, "fairseq"),
     ("cmlm", {"ends": True}, "modern"),
+    ("cmlm", {"ends": False}, "token"),
+    ("janus", {"read": "past", "query_position": "target"}, "t5 token"),
     ("block", {"size": 4}, "bart"),
     ("block", {"size": 4}, "modern"),
     ("janus", {"read": "next", "query_position": "input"}, "xlnet"),
@@ -340,20 +346,23 @@ def test_damaged_weights_are_refused_and_leave_nothing(tmp_path, words):
 @pytest.mark.parametrize(
     ("name", "style", "to", "message"),
     [
-        ("mpnet", "bart", "hf", "objective 'mpnet' cannot write: fine-tune it with one that can"),
+        ("mpnet", "bart", "hf", "'mpnet' writes in no way that the exported modelling file knows"),
         ("mpnet", "bart", "bart", "'mpnet' does not write word by word, and BART does; --to hf"),
-        ("xlnet", "xlnet", "hf", "objective 'xlnet' cannot write: fine-tune it with one that can"),
+        ("xlnet", "xlnet", "hf", "'xlnet' writes in no way that the exported modelling file knows"),
         ("prophetnet", "bart", "bart", "its AR is read from masks beside the words"),
         ("cmlm", "bart", "bart", "'cmlm' does not write word by word, and BART does; --to hf"),
         ("block", "modern", "bart", "BART has model.norm 'post' and this one 'pre'; --to hf"),
         ("ar", "fairseq", "bart", "read = 'next'"),
+        ("block", "bart", "bart", "BART has model.length 'mean' and this one 'token'; --to hf"),
     ],
 )
 def test_what_a_class_cannot_be_is_said_with_what_to_do(tmp_path, words, name, style, to, message):
     run(words, tmp_path / "run", name, {}, style)
-    if name == "ar":
+    changes = {"ar": ("objective", "read", "next"), "block": ("model", "length", "token")}
+    if name in changes:
+        part, key, value = changes[name]
         edit = json.loads((tmp_path / "run" / "config.json").read_text())
-        edit["objective"]["read"] = "next"
+        edit[part][key] = value
         (tmp_path / "run" / "config.json").write_text(json.dumps(edit))
     with pytest.raises(Refused, match=re.escape(message)):
         hub.export(tmp_path / "run", tmp_path / "out", to)

@@ -18,8 +18,8 @@ from januslm.objective import LossSettings, resolve_objective
 from januslm.registry import constant, find, names
 from tests.samples import named
 
-SPECIAL = Special()
 V = 23
+SPECIAL = Special(vocabulary=V)
 LIVELY = 0.3
 SLOW = pytest.mark.slow
 

@@ -192,6 +192,7 @@ def test_flops_of_attention_are_four_products_of_width_per_pair_in_each_directio
         dict.fromkeys(
             [
                 "source",
+                "memory",
                 "slots",
                 "keys",
                 "goals",

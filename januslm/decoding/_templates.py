@@ -81,6 +81,19 @@ class Templates:
         """The words of `masked` hidden again."""
         return replace(self, masked=masked, tokens=self.tokens.masked_fill(masked, special.mask))
 
+    def without(self, token: int) -> "Templates":
+        """The same where slots that hold this token are no words: neither counted nor scored.
+
+        They may be hidden again like any; the published code does so with <pad>.
+        """
+        gone = self.holes & (self.full == token)
+        return replace(
+            self,
+            holes=self.holes & ~gone,
+            score=self.score.masked_fill(gone, 0.0),
+            sizes=self.sizes - gone.sum(-1),
+        )
+
     def keep(self, rows: Tensor) -> "Templates":
         """Some of the sentences."""
         kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "first"}
@@ -137,7 +150,8 @@ def write(
         if early_stop and done > 1:
             over |= (templates.tokens == before.full).flatten(1).all(1)
         for row in np.flatnonzero(alive & over.cpu().numpy()).tolist():
-            out[int(numbers[row])] = templates.best(row, done)
+            written = templates if bans else templates.without(special.pad)
+            out[int(numbers[row])] = written.best(row, done)
             alive[row] = False
         if not alive.any():
             break

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from januslm.data.tokenizer import Special
 from januslm.decoding import Output
 from januslm.decoding._options import Beam, Choice, Length
 from januslm.decoding._scores import word_by_word
@@ -41,7 +42,8 @@ def decode(
     sentence ends when a pass changes no word; faster and worse, since the first passes, which see
     little that they did not see before, often change none.  extra_pass: one pass more than
     `iterations`, as JANUS' published code counts them.  ban_specials: special tokens are no words;
-    without it, as in published code, they are written like any, and a mask is filled again.
+    without it, as in JANUS' code, they are written like any, a mask is filled again, and a pad is
+    no word: it leaves the count of those to hide, the text and its score.
     rescore: the model's left-to-right streams choose the length, in one more pass; the score is
     then theirs.  watch(templates, again): called after each pass with what it has filled and what
     is hidden again, bool [B, C, L].
@@ -51,7 +53,7 @@ def decode(
         decoder.require("word by word")
     state = decoder.start(sources)
     tried = candidates(state.length_scores, length_beam, lengths, decoder.most_length)
-    hide = schedule(iterations + extra_pass, None if ban_specials else special.mask)
+    hide = schedule(iterations + extra_pass, None if ban_specials else special)
     if watch is not None:
         hide = watched(hide, watch)
     outputs = write(decoder, copy.copy(state), special, tried, hide, early_stop, ban_specials)
@@ -69,15 +71,19 @@ def watched(hide: Callable[[Templates, int], Tensor], watch: Watch) -> Callable:
     return telling
 
 
-def schedule(passes: int, again: int | None = None) -> Callable[[Templates, int], Tensor]:
+def schedule(passes: int, written: Special | None = None) -> Callable[[Templates, int], Tensor]:
     """After pass s of S the floor(n (1 - s / S)) least certain of n words are hidden again.
 
-    again: a token that is to be written anew in the next pass, if there is one.
+    written: special tokens that may have been written: a mask is to be written anew in the next
+    pass, if there is one, and a pad is none of the n words.
     """
 
     def hide(templates: Templates, done: int) -> Tensor:
-        masked = templates.uncertain(templates.holes.sum(-1) * (passes - done) // passes)
-        return masked if again is None or done == passes else masked | (templates.tokens == again)
+        words = templates.holes if written is None else templates.without(written.pad).holes
+        masked = templates.uncertain(words.sum(-1) * (passes - done) // passes)
+        if written is None or done == passes:
+            return masked
+        return masked | (templates.tokens == written.mask)
 
     return hide
 

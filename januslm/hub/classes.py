@@ -14,6 +14,7 @@ TARGETS = {"hf": "BART where it fits, else a class of its own", "bart": "BART: A
 OWN = {
     "positions": ("learned", "sinusoidal", "rotary", "rotary_cross", "none"),
     "position_bias": ("", "prophetnet", "t5", "xlnet"),
+    "length": ("mean", "token"),
 }
 TRIED = range(3, 12)  # lengths of a template that are looked at
 
@@ -66,6 +67,7 @@ def _no_bart(facts: ExportFacts, objective: Objective) -> str:
         "norm_eps": 1e-5,
         "embedding_norm": True,
         "tied": True,
+        "length": "mean",  # its encoder reads no [LEN]
     }
     for key, value in wanted.items():
         if (got := getattr(config, key)) != value:
@@ -124,8 +126,9 @@ def _own(facts: ExportFacts, objective: Objective) -> Exported:
         _check_row(objective, where)
     if read is None and template is None and not row:
         raise Refused(
-            f"{where}: a checkpoint of objective {objective.name!r} cannot write: fine-tune it "
-            "with one that can, as ar or janus, and export that"
+            f"{where}: a checkpoint of objective {objective.name!r} writes in no way that the "
+            "exported modelling file knows: fine-tune it with one it knows, as ar or janus, and "
+            "export that"
         )
     chain = _chain(objective, where) if read else False
     model = {

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from januslm.config import Refused
+from januslm.inference.block_writing import Blocks
+from januslm.inference.filling import Filling
 from januslm.inference.kv_cache import Batched, Cached, Shared, State, additive_mask, both
 from januslm.inference.onednn_linear import Packed, fits, packed_copy
 from januslm.inference.request import check_ways
@@ -37,6 +39,7 @@ class IncrementalDecoder:
         self.asks = self.read is not None and self.read.asks != self.read.words
         self.prefix = self.read.prefix if self.read else ()
         self.template_slots, self.row_slots = objective.template, objective.row
+        self.blocks, self.any_order = objective.block_read, objective.any_order
         self.drafting: dict[tuple, tuple[Tensor, Tensor, int]] = {}  # see draft
         self.rule = objective.plugin.RULE
         self.vocabulary = model.config.vocabulary
@@ -64,7 +67,7 @@ class IncrementalDecoder:
     @property
     def most_block(self) -> int:
         """How many masks behind a word the checkpoint was taught to read at once."""
-        return len(self.read.drafts) if self.read else 0
+        return len(self.blocks.asks) if self.blocks else 0
 
     def require(self, *ways: str) -> None:
         """Refuse what the checkpoint never learnt: "word by word" or "all at once"."""
@@ -88,14 +91,16 @@ class IncrementalDecoder:
                 )
         assert not self.model.training, "decoding needs model.eval()"
         sizes = np.array([len(s) for s in sources])
-        encoded = _encoded(sources, sizes, self.model.embedding.weight.device)
+        device, token = self.model.embedding.weight.device, self.model.config.length == "token"
+        encoded = _encoded(sources, sizes, device, token)
         memory = self.model.encode(encoded)
         lengths = self.model.length_logits(memory, encoded).float().log_softmax(-1)
+        memory, memory_position = encoded.read(memory)
         step = np.arange(sizes.max())
         first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         at = torch.from_numpy(first[:, None] + np.minimum(step, sizes[:, None] - 1))
         at = at.to(memory.device)
-        turns = self.model.decoder.memory_turns(encoded.position)
+        turns = self.model.decoder.memory_turns(memory_position)
         pairs = [
             both(layer.encoder_attn.keys(memory, turns), lambda x: x[at].transpose(1, 2))
             for layer in self.layers
@@ -174,6 +179,46 @@ class IncrementalDecoder:
         block = logits[:, run:].reshape(batch, asked, asking, self.vocabulary)
         after = block[:, :, 0] if self.asks else logits[:, run - asked : run]
         return after, block[:, :, :size]
+
+    def filling(self, state: State, lengths: Sequence[int]) -> Filling:
+        """Texts of these lengths, BOS and EOS counted, to be written in any order; uses it up."""
+        assert self.any_order is not None, "require() refuses it"
+        return Filling(self.extend, self.rule, state, [self.any_order(n) for n in lengths])
+
+    def block_writing(self, state: State) -> Blocks:
+        """Texts to be written block by block; uses the state up."""
+        assert self.blocks is not None, "require() refuses it"
+        return Blocks(self.extend, self.rule, state, self.blocks)
+
+    @torch.inference_mode()
+    def extend(
+        self, state: State, tokens: Tensor, place: Tensor, look: Tensor, kept: int
+    ) -> Tensor:
+        """One pass over slots of any streams, int64 [B, S] at these places of the target.
+
+        The first `kept` join the cache; logits [B, S - kept, V] of the others.  look: bool
+        [B, S, K + S], who reads the K latest of the cache and whom of these slots; what was cached
+        before is read by all.
+        """
+        (batch, size), device = tokens.shape, tokens.device
+        place = (state.at[:, None] + place).clamp(max=self.model.config.max_positions - 1)
+        if before := state.used + size - look.shape[2]:
+            old = torch.ones(batch, 1, before, dtype=torch.bool, device=device)
+            if state.self_mask is not None:
+                old = state.self_mask[..., :before]
+            look = torch.cat([old.expand(-1, size, -1), look], 2)
+        if state.self_mask is not None:
+            new = torch.ones(batch, 1, kept, dtype=torch.bool, device=device)
+            state.self_mask = torch.cat([state.self_mask, new], 2)
+        mask = additive_mask(look[:, None], self.model.embedding.weight.dtype)
+        state.key_position = torch.cat([state.key_position, place], 1)
+        state.make_room(size, passes=4)  # the first may be as long as a text
+        every = torch.arange(size, device=device)
+        masks = mask, mask[:, :, kept:]
+        x = self._layers(state, tokens, place, every, every[kept:], masks)
+        state.used += kept
+        state.key_position = state.key_position[:, : state.used]
+        return self.logits(x).view(batch, size - kept, self.vocabulary)
 
     def _write(self, state: State, words: Tensor, parents, ask_all: bool) -> Tensor:
         """words int64 [B, W, R] -> logits [B, W, R or 1, V]; the words join the cache.
@@ -369,14 +414,21 @@ def _rows(asked: Tensor) -> tuple[Tensor | None, Tensor | None]:
     return (start + order).flatten(), None if real.all() else real.flatten().nonzero()[:, 0]
 
 
-def _encoded(sources: Sequence[np.ndarray], sizes: np.ndarray, device) -> Encoded:
-    """The sources one after another, without padding."""
+def _encoded(
+    sources: Sequence[np.ndarray], sizes: np.ndarray, device, length_token: bool
+) -> Encoded:
+    """The sources one after another, without padding; a row for [LEN] before each if it has one."""
+    lengths, before = sizes, int(length_token)
+    sources, sizes = [np.pad(s, (before, 0)) for s in sources], sizes + before
     group = np.repeat(np.arange(len(sizes)), sizes)
     plan: AttentionPlan = Batched(len(sizes))
     if (sizes != sizes[0]).any():
         plan = dense(Side(group), Side(group)).to(device)
-    columns = np.concatenate(sources), np.concatenate([np.arange(s) for s in sizes]), group, sizes
-    token, position, example, length = (
+    place = np.concatenate([np.maximum(np.arange(s) - before, 0) for s in sizes])
+    first = np.cumsum(sizes) - sizes
+    words = np.delete(np.arange(len(place)), first)
+    columns = np.concatenate(sources), place, group, lengths, first, words
+    token, position, example, length, *apart = (
         torch.from_numpy(np.asarray(c, np.int64)).to(device) for c in columns
     )
-    return Encoded(token, position, example, sizes=length, plan=plan)
+    return Encoded(token, position, example, length, plan, *(apart if length_token else ()))

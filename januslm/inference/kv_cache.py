@@ -48,12 +48,12 @@ class State:
             for pair in self.cache
         ]
 
-    def make_room(self, size: int) -> None:
-        """Places for `size` slots more, and for those to come."""
+    def make_room(self, size: int, passes: int = 32) -> None:
+        """Places for `size` slots more, and for so many passes of them to come."""
         places = self.cache[0][0].shape[2] if self.cache else 0
         if self.used + size <= places:
             return
-        places = max(2 * places, 32 * size)
+        places = max(2 * places, passes * size)
         self.cache = [
             both(pair, lambda x: with_room(x[:, :, : self.used], places))
             for pair in self.cache or [(k[:, :, :0], k[:, :, :0]) for k, _ in self.memory]
@@ -98,6 +98,10 @@ class State:
         place = torch.arange(self.used, device=words.device)
         kept = place < (self.used + least - words)[:, None]
         self.self_mask = self.self_mask[..., : self.used] & kept[:, None]
+
+
+# One pass: state, tokens, places, who reads whom, how many join the cache -> logits of the others.
+Extend = Callable[[State, Tensor, Tensor, Tensor, int], Tensor]
 
 
 def both(pair: KeyValues, change: Callable[[Tensor], Tensor]) -> KeyValues:

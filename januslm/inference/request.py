@@ -138,7 +138,7 @@ def notes(facts: ExportFacts, algorithm: str, given: Iterable[str]) -> list[str]
     if unused := useless(algorithm, given):
         lines.append(f"{algorithm} has no use for {', '.join(unused)}: left out")
     needs = registry.constant(ALGORITHMS, algorithm, "NEEDS", ())
-    if needs == ("all at once",) and not knows_lengths(facts):
+    if needs in (("all at once",), ("any order",)) and not knows_lengths(facts):
         lines.append(f"{algorithm}: the checkpoint has not been taught how long texts are")
     return lines
 
@@ -181,12 +181,15 @@ def taught(facts: ExportFacts, algorithms: Iterable[str]) -> list[str]:
 
 
 def _taught(objective: Objective) -> dict[str, bool]:
-    read = objective.ar_read
+    read, blocks = objective.ar_read, objective.block_read
     return {
         "word by word": read is not None,
         "all at once": objective.template is not None,
         "a block after each word": bool(read and read.drafts),
         "all at once without a length": objective.row is not None,
+        "any order": objective.any_order is not None,
+        "block by block": blocks is not None,
+        "a block in several passes": bool(blocks and blocks.shown),
     }
 
 

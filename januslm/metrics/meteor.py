@@ -116,5 +116,5 @@ def _numbers(answer: str) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """One line without METEOR's own separator."""
-    return " ".join(text.replace("|||", "").split())
+    """One line without METEOR's own separator; as in Python 2, U+00A0 is no white space."""
+    return b" ".join(text.replace("|||", "").encode().split()).decode()

@@ -1,4 +1,7 @@
-"""BLEU-4 as the question generation scripts print it: closest reference length, no smoothing."""
+"""BLEU-4 as the question generation scripts print it: closest reference length, no smoothing.
+
+They split bytes, as Python 2 does: at ASCII white space, which U+00A0 is not.
+"""
 
 from collections import Counter
 
@@ -10,7 +13,7 @@ TINY, SMALL = 1e-15, 1e-9
 
 
 def score(predictions: list[str], references: list[list[str]]) -> dict[str, float]:
-    """{"bleu-4": percent} over words split at white space."""
+    """{"bleu-4": percent} over words split at ASCII white space."""
     sums = each(predictions, references)["bleu-4"].sum(axis=0)
     return {"bleu-4": float(total(sums[None])[0])}
 
@@ -19,7 +22,7 @@ def each(predictions: list[str], references: list[list[str]]) -> dict[str, np.nd
     """What BLEU sums over lines: float64 [lines, 10], 4 matches, 4 n-gram totals, 2 lengths."""
     rows = []
     for prediction, several in zip(predictions, references, strict=True):
-        ours, theirs = prediction.split(), [text.split() for text in several]
+        ours, theirs = prediction.encode().split(), [text.encode().split() for text in several]
         matches, totals = [], []
         for n in range(1, 5):
             most: Counter = Counter()
@@ -39,5 +42,5 @@ def total(sums: np.ndarray) -> np.ndarray:
     return 100 * precision * np.exp(np.minimum(0, 1 - 1 / ratio))
 
 
-def _ngrams(words: list[str], n: int) -> Counter:
+def _ngrams(words: list[bytes], n: int) -> Counter:
     return Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))

@@ -33,6 +33,9 @@ class ModelConfig:
     max_positions: int = setting(1024, low=4, high=2**20)
     # longest target, in tokens, that the length classifier tells
     max_length: int = setting(256, low=4, high=2**20)
+    # what that classifier reads: the mean of the encoder's outputs (JANUS), or the output of a
+    # [LEN] token of its own before them (Mask-Predict)
+    length: Literal["mean", "token"] = "mean"
     # that classifier tells how much longer than its source a target is, not how long
     length_offset: bool = False
     init: Literal["bert", "xavier"] = "bert"  # xavier suits widths under 512
@@ -49,6 +52,11 @@ class ModelConfig:
             raise Refused(
                 f"positions {self.positions!r} need a head's width to be a multiple of {multiple}, "
                 f"got {head}"
+            )
+        if self.length == "token" and self.length_offset:
+            raise Refused(
+                "length 'token' tells a length, not how much longer it is: length_offset must be "
+                "false, got true"
             )
         if bias := self.position_bias:
             encoder = registry.constant("januslm.model.position_bias", bias, "ENCODER", True)

@@ -25,13 +25,24 @@ MULTIPLE = 128  # FlexAttention's block: rows are filled up to a multiple of it
 
 @dataclass(frozen=True)
 class Encoded:
-    """The source side of a batch."""
+    """The source side of a batch.
+
+    With a [LEN] token one row stands before each source that the encoder alone reads.
+    """
 
     token: Tensor  # int64 [M]
     position: Tensor  # int64 [M]
     example: Tensor  # int64 [M], E for padding and for second encoder passes
-    sizes: Tensor  # int64 [E]
+    sizes: Tensor  # int64 [E], without [LEN]
     plan: AttentionPlan
+    length_rows: Tensor | None = None  # int64 [E or more]: [LEN]'s, second passes' last; None: none
+    words: Tensor | None = None  # int64: the rows that the decoder reads; None: all
+
+    def read(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """What the decoder reads of the encoder's outputs [M, D], and where it stands."""
+        if self.words is None:
+            return memory, self.position
+        return memory.index_select(0, self.words), self.position.index_select(0, self.words)
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,8 @@ class Batch:
 
 def _moved(part, device):
     values = {f.name: getattr(part, f.name) for f in fields(part)}
-    return type(part)(**{k: v if isinstance(v, Flex) else v.to(device) for k, v in values.items()})
+    stays = (Flex, type(None))
+    return type(part)(**{k: v if isinstance(v, stays) else v.to(device) for k, v in values.items()})
 
 
 @dataclass(frozen=True)
@@ -90,22 +102,27 @@ class Packer:
     encoder_passes: 2 gives each block of streams an encoder pass of its own, as the reference has
     it (its dropout then differs between AR and NAR, which works like R-Drop).
     row: slots per row for FlexAttention; None packs without any padding, for dense plans.
+    length_token: whether a [LEN] token stands before each source (ModelConfig.length).
     """
 
     weights: dict[str, float]
     encoder_passes: int = 1
     row: int | None = None
+    length_token: bool = False
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         rule = examples[0].layout.rule
-        rows = self._rows(_parts(examples, rule, self.encoder_passes))
+        rows = self._rows(_parts(examples, rule, self.encoder_passes, self.length_token))
         fill = 1 if self.row is None else MULTIPLE
-        source = _even([r[0] for r in rows], fill)
+        source_by_row = _even([r[0] for r in rows], fill, split=True)
+        source = memory = _joined(source_by_row)
+        if self.length_token:
+            memory = _chosen(source_by_row, lambda s: s["length"] == 0, fill)
         slots_by_row = _even([r[1] for r in rows], fill, split=True)
         keys = _chosen(slots_by_row, lambda s: rule.readable[s["stream"]], fill)
         goals = _chosen(slots_by_row, lambda s: s["goal"] != NONE, fill)
         slots = _joined(slots_by_row)
-        encoder, *decoder = self._plans(rule, len(rows), source, slots, keys, goals)
+        encoder, *decoder = self._plans(rule, len(rows), source, memory, slots, keys, goals)
         loss_groups = _loss_groups(goals, examples, rule)
         lengths = np.array([len(e.target) for e in examples])
         tokens = {"tokens": int(lengths.sum())}
@@ -116,6 +133,8 @@ class Packer:
                 example=_long(source["example"]),
                 sizes=_long(np.array([len(e.source) for e in examples])),
                 plan=encoder,
+                length_rows=_length_rows(source) if self.length_token else None,
+                words=_long(memory["at"]) if self.length_token else None,
             ),
             slots=Decoded(
                 _long(slots["token"]),
@@ -127,7 +146,7 @@ class Packer:
             loss_groups=loss_groups,
             lengths=_long(lengths),
             counts=counts(loss_groups, self.weights, len(examples)) | tokens,
-            sizes=_sizes(source, slots, keys, goals),
+            sizes=_sizes(source, memory, slots, keys, goals),
         )
 
     def _rows(self, parts: list[Part]) -> list[Part]:
@@ -148,7 +167,7 @@ class Packer:
         return [(_joined([s for s, _ in row]), _joined([t for _, t in row])) for row in rows]
 
     def _plans(
-        self, rule: Rule, rows: int, source, slots, keys, goals
+        self, rule: Rule, rows: int, source, memory, slots, keys, goals
     ) -> tuple[AttentionPlan, ...]:
         def plan(queries: Columns, group: str, others: Columns, other: str, rule: Rule | None):
             sides = (_side(queries, group, rule), _side(others, other, rule))
@@ -159,9 +178,9 @@ class Packer:
         return (
             plan(source, "memory", source, "memory", None),
             plan(slots, "group", keys, "group", rule),
-            plan(slots, "memory", source, "memory", None),
+            plan(slots, "memory", memory, "memory", None),
             plan(goals, "group", keys, "group", rule),
-            plan(goals, "memory", source, "memory", None),
+            plan(goals, "memory", memory, "memory", None),
         )
 
 
@@ -173,8 +192,11 @@ def _long(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, np.int64))
 
 
-def _parts(examples: Sequence[Example], rule: Rule, passes: int) -> list[Part]:
-    """Source and slots of each example, once per encoder pass; slots in block order, keys first."""
+def _parts(examples: Sequence[Example], rule: Rule, passes: int, length_token: bool) -> list[Part]:
+    """Source and slots of each example, once per encoder pass; slots in block order, keys first.
+
+    length_token: before a source stands a row for [LEN], whose token and position nobody reads.
+    """
     blocks = int(rule.block.max()) + 1
     rank_of = 2 * rule.block + ~rule.readable  # the order within an example, by stream
     parts = []
@@ -189,13 +211,16 @@ def _parts(examples: Sequence[Example], rule: Rule, passes: int) -> list[Part]:
             memory = number * passes + turn
             if not len(mine):
                 continue
-            tokens = len(example.source)
+            before = int(length_token)
+            tokens = before + len(example.source)
             source = {
-                "token": example.source,
-                "position": np.arange(tokens),
+                "token": np.pad(example.source, (before, 0)),
+                "position": np.maximum(np.arange(tokens) - before, 0),
                 "memory": np.full(tokens, memory),
                 "example": np.full(tokens, len(examples) if turn else number),
             }
+            if length_token:
+                source["length"] = np.arange(tokens) == 0
             ones = {"weight": np.ones(len(mine))} if weighted else {}
             where = {
                 "memory": np.full(len(mine), memory),
@@ -259,7 +284,15 @@ def _loss_groups(goals: Columns, examples: Sequence[Example], rule: Rule) -> lis
     return loss_groups
 
 
-def _sizes(source: Columns, slots: Columns, keys: Columns, goals: Columns) -> dict[str, int]:
+def _length_rows(source: Columns) -> Tensor:
+    """The rows of [LEN] in the order of examples, those of second encoder passes behind them."""
+    at = np.flatnonzero(source["length"])
+    return _long(at[np.argsort(source["example"][at], kind="stable")])
+
+
+def _sizes(
+    source: Columns, memory: Columns, slots: Columns, keys: Columns, goals: Columns
+) -> dict[str, int]:
     def pairs(one: np.ndarray, other: np.ndarray) -> int:
         most = int(max(one.max(initial=0), other.max(initial=0))) + 1
         return int(
@@ -272,12 +305,13 @@ def _sizes(source: Columns, slots: Columns, keys: Columns, goals: Columns) -> di
 
     return {
         "source": real(source),
+        "memory": real(memory),
         "slots": real(slots),
         "keys": real(keys),
         "goals": real(goals),
         "encoder_pairs": pairs(source["memory"], source["memory"]),
         "self_pairs": pairs(slots["group"], keys["group"]),
-        "cross_pairs": pairs(slots["memory"], source["memory"]),
+        "cross_pairs": pairs(slots["memory"], memory["memory"]),
         "last_self_pairs": pairs(goals["group"], keys["group"]),
-        "last_cross_pairs": pairs(goals["memory"], source["memory"]),
+        "last_cross_pairs": pairs(goals["memory"], memory["memory"]),
     }

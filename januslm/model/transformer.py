@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, relu
+from torch.nn.functional import gelu, pad, relu
 from torch.utils.checkpoint import checkpoint
 
 from januslm.model.attention import AttentionPlan
@@ -192,9 +192,18 @@ class Stack(nn.Module):
         x = self.embedding_layer_norm(self.positions(embedded, position))
         return dropout(x, self.config.dropout) if self.training and self.config.dropout else x
 
-    def forward(self, x: Tensor, position: Tensor, view: View, last: View, memory=None) -> Tensor:
-        """Embedded [N, D] -> [N, D], or [G, D] if `last` has rows."""
+    def forward(
+        self, x: Tensor, position: Tensor, view: View, last: View, memory=None, start=None
+    ) -> Tensor:
+        """Embedded [N, D] -> [N, D], or [G, D] if `last` has rows.
+
+        start: rows int64 [E] and what the first layer reads there [E, D], in place of x.
+        """
         x = self.embed_positions(x, position)
+        if start is not None:
+            rows, vectors = start
+            drop = self.config.dropout if self.training else 0.0
+            x = x.index_copy(0, rows, (dropout(vectors, drop) if drop else vectors).to(x.dtype))
         for i, layer in enumerate(self.layers):
             run: Callable[..., Tensor] = layer
             if self.config.activation_checkpointing and self.training:
@@ -238,14 +247,17 @@ class Seq2Seq(nn.Module):
         return weight[: self.config.vocabulary] if self.config.extra_vectors else weight
 
     def encode(self, source: Encoded) -> Tensor:
-        """-> memory [M, D]."""
-        view = self.encoder.view(source.plan, source.position)
-        return self.encoder(self.embed(source.token), source.position, view, view)
+        """-> memory [M, D], the row of [LEN] among it where there is one: no word, at no place."""
+        view, start = self.encoder.view(source.plan, source.position), None
+        if (rows := source.length_rows) is not None:
+            start = rows, self.length_head.weight[:1].expand(len(rows), -1)
+        return self.encoder(self.embed(source.token), source.position, view, view, start=start)
 
     def decode(self, slots: Decoded, memory: Tensor, source: Encoded) -> Tensor:
         """-> [G, D], one row per slot with a goal, in the order of `slots.goals`."""
         place = slots.position
-        see = partial(self.decoder.view, memory_position=source.position)
+        memory, memory_position = source.read(memory)
+        see = partial(self.decoder.view, memory_position=memory_position)
         view = see(slots.plan, place, cross=slots.cross, keys=slots.keys)
         last = see(
             slots.last_plan, place, cross=slots.last_cross, keys=slots.keys, rows=slots.goals
@@ -256,8 +268,13 @@ class Seq2Seq(nn.Module):
         """Mean over each source, times one vector per length (JANUS): [E, max_length].
 
         With `length_offset` a vector stands for a difference to the source's length (Shu 2020);
-        lengths beyond their range share the outermost.
+        lengths beyond their range share the outermost.  With a [LEN] token its row is read, and
+        the vectors stand for how many tokens follow BOS; the first is [LEN] itself, no length.  So
+        there is one length more, BOS counted.
         """
+        if (rows := source.length_rows) is not None:
+            found = self.length_head(memory.index_select(0, rows[: len(source.sizes)]))
+            return pad(found[:, 1:], (2, 0), value=-torch.inf)
         sums = memory.new_zeros(len(source.sizes) + 1, memory.shape[-1])
         # Row E takes what belongs to no example (filling, second passes) and is left out.
         at = torch.where(source.example < 0, len(source.sizes), source.example)
@@ -314,7 +331,7 @@ def flops(config: ModelConfig, sizes: dict[str, int]) -> float:
     last = sizes["goals"] * (row + 2 * d * d) + 2 * d * (
         sizes["last_self_pairs"] + sizes["last_cross_pairs"]
     )
-    keys = config.decoder_layers * 2 * d * d * (sizes["keys"] + sizes["source"])
+    keys = config.decoder_layers * 2 * d * d * (sizes["keys"] + sizes["memory"])
     decoder = (config.decoder_layers - 1) * inner + last + keys
     vocabulary = sizes["goals"] * d * config.vocabulary
     return 6.0 * (encoder + decoder + vocabulary)

@@ -28,6 +28,11 @@ def cover(starts: np.ndarray, ends: np.ndarray, length: int) -> np.ndarray:
     return steps[:-1].cumsum() > 0
 
 
+def budget(count: int, ratio: float) -> int:
+    """How many of so many words are to be hidden: rounded up, in fp32 as fairseq has it."""
+    return int(np.ceil(np.float32(count) * np.float32(ratio)))
+
+
 def run_lengths(total: int, mean: float, rng: np.random.Generator, most: int | None = None):
     """Poisson run lengths with a sum of `total`, at most `most`: the last one is made to fit."""
     if total <= 0:

@@ -1,11 +1,9 @@
 """Runs hidden from the decoder alone, or from both sides: JANUS for pretraining."""
 
-from math import ceil
-
 import numpy as np
 
 from januslm.config import Refused
-from januslm.noise._runs import Chance, Mean, Ratio, cover, insert, run_lengths
+from januslm.noise._runs import Chance, Mean, Ratio, budget, cover, insert, run_lengths
 
 
 def hide(
@@ -22,13 +20,15 @@ def hide(
     """JANUS for pretraining: a fair coin per run; heads hides it in the decoder, tails in both.
 
     In the source a hidden run becomes one <mask>, an empty run one <mask> more at a random place
-    (BART infilling).  The reference leaves fairseq's rotate at 0.5; here it is 0 unless asked for.
+    (BART infilling).  A word that a run of the decoder alone covers is never that <mask>: it is
+    shown, or gone with the rest of another run, as in the reference.  The reference leaves
+    fairseq's rotate at 0.5; here it is 0 unless asked for.
     Without a given source the source is the corrupted target.
     """
     if source is not None:
         raise Refused("noise 'dual_spans' makes its own source from plain text")
     inner = len(target) - 2
-    lengths = run_lengths(ceil(ratio * inner), mean, rng)
+    lengths = run_lengths(budget(inner, ratio), mean, rng)
     inserts, lengths = int((lengths == 0).sum()), lengths[lengths > 0]
     starts = 1 + rng.permutation(inner)[: len(lengths)]
     lengths = lengths[: len(starts)]
@@ -36,7 +36,9 @@ def hide(
     both = rng.random(len(starts)) >= decoder_only
     hidden = cover(starts, ends, len(target))
     source = target.copy()
-    source[starts[both]] = special.mask
+    shown = cover(starts[~both], ends[~both], len(target))
+    masks = starts[both]
+    source[masks[~shown[masks]]] = special.mask
     dropped = cover(starts[both] + 1, np.maximum(ends[both], starts[both] + 1), len(target))
     source = insert(source[~dropped], inserts, special.mask, rng)
     if rotate and rng.random() < rotate:

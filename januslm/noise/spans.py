@@ -1,10 +1,8 @@
 """Runs of words hidden from the decoder: JANUS for translation."""
 
-from math import ceil
-
 import numpy as np
 
-from januslm.noise._runs import Mean, Ratio, cover, given, run_lengths
+from januslm.noise._runs import Mean, Ratio, budget, cover, given, run_lengths
 
 
 def hide(source, target, special, rng, *, ratio: Ratio = 0.7, mean: Mean = 2.0):
@@ -16,7 +14,7 @@ def hide(source, target, special, rng, *, ratio: Ratio = 0.7, mean: Mean = 2.0):
     ratio: length of all runs, as a share of the text.  mean: length of a run, on average.
     """
     length = len(target)
-    lengths = run_lengths(ceil(ratio * length), mean, rng, most=length)
+    lengths = run_lengths(budget(length, ratio), mean, rng, most=length)
     starts = rng.permutation(length)[: len(lengths)]
     lengths = np.where(starts + lengths > length, 1, lengths)
     hidden = cover(starts, starts + lengths, length)

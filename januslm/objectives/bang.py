@@ -41,7 +41,7 @@ RULE = Rule(STREAMS, sees, PREDICTS)
 
 
 def weights(preset: str) -> dict[str, float]:
-    """The published loss but for a factor: it has one mean over what all streams ask for."""
+    """The published loss but for a factor; loss.normalize "goals" is its one mean over all."""
     return {f"ce/{name}": 1.0 for name in RULE.distributions}
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import numpy as np
 
 from januslm.config import Allowed
-from januslm.layout import NONE, ArRead, Layout, Rule, stack
+from januslm.layout import NONE, ArRead, BlockRead, Layout, Rule, stack
 
 STREAMS = ("past", "mask", "given")
 PAST, MASK, GIVEN = range(3)
@@ -88,3 +88,9 @@ def ar_read(special, *, size: Size, causal: bool) -> ArRead | None:
     """As the slots are laid out; where a word reads its whole block, AR is not learnt."""
     read = ArRead("past", "past", special.mask, (special.bos,), drafts=("mask",) * size)
     return read if causal else None
+
+
+def block_read(special, *, size: Size, given: bool, causal: bool) -> BlockRead:
+    """As the slots are laid out; who learnt from masks alone has not read a word in its block."""
+    shown = "given" if given else ""
+    return BlockRead("past", ("mask",) * size, special.mask, (special.bos,), shown, not causal)

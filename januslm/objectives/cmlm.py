@@ -1,4 +1,9 @@
-"""Mask-Predict: hide some words, predict them all at once from the rest."""
+"""Mask-Predict: hide some words, predict them all at once from the rest.
+
+Slots are those of Mask-Predict (Ghazvininejad 2019).  The weights for pairs are those of JANUS'
+code for it (cmlm_loss), each term a mean of its own; docs/objectives.md has the lines for
+Mask-Predict's loss and for its [LEN] token.
+"""
 
 import numpy as np
 
@@ -21,7 +26,7 @@ RULE = Rule(STREAMS, sees, {"mask": "nar"})
 
 
 def weights(preset: str) -> dict[str, float]:
-    """Ghazvininejad 2019: the masked words, and the length where there are pairs."""
+    """JANUS' cmlm_loss: the masked words, and the length where there are pairs."""
     return {"ce/nar": 1.0} | ({"ce/length": 0.1} if preset == "nmt" else {})
 
 

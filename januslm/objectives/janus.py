@@ -7,7 +7,7 @@ from `query`.
 
 import numpy as np
 
-from januslm.layout import NONE, Layout, Rule, Slots, joined, stack
+from januslm.layout import NONE, AnyOrder, Layout, Rule, Slots, joined, stack
 from januslm.objectives import ar
 from januslm.objectives.ar import Place, Read
 
@@ -91,4 +91,13 @@ def template(length: int, special) -> Slots:
     return stack(
         (np.array([special.bos, special.eos]), ends, GIVEN, NONE, NONE),
         (special.mask, holes, MASK, np.arange(len(holes)), holes),
+    )
+
+
+def any_order(length: int, special, *, free: bool = True) -> AnyOrder | None:
+    """AUX, from the same template, where it has learnt all orders, as MPNet always has."""
+    if not free:
+        return None
+    return AnyOrder(
+        template(length, special), np.arange(1, length - 1), "revealed", "query", special.mask
     )

@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 
 from januslm.config import Allowed
-from januslm.layout import NONE, Layout, Rule, stack
+from januslm.layout import NONE, AnyOrder, Layout, Rule, stack
 
 STREAMS = ("given", "revealed", "query")
 GIVEN, REVEALED, QUERY = range(3)
@@ -60,3 +60,10 @@ def layout(
         ),
         RULE,
     )
+
+
+def any_order(length: int, special) -> AnyOrder:
+    """Between BOS and EOS, which stand; of the places to come only the one asked for is known."""
+    ends = np.array([0, length - 1])
+    start = stack((np.array([special.bos, special.eos]), ends, GIVEN, NONE, NONE))
+    return AnyOrder(start, np.arange(1, length - 1), "revealed", "query", special.extra[0])

@@ -314,10 +314,8 @@ class Engine(Generic[M]):
         undo = self.world.size * self.values.accumulate
         if normalize == "microbatch":
             return {n: w / max(batch.counts.get(n, 0), 1) for n, w in weights.items()}
-        if normalize == "tokens":
-            return {n: w * undo / max(counts["tokens"], 1) for n, w in weights.items()}
-        assert normalize == "term", normalize
-        return {n: w * undo / max(counts[n], 1) for n, w in weights.items()}
+        by = _divisors(normalize, counts, weights)
+        return {n: w * undo / max(by[n], 1) for n, w in weights.items()}
 
     def _apply(self, last: bool) -> torch.Tensor | float | None:
         """engine.step(); after the last micro batch the gradient's norm, inf or nan if spoilt."""
@@ -349,7 +347,7 @@ class Engine(Generic[M]):
         sums = _total(parts[:counted], weights)
         both = self.reduce({f"sum of {n}": v for n, v in sums.items()} | counts)
         counts, sums = {n: both[n] for n in counts}, {n: both[f"sum of {n}"] for n in sums}
-        per = dict.fromkeys(sums, counts["tokens"]) if normalize == "tokens" else counts
+        per = _divisors(normalize, counts, weights)
         loss = sum(weights[name] * value for name, value in _means(sums, per).items())
         return {"loss": loss, **_means(sums, counts)}
 
@@ -454,6 +452,17 @@ def _total(tables: Sequence[Mapping], names) -> dict[str, float]:
     unknown = {name for table in tables for name in table} - {*names, "tokens"}
     assert not unknown, f"no weight is given for {sorted(unknown)}"
     return {name: float(sum(table.get(name, 0) for table in tables)) for name in names}
+
+
+def _divisors(normalize: str, counts: Mapping, weights: Mapping) -> Mapping[str, float]:
+    """What the sum of each term is divided by.  "goals": Mask-Predict's, ProphetNet's, BANG's."""
+    if normalize == "tokens":
+        return dict.fromkeys(weights, counts["tokens"])
+    if normalize == "goals":
+        asked = (n for n in weights if n.startswith("ce/") and n != "ce/length")
+        return dict.fromkeys(weights, sum(counts[n] for n in asked))
+    assert normalize in ("term", "microbatch"), normalize
+    return counts
 
 
 def _means(sums: Mapping[str, float], counts: Mapping[str, float]) -> dict[str, float]:

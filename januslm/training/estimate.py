@@ -87,7 +87,7 @@ def measured(work: Workload, pairs: Sequence, device: torch.device, ds: Mapping)
     module.to(device, torch.bfloat16 if half else torch.float32)
     weights, packing = work.objective.loss.weights, work.run.packing
     row = packing.row if device.type == "cuda" else 0
-    packer = Packer(weights, packing.encoder_passes, row or None)
+    packer = Packer(weights, packing.encoder_passes, row or None, work.model.length == "token")
 
     def batch(count: int) -> Batch:
         return batch_of(

@@ -70,7 +70,8 @@ class Job:
                 "model.attention_dropout must be 0 with FlexAttention, which has none, got "
                 f"{config.attention_dropout}; or set packing.row = 0 for dense attention"
             )
-        self._pack = Packer(self.weights, self.packing.encoder_passes, row or None)
+        token = config.length == "token"
+        self._pack = Packer(self.weights, self.packing.encoder_passes, row or None, token)
         self.measured = dict.fromkeys(self.objective.measured, 0.0)
         self._pack_valid = replace(self._pack, weights=self.weights | self.measured)
 

@@ -33,6 +33,7 @@ class JanusLMConfig(PretrainedConfig):
         tied: bool = True,  # the output matrix is the embedding
         max_positions: int = 1024,
         lengths: int = 256,  # that the length head tells, BOS and EOS counted
+        length: str = "mean",  # what the length head reads: that, or a [LEN] token of its own
         length_offset: bool = False,  # it tells how much longer than the source a text is
         extra_vectors: int = 0,  # learned inputs after the vocabulary that are no words
         mask_token_id: int = 4,

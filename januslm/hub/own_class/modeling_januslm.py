@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout, gelu, relu, scaled_dot_product_attention
+from torch.nn.functional import dropout, gelu, pad, relu, scaled_dot_product_attention
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
@@ -256,9 +256,20 @@ class Stack(nn.Module):
         )
         self.layers = nn.ModuleList(Layer(config, i, crosses) for i in range(layers))
 
-    def run(self, x: Tensor, reading: Reading, memory: Tensor | None = None) -> Tensor:
-        """Embedded tokens [B, S, D] -> [B, S, D]."""
-        x = self.embedding_layer_norm(self.positions(x, reading.position))
+    def run(
+        self,
+        x: Tensor,
+        reading: Reading,
+        memory: Tensor | None = None,
+        before: Tensor | None = None,
+    ) -> Tensor:
+        """Embedded tokens [B, S, D] -> [B, S, D].
+
+        before: [1, D], a row that stands before them as it is; reading and result have it, too.
+        """
+        x = self.embedding_layer_norm(self.positions(x, reading.position[-x.shape[1] :]))
+        if before is not None:
+            x = torch.cat([before.expand(len(x), 1, -1), x], 1)
         x = dropout(x, self.drop, self.training)
         bias, scheme = None, self.position_bias
         if scheme is not None:
@@ -268,20 +279,34 @@ class Stack(nn.Module):
         return self.final_layer_norm(x)
 
 
+@dataclass
+class Encoded(BaseModelOutput):
+    """What an encoder gives; length_state [B, 1, D]: of the [LEN] token, if there is one."""
+
+    length_state: Tensor | None = None
+
+
 class Encoder(Stack):
     """The source side, called as transformers calls encoders."""
 
     main_input_name = "input_ids"
 
-    def __init__(self, config: JanusLMConfig, embed):
+    def __init__(self, config: JanusLMConfig, embed, length_token):
         super().__init__(config, config.encoder_layers, crosses=False)
-        self.embed = embed  # a method of the whole model, whose table both sides share
+        # Methods of the whole model, whose tables these are.
+        self.embed, self.length_token = embed, length_token
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_):
         """int64 [B, N], BOS .. EOS, padded at the right -> last_hidden_state [B, N, D]."""
         position = torch.arange(input_ids.shape[1], device=input_ids.device)
-        reading = Reading(position, position, _real(attention_mask))
-        return BaseModelOutput(last_hidden_state=self.run(self.embed(input_ids), reading))
+        before, real = self.length_token(), _real(attention_mask)
+        if before is None:
+            x = self.run(self.embed(input_ids), Reading(position, position, real))
+            return Encoded(last_hidden_state=x)
+        position = pad(position, (1, 0))
+        real = None if real is None else pad(real, (1, 0), value=True)
+        x = self.run(self.embed(input_ids), Reading(position, position, real), before=before)
+        return Encoded(last_hidden_state=x[:, 1:], length_state=x[:, :1])
 
 
 class JanusLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -294,7 +319,7 @@ class JanusLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def __init__(self, config: JanusLMConfig):
         super().__init__(config)
         self.embedding = nn.Embedding(config.vocabulary + config.extra_vectors, config.width)
-        self.encoder = Encoder(config, self.embed)
+        self.encoder = Encoder(config, self.embed, self.length_token)
         self.decoder = Stack(config, config.decoder_layers, crosses=True)
         self.length_head = nn.Linear(config.width, config.lengths, bias=False)
         if not config.tied:
@@ -309,6 +334,10 @@ class JanusLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def embed(self, token: Tensor) -> Tensor:
         x = self.embedding(token)
         return x * math.sqrt(self.config.width) if self.config.embedding_scale else x
+
+    def length_token(self) -> Tensor | None:
+        """[LEN], which stands before each source: the row of the length head that is no length."""
+        return self.length_head.weight[:1] if self.config.length == "token" else None
 
     def logits(self, x: Tensor) -> Tensor:
         """[.., D] -> [.., V]."""
@@ -393,10 +422,10 @@ class JanusLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             raise ValueError("this model writes word by word alone: use generate()")
         if self.training:
             raise ValueError("call .eval() before mask_predict()")
-        memory = self.encoder(input_ids, attention_mask)[0]
-        lengths = self._likeliest_lengths(memory, attention_mask, length_beam)
+        encoded = self.encoder(input_ids, attention_mask)
+        lengths = self._likeliest_lengths(encoded, attention_mask, length_beam)
         count = lengths.shape[1]
-        memory = memory.repeat_interleave(count, 0)
+        memory = encoded[0].repeat_interleave(count, 0)
         memory_mask = _real(attention_mask)
         memory_mask = None if memory_mask is None else memory_mask.repeat_interleave(count, 0)
         first, head, tail = (config.template[name] for name in ("first", "head", "tail"))
@@ -542,8 +571,19 @@ class JanusLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         scores[..., barred] = -torch.inf
         return scores.argmax(-1)
 
-    def _likeliest_lengths(self, memory: Tensor, attention_mask, count: int) -> Tensor:
+    def _likeliest_lengths(self, encoded: Encoded, attention_mask, count: int) -> Tensor:
         """int64 [B, C], BOS and EOS counted."""
+        scores = self._length_scores(encoded, attention_mask)
+        most = min(self.config.max_positions, self.config.lengths - 1)
+        scores = _log_p(scores)[:, : most + 1]
+        scores[:, :SHORTEST] = -torch.inf
+        return scores.topk(min(count, most + 1 - SHORTEST)).indices
+
+    def _length_scores(self, encoded: Encoded, attention_mask) -> Tensor:
+        """[B, lengths]; from [LEN] one more, whose rows count what follows BOS."""
+        memory, told = encoded[0], encoded.length_state
+        if told is not None:
+            return pad(self.length_head(told[:, 0])[:, 1:], (2, 0), value=-torch.inf)
         real = memory.new_ones(memory.shape[:2]) if attention_mask is None else attention_mask
         real = real.to(memory.dtype)[..., None]
         scores = self.length_head((memory * real).sum(1) / real.sum(1))
@@ -551,10 +591,7 @@ class JanusLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             kinds = self.config.lengths
             offset = torch.arange(kinds, device=scores.device) - real.sum(1).long()
             scores = scores.gather(1, (offset + kinds // 2).clamp(0, kinds - 1))
-        most = min(self.config.max_positions, self.config.lengths - 1)
-        scores = _log_p(scores)[:, : most + 1]
-        scores[:, :SHORTEST] = -torch.inf
-        return scores.topk(min(count, most + 1 - SHORTEST)).indices
+        return scores
 
     def _choice(self, logits: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
         """log p and the likeliest word of each slot [B * C, L]; special tokens are no words."""

@@ -24,7 +24,7 @@ class PretrainRun:
     """A run file of pretrain/runs/."""
 
     out: str  # the run's folder: checkpoints, logs, board/ for TensorBoard, export/
-    tokenizer: str  # the file that `data tokenizer` wrote
+    tokenizer: str  # the file that lies beside the corpus
     data: PretrainData  # what is read
     train: TrainSettings  # how long, in which portions
     model: dict = field(default_factory=dict)  # preset, and what differs

@@ -149,7 +149,8 @@ def drop_mask(folder):
 
 
 def add_token(folder):
-    more = {"id": 999, "content": "<new>", "single_word": False, "lstrip": False, "rstrip": False}
+    size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    more = {"id": size, "content": "<new>", "single_word": False, "lstrip": False, "rstrip": False}
     more |= {"normalized": False, "special": True}
     edited(folder / "tokenizer.json", lambda tree: tree["added_tokens"].append(more))
 
@@ -166,7 +167,7 @@ def other_start(folder):
     ("damage", "message"),
     [
         (drop_tensor, "not the weights of this bart: missing: decoder.layers.1.fc2.bias\n"),
-        (drop_mask, "tokenizer.json: no token <mask>; a tokenizer must have <s>, <pad>,"),
+        (drop_mask, "tokenizer.json has no token that is <mask>, and the weights no row for one"),
         (add_token, "tokens and the weights"),
         (other_ids, "eos_token_id is 5, tokenizer.json has </s> as 2"),
         (other_start, "decoder_start_token_id is 7; possible are 2 (</s>) and 0 (<s>)"),

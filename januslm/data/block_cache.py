@@ -132,9 +132,10 @@ class BlockCache:
         if total + wanted > self.most:
             files = sorted(self._files(), key=lambda one: one[1].st_mtime_ns)
             total = sum(facts.st_size for _, facts in files)
-            least = int(self.most * ROOM) if total + wanted > self.most else total + wanted
+            full = total + wanted > self.most
+            room = max(int(self.most * ROOM), wanted) if full else self.most
             for path, facts in files:
-                if total + wanted <= max(least, wanted):
+                if total + wanted <= room:
                     break
                 path.unlink(missing_ok=True)
                 total -= facts.st_size

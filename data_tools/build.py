@@ -89,14 +89,14 @@ def build(recipe: Recipe, report: Report, fresh: bool = False, mpi: bool = False
 def _keep_tokenizer(it: Build, fresh: bool) -> None:
     """Write a tokenizer that the corpus file names beside the shards, with what was added to it."""
     path, named = it.recipe.kept_tokenizer, it.recipe.tokenizer_file
+    there = path.exists() and Tokenizer.load(path).sha256 == it.tokenizer.sha256
+    if path.exists() and not (there or fresh):
+        raise Refused(f"{path}: is another tokenizer than {named}; {FRESH}")
     if it.tokenizer.note:
         it.report(f"{named}: {it.tokenizer.note}; as it is used here: {path}")
-    if path.exists() and Tokenizer.load(path).sha256 == it.tokenizer.sha256:
-        return
-    if path.exists() and not fresh:
-        raise Refused(f"{path}: is another tokenizer than {named}; {FRESH}")
-    with atomic.durable(path) as file:
-        file.write(it.tokenizer.text)
+    if not there:
+        with atomic.durable(path) as file:
+            file.write(it.tokenizer.text)
 
 
 def _check_numbers(it: Build) -> None:

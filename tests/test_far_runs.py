@@ -5,6 +5,8 @@ import json
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from januslm.runs.data_card import FAR, cards
+from januslm.runs.story import story_of
 from tests.range_server import serving
 from tests.test_pipeline import CORPUS, RUN, launch, sentences
 
@@ -33,6 +35,8 @@ def test_a_run_goes_on_from_an_address_as_from_a_folder(tmp_path):
             found[name] = losses(tmp_path / name)
         assert found["near"] == found["far"]
         assert len(found["near"]) == 4
+    notes = {card.split: card.note for card in cards(story_of(tmp_path / "far"))}
+    assert notes == {"train": FAR, "valid": FAR}
     # its server is gone, the manifest with it; the folder is the same corpus
     far = ("pretrain", tmp_path / "near.toml", *usual, f"out={tmp_path / 'far'}", "train.steps=6")
     launch(*far)

@@ -17,7 +17,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from januslm.config import Refused
 from januslm.data import atomic, sentencepiece_model
-from januslm.data.special_tokens import SPECIALS, Adopted, adopt, unspellable
+from januslm.data.special_tokens import SPECIALS, Adopted, adopt, marked, unspellable
 
 STOPS = (".", "!", "?")
 SMALLEST = len(SPECIALS) + 256  # every byte has a token of its own, so nothing is ever unknown
@@ -88,7 +88,8 @@ class Tokenizer:
         _check(model, found, path)
         model.no_truncation()  # which some files ask for
         model.no_padding()
-        model.add_special_tokens(list(found.names))  # known as such even where the file is silent
+        silent = [name for name in found.names if name not in marked(found.tree)]
+        model.add_special_tokens(silent)  # so that no text shows them
         return cls(model, text, found.names, found.added)
 
     @cached_property

@@ -288,6 +288,22 @@ def test_a_token_that_is_marked_goes_before_a_word_of_that_name(tmp_path):
     assert mine.encode(["a</s>"])[0].tolist() == theirs(tmp_path / "t.json")("a</s>")
 
 
+@pytest.mark.parametrize("marks", [True, False])
+def test_words_of_a_file_that_marks_others_are_no_special_tokens(tmp_path, marks):
+    tree = json.loads(t5().to_str())
+    for word in ("[CLS]", "[MASK]"):
+        tree["model"]["vocab"].append([word, -9.0])
+    for token in tree["added_tokens"]:  # those after the vocabulary
+        token["id"] += 2 * token["content"].startswith("<extra")
+    if not marks:
+        tree["added_tokens"] = []
+    (tmp_path / "t.json").write_text(json.dumps(tree))
+    mine = Tokenizer.load(tmp_path / "t.json")
+    assert set(mine.added) == ({"<s>", "<mask>"} if marks else set())
+    assert mine.names[0] == ("<s>" if marks else "[CLS]")
+    assert not set(mine.special.ids) & set(mine.encode(["a [CLS] b </s>"])[0].tolist())
+
+
 def test_ids_with_holes_are_refused_where_a_token_must_be_added(tmp_path):
     tree = json.loads(gpt2().to_str())
     tree["model"]["vocab"]["lonely"] = 900

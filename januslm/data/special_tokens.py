@@ -31,13 +31,15 @@ class Adopted:
 def adopt(tree: dict) -> Adopted:
     """Find our five among its tokens and add those that are missing; no id there changes.
 
-    A token that the file marks as special is preferred to a word of the same name.
+    They are those that the file marks as special; a word that a text was full of, as "[CLS]", is
+    taken for one only by our own name, which cannot be added, or where the file marks none.
     """
     ids, special = vocabulary(tree), marked(tree)
+    silent = not any(special & set(possible) for possible in NAMES.values())
     names, added = [], {}
     for own, possible in NAMES.items():
         here = [name for name in possible if name in special]
-        here += [name for name in possible if name in ids]
+        here += [name for name in possible if name in ids and (silent or name == own)]
         names.append(here[0] if here else own)
         if not here:
             added[own] = max(ids.values(), default=-1) + 1

@@ -173,12 +173,17 @@ def test_what_is_damaged_far_away_is_refused_by_its_name(place, tmp_path, suffix
     assert not [*(tmp_path / "cache").glob("*/0*")]
 
 
-def test_a_server_that_breaks_off_or_is_busy_is_asked_again(place, server, tmp_path, monkeypatch):
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_server_that_breaks_off_or_is_busy_is_asked_again(place, tmp_path, monkeypatch, ranges):
     monkeypatch.setattr(remote, "WAITS", (0.0,) * 4)
-    server.fails, server.breaks = 2, 1
-    far = open_corpus(f"{server.address}/news", None, "size", BlockCache(tmp_path / "c", ROOMY))
-    server.breaks = 2
-    assert (far.document(3) == open_corpus(place[0] / "news").document(3)).all()
+    near = open_corpus(place[0] / "web")
+    with serving(place[0], ranges) as server:
+        server.fails, server.breaks = 2, 1
+        far = open_corpus(f"{server.address}/web", None, "size", BlockCache(tmp_path, ROOMY))
+        for i in (3, near.documents // 2):
+            server.breaks = 2
+            assert (far.document(i) == near.document(i)).all()
+            assert server.breaks == 0 or not ranges  # else its half may have been enough
 
 
 def test_an_address_without_a_corpus_is_one_line(server, tmp_path, monkeypatch):

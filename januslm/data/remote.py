@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from datetime import datetime
 from typing import BinaryIO, NamedTuple, cast
 from urllib.parse import urlsplit
 
@@ -217,8 +218,8 @@ def _system(address: str):
 
 
 def _version(facts: dict) -> str:
-    known = [key for key in (*VERSIONS, *TIMES) if facts.get(key)]
-    return str(facts[known[0]]) if known else ""
+    known = next((facts[key] for key in (*VERSIONS, *TIMES) if facts.get(key)), "")
+    return str(known.timestamp() if isinstance(known, datetime) else known)
 
 
 # --- parts
@@ -235,9 +236,11 @@ def _bytes(address: str, start: int, end: int | None) -> bytes:
         return system.cat_file(path, start, end)
     ranged = {"Range": f"bytes={start}-{'' if end is None else end - 1}"} if start or end else {}
     with _asked(address, **ranged) as answer:
+        size = int(answer.headers.get("Content-Length") or 0)
         if answer.status != 206:  # a server that knows no ranges sends all of it
-            answer.read(start)
-        size = int(answer.headers.get("Content-Length") or 0) if answer.status == 206 else 0
+            for done in range(0, start, 1 << 20):
+                answer.read(min(1 << 20, start - done))
+            size = (size if end is None else min(size, end)) - start
         found = answer.read(None if end is None else end - start)
     if len(found) < size:
         raise ConnectionError("the connection ended early")

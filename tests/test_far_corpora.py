@@ -197,6 +197,7 @@ def test_an_address_without_a_corpus_is_one_line(server, tmp_path, monkeypatch):
         with pytest.raises(Refused, match=message) as refused:
             open_corpus(address, None, "size", cache)
         assert "\n" not in str(refused.value)
+        assert str(refused.value).count("manifest.json") <= 1
     with pytest.raises(Refused, match=r"only a run's data\.train and data\.valid may be far away"):
         open_corpus(f"{server.address}/news")
 

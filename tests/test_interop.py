@@ -130,6 +130,24 @@ def test_a_converted_bart_is_a_folder_of_ours_with_the_same_weights_and_ids(tmp_
     }
 
 
+def test_a_bart_whose_special_tokens_are_berts_keeps_its_ids(tmp_path, monkeypatch):
+    huggingface(tmp_path / "hf")
+    path = tmp_path / "hf" / "tokenizer.json"
+    names = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
+    text = path.read_text()
+    for own, name in zip(tokenizer.SPECIALS, names, strict=True):
+        text = text.replace(f'"{own}"', f'"{name}"')
+    path.write_text(text)
+    facts = read_start(f"hf:{tmp_path / 'hf'}")
+    special = facts.tokenizer.special
+    assert facts.tokenizer.names == names
+    assert special.ids == (0, 1, 2, 3, special.vocabulary - 1)
+    assert convert_by_command(monkeypatch, tmp_path / "hf", tmp_path / "ours") == 0
+    saved = native.read(tmp_path / "ours")
+    assert saved.tokenizer.special == special
+    assert (tmp_path / "ours" / "tokenizer.json").read_text() == text
+
+
 def edited(path, change) -> None:
     table = json.loads(path.read_text())
     change(table)

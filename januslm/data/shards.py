@@ -177,8 +177,9 @@ def read_manifest(folder: Place | str) -> dict:
     """The manifest of a corpus folder; raises Refused where it is missing or damaged."""
     path = (folder if isinstance(folder, Address) else Path(folder)) / MANIFEST
     if isinstance(path, Address):
+        raw = remote.part(path, first=True)
         try:
-            body = json.loads(remote.part(path))
+            body = json.loads(raw)
         except ValueError as error:
             raise Refused(f"{path}: not JSON ({error})") from None
         if not isinstance(body, dict):

@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -329,6 +330,12 @@ def test_sentencepiece_models_that_cannot_be_the_same_are_refused(tmp_path, opti
     (tmp_path / "m.model").write_bytes(model.getvalue())
     with pytest.raises(Refused, match=message):
         Tokenizer.load(tmp_path / "m.model")
+
+
+def test_without_sentencepiece_its_models_are_refused_with_the_extra(files, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    with pytest.raises(Refused, match=r"bpe\.model: .*pip install 'januslm\[sentencepiece\]'"):
+        Tokenizer.load(files["bpe"])
 
 
 def test_a_cut_sentencepiece_model_is_refused(files, tmp_path):

@@ -27,6 +27,7 @@ from data_tools.train_tokenizer import Report, learn_with
 from data_tools.workers import finished, pool, ranks
 from januslm.cli.progress import Progress
 from januslm.config import Refused
+from januslm.data import atomic
 from januslm.data.shard_writer import dtype_for, write_manifest
 from januslm.data.shards import MANIFEST, open_corpus
 from januslm.data.tokenizer import Tokenizer
@@ -74,6 +75,7 @@ def build(recipe: Recipe, report: Report, fresh: bool = False, mpi: bool = False
         journal = Journal(Path(recipe.out), who, report, fresh)
         it = Build(recipe, work, tokenizer, journal, report)
         try:
+            _keep_tokenizer(it, fresh)
             _check_numbers(it)
             if not _done(it):
                 for note in notes(work):
@@ -82,6 +84,19 @@ def build(recipe: Recipe, report: Report, fresh: bool = False, mpi: bool = False
             shutil.rmtree(it.out / PREPARED, ignore_errors=True)
         finally:
             journal.close()
+
+
+def _keep_tokenizer(it: Build, fresh: bool) -> None:
+    """Write a tokenizer that the corpus file names beside the shards, with what was added to it."""
+    path, named = it.recipe.kept_tokenizer, it.recipe.tokenizer_file
+    there = path.exists() and Tokenizer.load(path).sha256 == it.tokenizer.sha256
+    if path.exists() and not (there or fresh):
+        raise Refused(f"{path}: is another tokenizer than {named}; {FRESH}")
+    if it.tokenizer.note:
+        it.report(f"{named}: {it.tokenizer.note}; as it is used here: {path}")
+    if not there:
+        with atomic.durable(path) as file:
+            file.write(it.tokenizer.text)
 
 
 def _check_numbers(it: Build) -> None:
@@ -140,7 +155,7 @@ def _tokenize_all(it: Build, executor: Executor, progress: Progress) -> None:
         it.report(f"{it.out}: {before} of {len(it.work)} parts are there already")
     left.sort(key=lambda bundle: -bundle.bytes)  # the longest first, so that all end together
     tasks = [
-        partial(tokenize, bundle, recipe=it.recipe, tokenizer_file=str(it.recipe.tokenizer_file))
+        partial(tokenize, bundle, recipe=it.recipe, tokenizer_file=str(it.recipe.kept_tokenizer))
         for bundle in left
     ]
     progress.phase(len(it.work), "parts tokenized", before)

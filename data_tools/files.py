@@ -18,9 +18,9 @@ from urllib.parse import unquote, urlsplit
 import zstandard
 from xxhash import xxh3_128
 
-from data_tools import remote
 from data_tools.formats import HEAD, refuse_other
 from januslm.config import Refused
+from januslm.data import remote
 
 CHUNK = 1 << 20  # bytes of a packed file read at a time
 BLOCK, BLOCKS = 1 << 16, 128  # what is hashed of a file that is larger than both together

@@ -26,7 +26,8 @@ class Recipe:
     sources: dict[str, dict]
     plugins: str = ""  # a folder of your own with sources/, filters/, dedup/
     root: str = "."  # where the sources' relative file patterns start
-    tokenizer: str = ""  # tokenizer file; empty: OUT/tokenizer.json
+    # a tokenizer.json or a SentencePiece model, ours or another's; empty: OUT/tokenizer.json
+    tokenizer: str = ""
     vocabulary: int = setting(16384, low=261, high=2**24)  # for `tokenizer`: tokens to learn
     tokenizer_megabytes: float = setting(
         64.0, above=0, high=1e6
@@ -55,7 +56,12 @@ class Recipe:
     @property
     def tokenizer_file(self) -> Path:
         """Where the tokenizer is, or will be written by `tokenizer`."""
-        return Path(self.tokenizer or Path(self.out) / "tokenizer.json")
+        return Path(self.tokenizer or self.kept_tokenizer)
+
+    @property
+    def kept_tokenizer(self) -> Path:
+        """Where it lies beside the shards, as it was used."""
+        return Path(self.out) / "tokenizer.json"
 
     def longest(self, source: str) -> int:
         """Bytes of one document that a source may hold."""

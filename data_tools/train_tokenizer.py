@@ -11,7 +11,7 @@ from data_tools.tokenize_parts import passed, split_of
 from data_tools.workers import finished, pool
 from januslm.cli.progress import Progress, waiting
 from januslm.config import Refused
-from januslm.data.tokenizer import Tokenizer, train_tokenizer
+from januslm.data.tokenizer import Special, Tokenizer, train_tokenizer
 
 Report = Callable[[str], None]
 
@@ -24,6 +24,8 @@ def learn(recipe: Recipe, report: Report, fresh: bool = False) -> None:
             f"{path}: already there, {Tokenizer.load(path).size:,} tokens (--fresh learns it anew)"
         )
         return
+    if path.exists() and Tokenizer.load(path).special.ids != Special().ids:
+        raise Refused(f"{path}: was not learnt here; name another file to learn anew, or none")
     with pool(recipe.processes) as executor:
         learn_with(executor, recipe, bundles(recipe), report)
 

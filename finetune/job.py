@@ -47,6 +47,8 @@ def build(resolved: ResolvedFinetuneRun, world: World) -> tuple[RunPlan, Job]:
         passes = f"{length.steps * length.batch / len(train):.1f} epochs"
         note = _note(resolved)
         print(f"{length.steps:,} updates of {length.batch:,} pairs: {passes}{note}", flush=True)
+        if note := resolved.tokenizer.note:
+            print(f"{resolved.tokenizer_file}: {note}", flush=True)
     plan = RunPlan(Path(run.out), length, run.optimizer, run.schedule, ds, about)
     return plan, job
 

@@ -37,6 +37,8 @@ def build(resolved: ResolvedPretrainRun, world: World) -> tuple[RunPlan, Job]:
     if world.first:
         what = f"{size(resolved.model):,} parameters, {len(resolved.texts):,} samples"
         print(f"{what}, {world.size} processes, {ds.name}", flush=True)
+        if note := resolved.tokenizer.note:
+            print(f"{run.tokenizer}: {note}", flush=True)
     plan = RunPlan(Path(run.out), run.train, run.optimizer, run.schedule, ds, resolved.about)
     return plan, job
 

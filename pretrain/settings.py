@@ -24,7 +24,7 @@ class PretrainRun:
     """A run file of pretrain/runs/."""
 
     out: str  # the run's folder: checkpoints, logs, board/ for TensorBoard, export/
-    tokenizer: str  # the file that `data tokenizer` wrote
+    tokenizer: str  # the file that lies beside the corpus
     data: PretrainData  # what is read
     train: TrainSettings  # how long, in which portions
     model: dict = field(default_factory=dict)  # preset, and what differs
@@ -101,18 +101,23 @@ def resolve(run: PretrainRun, where: str, ds: str = "", quick: bool = False) -> 
     goals.check(run.train, [*objective.loss.weights, *objective.measured], where)
     data = replace(run.data, verify="size") if quick else run.data
     texts = Texts(data, data.train, tokenizer, run.train.seed)
-    valid = Texts(data, data.valid, tokenizer, seed=0)
+    valid = Texts(replace(data, shuffle_blocks=0), data.valid, tokenizer, seed=0)
     about = asdict(run) | {
         "objective": {"name": objective.name, **objective.options},
         "noise": {"name": objective.noise, **objective.noise_options},
         "loss": asdict(objective.loss),
         "model": asdict(model),
-        "data": asdict(run.data) | {"fingerprints": texts.fingerprint},
+        "data": _order(asdict(run.data)) | {"fingerprints": texts.fingerprint},
         "tokenizer_sha256": tokenizer.sha256,
         "ds": ds or run.ds,
         "plugins": plugins,
     }
     return ResolvedPretrainRun(run, tokenizer, model, objective, texts, valid, start, about)
+
+
+def _order(data: dict) -> dict:
+    """Without what is as it was before that key came: a run goes on with a newer version."""
+    return {key: value for key, value in data.items() if key != "shuffle_blocks" or value}
 
 
 def check_start(resolved: ResolvedPretrainRun, processes: int, start: Start) -> dict:

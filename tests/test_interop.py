@@ -130,6 +130,24 @@ def test_a_converted_bart_is_a_folder_of_ours_with_the_same_weights_and_ids(tmp_
     }
 
 
+def test_a_bart_whose_special_tokens_are_berts_keeps_its_ids(tmp_path, monkeypatch):
+    huggingface(tmp_path / "hf")
+    path = tmp_path / "hf" / "tokenizer.json"
+    names = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
+    text = path.read_text()
+    for own, name in zip(tokenizer.SPECIALS, names, strict=True):
+        text = text.replace(f'"{own}"', f'"{name}"')
+    path.write_text(text)
+    facts = read_start(f"hf:{tmp_path / 'hf'}")
+    special = facts.tokenizer.special
+    assert facts.tokenizer.names == names
+    assert special.ids == (0, 1, 2, 3, special.vocabulary - 1)
+    assert convert_by_command(monkeypatch, tmp_path / "hf", tmp_path / "ours") == 0
+    saved = native.read(tmp_path / "ours")
+    assert saved.tokenizer.special == special
+    assert (tmp_path / "ours" / "tokenizer.json").read_text() == text
+
+
 def edited(path, change) -> None:
     table = json.loads(path.read_text())
     change(table)
@@ -149,7 +167,8 @@ def drop_mask(folder):
 
 
 def add_token(folder):
-    more = {"id": 999, "content": "<new>", "single_word": False, "lstrip": False, "rstrip": False}
+    size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    more = {"id": size, "content": "<new>", "single_word": False, "lstrip": False, "rstrip": False}
     more |= {"normalized": False, "special": True}
     edited(folder / "tokenizer.json", lambda tree: tree["added_tokens"].append(more))
 
@@ -166,7 +185,7 @@ def other_start(folder):
     ("damage", "message"),
     [
         (drop_tensor, "not the weights of this bart: missing: decoder.layers.1.fc2.bias\n"),
-        (drop_mask, "tokenizer.json: no token <mask>; a tokenizer must have <s>, <pad>,"),
+        (drop_mask, "tokenizer.json has no token that is <mask>, and the weights no row for one"),
         (add_token, "tokens and the weights"),
         (other_ids, "eos_token_id is 5, tokenizer.json has </s> as 2"),
         (other_start, "decoder_start_token_id is 7; possible are 2 (</s>) and 0 (<s>)"),

@@ -13,13 +13,13 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from data_tools import remote
 from data_tools.build import build
 from data_tools.documents import Document, pieces
 from data_tools.files import matching, raw
 from data_tools.recipe import read
 from data_tools.sources import jsonl, parquet, text, wet
 from januslm.config import Refused
+from januslm.data import remote
 from januslm.data.shards import open_corpus
 
 ROWS = [f"row {n} {'words ' * (n % 7)}" for n in range(2000)]

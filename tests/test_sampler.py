@@ -120,6 +120,88 @@ def test_a_batch_that_ranks_cannot_share_equally_is_refused():
         Sampler([10], [1], seed=0).ids(0, 10, 0, 3)
 
 
+# --- groups of blocks
+
+
+@given(
+    size=st.integers(1, 3000),
+    seed=SEEDS,
+    epoch=st.integers(0, 50),
+    block=st.integers(1, 400),
+    group=st.integers(1, 9),
+)
+def test_every_epoch_in_groups_of_blocks_is_a_permutation(size, seed, epoch, block, group):
+    ids = np.arange(epoch * size, (epoch + 1) * size)
+    _, index, epochs = Sampler([size], [1], seed, [block], group).locate(ids)
+    assert sorted(index) == list(range(size))
+    assert (epochs == epoch).all()
+
+
+@given(
+    blocks=st.integers(1, 40),
+    block=st.integers(1, 50),
+    short=st.integers(0, 49),
+    group=st.integers(1, 9),
+    seed=SEEDS,
+)
+def test_a_group_reads_its_own_blocks_and_few_others(blocks, block, short, group, seed):
+    size = max(1, blocks * block - short % block)  # the last block is shorter
+    _, index, _ = Sampler([size], [1], seed, [block], group).locate(np.arange(size))
+    read, astray = [], 0
+    for first in range(0, size, group * block):
+        found, times = np.unique(index[first : first + group * block] // block, return_counts=True)
+        own = found[np.argsort(-times, kind="stable")[:group]]
+        read += own.tolist()
+        astray += int(times.sum() - times[np.isin(found, own)].sum())
+    assert astray < block  # no more than the places that the last block is short of
+    if not short % block:
+        assert astray == 0
+        assert sorted(read) == [*range(blocks)]  # each block in one group alone
+
+
+def test_groups_and_what_is_inside_them_come_in_another_order_each_epoch():
+    sampler = Sampler([6400], [1], 3, [100], 4)
+    index = sampler.locate(np.arange(12800))[1]
+    first, second = index[:6400], index[6400:]
+    assert (first != second).any()
+    order = [[*dict.fromkeys(epoch // 100)] for epoch in (first, second)]
+    assert order[0] != order[1]
+    assert order[0] != sorted(order[0])
+    inside = first[:400]
+    assert len(set(inside // 100)) == 4
+    assert abs(np.corrcoef(inside[:-1], inside[1:])[0, 1]) < 0.2  # of blocks far apart, mixed
+    assert (np.diff(inside) == 1).mean() < 0.05
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4, 6, 12])
+def test_the_order_in_groups_is_the_same_for_any_number_of_ranks_and_from_any_step(world):
+    def made():
+        return Sampler([700, 310], [3, 2], 5, [16, 8], 3)
+
+    whole = [made().locate(made().ids(step, 12)) for step in range(90)]
+    ranks = [made() for _ in range(world)]
+    for step in range(41, 90):  # resumed there
+        parts = [one.locate(one.ids(step, 12, r, world)) for r, one in enumerate(ranks)]
+        for one, several in zip(whole[step], zip(*parts, strict=True), strict=True):
+            assert (one == np.concatenate(several)).all()
+
+
+def test_the_order_in_groups_never_changes_between_versions():
+    sampler = Sampler([1000, 10], [3, 1], 7, [50, 4], 2)
+    assert sampler.locate(np.arange(10))[1].tolist() == [
+        180,
+        328,
+        158,
+        4,
+        156,
+        150,
+        152,
+        7,
+        196,
+        344,
+    ]
+
+
 @given(
     batch=st.integers(1, 40),
     world=st.integers(1, 5),

@@ -44,6 +44,37 @@ def permute(index: np.ndarray, size: int, key: np.ndarray) -> np.ndarray:
     return out
 
 
+def permute_near(
+    index: np.ndarray, size: int, key: np.ndarray, block: int, group: int
+) -> np.ndarray:
+    """A permutation of 0..size-1 that goes through it in groups of blocks.  uint64 [B] -> [B].
+
+    The blocks of `block` neighbours stand in an order of their own, over all; inside `group` of
+    them that follow each other the order is free.  The last block is filled up with places beyond
+    the range; whoever comes there goes on as in `permute`, and is out of its group.
+    """
+    blocks = -(-size // block)
+    out = _grouped(index, blocks, key, block, group)
+    astray = np.flatnonzero(out >= size)
+    while astray.size:
+        out[astray] = _grouped(out[astray], blocks, key[astray], block, group)
+        astray = astray[out[astray] >= size]
+    return out
+
+
+def _grouped(x: np.ndarray, blocks: int, key: np.ndarray, block: int, group: int) -> np.ndarray:
+    """A permutation of 0..blocks*block-1: uint64 [B] -> uint64 [B]."""
+    number, inside = np.divmod(x, np.uint64(group * block))
+    own = _mix(key + (number + np.uint64(1)) * _MIX2)
+    whole, rest = divmod(blocks, group)
+    last = number == whole  # of `rest` blocks
+    for part, count in ((~last, group), (last, rest)):
+        if part.any():
+            inside[part] = permute(inside[part], count * block, own[part])
+    slot, place = np.divmod(inside, np.uint64(block))
+    return permute(number * np.uint64(group) + slot, blocks, _mix(key)) * np.uint64(block) + place
+
+
 def _network(x: np.ndarray, key: np.ndarray, low: int, high: int) -> np.ndarray:
     """Six rounds on the `high` upper and `low` lower bits: uint64 [B] -> uint64 [B]."""
     left, right = x >> np.uint64(low), x & np.uint64((1 << low) - 1)
@@ -94,11 +125,14 @@ class Sampler:
 
     A source of weight 3 beside one of weight 1 gives three samples of four, whatever their sizes;
     each source starts its next epoch, in another order, when it is used up.
+    group: with it the order is that of `permute_near`, with `blocks` samples a block per source.
     """
 
     sizes: list[int]
     weights: list[int]
     seed: int
+    blocks: list[int] = field(default_factory=list)
+    group: int = 0
     _table: np.ndarray = field(init=False, repr=False)
     _before: np.ndarray = field(init=False, repr=False)
     _share: np.ndarray = field(init=False, repr=False)
@@ -174,8 +208,14 @@ class Sampler:
                 mine = np.flatnonzero(source == number)
                 key = _mix(epoch[mine].astype(np.uint64) + self._keys[number])
                 inside_here = inside[mine].astype(np.uint64)
-                index[mine] = permute(inside_here, self.sizes[number], key).astype(np.int64)
+                index[mine] = self._order(number, inside_here, key).astype(np.int64)
         return source, index, epoch
+
+    def _order(self, source: int, inside: np.ndarray, key: np.ndarray) -> np.ndarray:
+        size = self.sizes[source]
+        if not self.group:
+            return permute(inside, size, key)
+        return permute_near(inside, size, key, self.blocks[source], self.group)
 
 
 def sample_rng(seed: int, sample: int) -> np.random.Generator:

@@ -9,13 +9,15 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 from xxhash import xxh3_64, xxh3_128
 
 from januslm.config import Refused, build, json_table
-from januslm.data import sealed
+from januslm.data import remote, sealed
+from januslm.data.block_cache import BlockCache
+from januslm.data.far_tokens import Address, FarTokens
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -23,6 +25,7 @@ BLOCK = 4 << 20  # bytes under one hash in .xxh
 HEADER = 34  # of .idx: magic 9, version 8, dtype code 1, sequences 8, documents + 1 8
 DTYPES = ("uint16", "int32")  # Megatron has no uint32, so vocabularies above 65,536 use int32
 Verify = Literal["size", "lazy", "full"]
+Place = Path | Address  # of a corpus
 AGAIN = "build it again (data build ... --fresh)"
 
 
@@ -76,52 +79,78 @@ class Manifest:
 
 
 def open_corpus(
-    folder: str | Path, tokenizer_sha256: str | None = None, verify: Verify = "size"
+    folder: str | Path,
+    tokenizer_sha256: str | None = None,
+    verify: Verify = "size",
+    cache: BlockCache | None = None,
 ) -> "Corpus":
     """Open a finished corpus and check it; raises Refused naming the file and what is wrong.
 
     `verify`: "size" checks every file's presence and size and the hashes of the small files;
     "lazy" also hashes each 4 MiB of tokens when it is first read; "full" hashes all of it now.
+    An address in place of a folder is read through `cache`, each 4 MiB as it is needed, and
+    hashed then, whatever `verify` says.
     """
     if verify not in get_args(Verify):
         raise Refused(f"verify must be one of {', '.join(get_args(Verify))}, got {verify!r}")
-    folder = Path(folder)
-    manifest = read_manifest(folder)
-    facts = _facts(folder, manifest)
+    place = located(folder)
+    manifest = read_manifest(place)
+    facts = _facts(place, manifest)
     theirs = facts.tokenizer
     if tokenizer_sha256 not in (None, theirs):
         raise Refused(
-            f"{folder / MANIFEST}: the shards were made with tokenizer {theirs[:12]}..., "
+            f"{place / MANIFEST}: the shards were made with tokenizer {theirs[:12]}..., "
             f"this one is {tokenizer_sha256[:12]}...: its ids mean other words"
         )
     dtype = np.dtype(facts.dtype)
-    shards = [_open(folder, about, dtype, verify != "size") for about in facts.shards]
-    corpus = Corpus(folder, manifest, facts, shards)
-    if verify == "full":
+    if isinstance(place, Address) and cache is None:
+        raise Refused(f"{place}: only a run's data.train and data.valid may be far away")
+    shards = [_open(place, about, dtype, verify != "size", cache) for about in facts.shards]
+    corpus = Corpus(place, manifest, facts, shards)
+    if verify == "full" and not isinstance(place, Address):
         for number in range(len(shards)):
             corpus.check(number)
     return corpus
 
 
-def _open(folder: Path, about: Shard, dtype: np.dtype, watch: bool) -> "_Open":
-    name, documents, sizes = about.name, about.documents, about.sizes
-    raw = {suffix: _mapped(folder / f"{name}.{suffix}", wanted) for suffix, wanted in sizes.items()}
-    for suffix in ("idx", "xxh"):
-        if xxh3_128(raw[suffix].data).hexdigest() != getattr(about, suffix):
-            raise Refused(
-                f"{folder / name}.{suffix}: does not match its hash in {MANIFEST}; "
-                "the file was changed or damaged after it was written"
-            )
-    lengths = raw["idx"][HEADER : HEADER + 4 * documents].view("<i4")
-    pointers = raw["idx"][HEADER + 4 * documents : HEADER + 12 * documents].view("<i8")
-    return _Open(
-        folder / f"{name}.bin",
-        tokens=raw["bin"].view(dtype),
-        lengths=lengths,
-        pointers=pointers,
-        hashes=raw["xxh"].view("<u8"),
-        unchecked=np.ones(sizes["xxh"] // 8, dtype=bool) if watch else None,
-    )
+def _open(
+    place: Place, about: Shard, dtype: np.dtype, watch: bool, cache: BlockCache | None
+) -> "_Open":
+    documents, stem = about.documents, place / about.name
+    index, hashes = (_small(place, about, suffix, cache) for suffix in ("idx", "xxh"))
+    lengths = index[HEADER : HEADER + 4 * documents].view("<i4")
+    pointers = index[HEADER + 4 * documents : HEADER + 12 * documents].view("<i8")
+    sums = hashes.view("<u8")
+    tokens: Tokens
+    if isinstance(stem, Address):
+        assert cache, "open_corpus refuses it"
+        tokens = FarTokens(f"{stem}.bin", about.bin, about.bytes, dtype, sums, BLOCK, cache)
+    else:
+        path = stem.with_name(f"{about.name}.bin")
+        unchecked = np.ones(len(sums), dtype=bool) if watch else None
+        tokens = _MappedTokens(path, _mapped(path, about.bytes).view(dtype), sums, unchecked)
+    return _Open(tokens, lengths, pointers)
+
+
+def _small(place: Place, about: Shard, suffix: str, cache: BlockCache | None) -> np.ndarray:
+    """The .idx or .xxh of a shard, its hash compared: uint8 [N]."""
+    wanted, size = getattr(about, suffix), about.sizes[suffix]
+    file = f"{place / about.name}.{suffix}"
+    if isinstance(place, Address):
+        assert cache, "open_corpus refuses it"
+        return cache.get(
+            f"{about.bin}/{wanted}.{suffix}",
+            lambda: remote.part(file),
+            lambda raw: len(raw) == size and xxh3_128(raw.data).hexdigest() == wanted,
+            file,
+        )
+    raw = _mapped(Path(file), size)
+    if xxh3_128(raw.data).hexdigest() != wanted:
+        raise Refused(
+            f"{file}: does not match its hash in {MANIFEST}; "
+            "the file was changed or damaged after it was written"
+        )
+    return raw
 
 
 def _mapped(path: Path, wanted: int) -> np.ndarray:
@@ -138,15 +167,30 @@ def _mapped(path: Path, wanted: int) -> np.ndarray:
         raise Refused(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def read_manifest(folder: str | Path) -> dict:
+def located(folder: str | Path) -> Place:
+    """The folder, or the address, of a corpus."""
+    far = isinstance(folder, str) and remote.is_remote(folder)
+    return Address(str(folder).rstrip("/")) if far else Path(folder)
+
+
+def read_manifest(folder: Place | str) -> dict:
     """The manifest of a corpus folder; raises Refused where it is missing or damaged."""
-    path = Path(folder) / MANIFEST
-    if not path.exists():
+    path = (folder if isinstance(folder, Address) else Path(folder)) / MANIFEST
+    if isinstance(path, Address):
+        raw = remote.part(path, first=True)
+        try:
+            body = json.loads(raw)
+        except ValueError as error:
+            raise Refused(f"{path}: not JSON ({error})") from None
+        if not isinstance(body, dict):
+            raise Refused(f"{path}: must be a table")
+    elif not path.exists():
         raise Refused(
             f"{path}: missing; {folder} is not a finished corpus "
             "(data build makes one, and continues an interrupted one)"
         )
-    body = json_table(path)
+    else:
+        body = json_table(path)
     if sealed.KEY not in body and "self" in body:
         raise Refused(f"{path}: of an earlier version, without a seal; {AGAIN}")
     if not sealed.is_whole(body):
@@ -161,25 +205,64 @@ def fingerprint(manifest: dict) -> str:
     return xxh3_128(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
-def _facts(folder: Path, manifest: dict) -> Manifest:
+def _facts(folder: Place, manifest: dict) -> Manifest:
     """The manifest's part that reading needs, checked key by key."""
     known = {field.name for field in fields(Manifest)}
     found = {key: value for key, value in manifest.items() if key in known}
     return build(Manifest, found, str(folder / MANIFEST))
 
 
+class Tokens(Protocol):
+    """The tokens of a shard, hashed when they are first read."""
+
+    def __len__(self) -> int: ...
+
+    def span(self, first: int, end: int) -> np.ndarray:
+        """Tokens first..end-1 as they lie on disk; Refused where they are damaged."""
+
+    def rows(self, rows: np.ndarray, length: int) -> np.ndarray:
+        """Windows of `length` tokens by their numbers: [B] -> uint16 or int32 [B, length]."""
+
+    def check(self) -> None:
+        """Hash what is not hashed yet; Refused where it is damaged."""
+
+
 @dataclass
 class _Open:
-    """The arrays of one opened shard; `unchecked` marks 4 MiB blocks not hashed yet (lazy)."""
+    """One opened shard: its tokens, and int32 and int64 [documents], pointers being bytes."""
+
+    tokens: Tokens
+    lengths: np.ndarray
+    pointers: np.ndarray
+
+
+@dataclass
+class _MappedTokens:
+    """A .bin on this machine; `unchecked` marks 4 MiB blocks not hashed yet (lazy)."""
 
     path: Path
     tokens: np.ndarray
-    lengths: np.ndarray
-    pointers: np.ndarray
     hashes: np.ndarray
     unchecked: np.ndarray | None
 
-    def touch(self, first: int, end: int) -> None:
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def span(self, first: int, end: int) -> np.ndarray:
+        self._touch(first, end)
+        return self.tokens[first:end]
+
+    def rows(self, rows: np.ndarray, length: int) -> np.ndarray:
+        if self.unchecked is not None:
+            for row in rows.tolist():
+                self._touch(row * length, (row + 1) * length)
+        whole = self.tokens[: len(self.tokens) // length * length].reshape(-1, length)
+        return whole[rows]
+
+    def check(self) -> None:
+        self._touch(0, len(self.tokens))
+
+    def _touch(self, first: int, end: int) -> None:
         """Hash the blocks that hold tokens first..end-1, each once; Refused if one is damaged."""
         if self.unchecked is None:
             return
@@ -204,9 +287,10 @@ class Corpus:
     Windows do not cross shards: the last few tokens of a shard (fewer than one window) are unused.
     """
 
-    def __init__(self, folder: Path, manifest: dict, facts: Manifest, shards: list[_Open]):
+    def __init__(self, folder: Place, manifest: dict, facts: Manifest, shards: list[_Open]):
         self.folder, self.manifest, self._shards = folder, manifest, shards
         self.documents, self.tokens, self.eos = facts.documents, facts.tokens, facts.eos
+        self._itemsize = np.dtype(facts.dtype).itemsize
         self._first = _starts(len(shard.lengths) for shard in shards)
         self._tables: dict[tuple[str, int], np.ndarray] = {}
 
@@ -215,9 +299,41 @@ class Corpus:
         """A checksum of the manifest, and so of every shard: what a checkpoint remembers."""
         return fingerprint(self.manifest)
 
+    @property
+    def far(self) -> bool:
+        """Whether it is at an address, and its blocks are fetched as they are read."""
+        return isinstance(self.folder, Address)
+
+    def per_block(self, samples: int) -> int:
+        """How many of so many samples lie in 4 MiB, about."""
+        return max(1, samples * BLOCK // max(1, self.tokens * self._itemsize))
+
+    def soon(self, unit: str, length: int, first: int, end: int) -> None:
+        """Have the blocks of the windows or pieces first..end-1 fetched, if they are far away."""
+        ends = (self._place(unit, length, i) for i in (first, end - 1))
+        (low, start, _), (high, _, stop) = ends
+        for number in range(low, high + 1):
+            tokens = self._shards[number].tokens
+            if isinstance(tokens, FarTokens):
+                until = stop if number == high else len(tokens)
+                tokens.soon(start if number == low else 0, until)
+
+    def _place(self, unit: str, length: int, i: int) -> tuple[int, int, int]:
+        """Shard, and the first and the end of its tokens, of a window; of a piece its document."""
+        if unit == "windows":
+            starts = self._window_starts(length)
+            number = int(np.searchsorted(starts, i, "right")) - 1
+            row = i - int(starts[number])
+            return number, row * length, (row + 1) * length
+        document = int(np.searchsorted(self._piece_starts(length), i, "right")) - 1
+        shard, inside = self._document(document)
+        number = int(np.searchsorted(self._first, document, "right")) - 1
+        start = int(shard.pointers[inside]) // self._itemsize
+        return number, start, start + int(shard.lengths[inside])
+
     def check(self, number: int) -> None:
         """Hash what is not hashed yet of one shard; raises Refused where it is damaged."""
-        self._shards[number].touch(0, len(self._shards[number].tokens))
+        self._shards[number].tokens.check()
 
     def lengths(self) -> np.ndarray:
         """Tokens of every document, its eos not counted: int32 [documents]."""
@@ -245,22 +361,14 @@ class Corpus:
         ):
             raise IndexError(f"windows are 0 to {starts[-1] - 1}, asked for {indices}")
         if len(self._shards) == 1:
-            return self._rows(0, indices, length).astype(np.int64)
+            return self._shards[0].tokens.rows(indices, length).astype(np.int64)
         place = np.searchsorted(starts, indices, "right") - 1
         out = np.empty((len(indices), length), np.int64)
         for number in set(place.tolist()):
             mine = np.flatnonzero(place == number)
-            out[mine] = self._rows(number, indices[mine] - starts[number], length)
+            rows = indices[mine] - starts[number]
+            out[mine] = self._shards[number].tokens.rows(rows, length)
         return out
-
-    def _rows(self, number: int, rows: np.ndarray, length: int) -> np.ndarray:
-        """Windows of one shard as they lie on disk: uint16 or int32 [B, length]."""
-        shard = self._shards[number]
-        if shard.unchecked is not None:
-            for row in rows.tolist():
-                shard.touch(row * length, (row + 1) * length)
-        whole = shard.tokens[: len(shard.tokens) // length * length].reshape(-1, length)
-        return whole[rows]
 
     def pieces(self, length: int) -> int:
         """How many pieces of at most `length` tokens the documents are cut into."""
@@ -284,9 +392,8 @@ class Corpus:
         return self._shards[number], i - int(self._first[number])
 
     def _span(self, shard: _Open, i: int, low: int, high: int) -> np.ndarray:
-        start = int(shard.pointers[i]) // shard.tokens.itemsize
-        shard.touch(start + low, start + high)
-        return shard.tokens[start + low : start + high].astype(np.int64)
+        start = int(shard.pointers[i]) // self._itemsize
+        return shard.tokens.span(start + low, start + high).astype(np.int64)
 
     def _window_starts(self, length: int) -> np.ndarray:
         key = ("window", length)

@@ -1,7 +1,12 @@
-"""Byte-level BPE: text to ids and back, with five special tokens that no text can spell."""
+"""Text to ids and back, with five special tokens that no text can spell.
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+Ours are byte-level BPE.  Those of others (tokenizer.json, SentencePiece models) keep their ids;
+special_tokens.py says which of their tokens are our five.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -11,16 +16,16 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from januslm.config import Refused
-from januslm.data import atomic
+from januslm.data import atomic, sentencepiece_model
+from januslm.data.special_tokens import SPECIALS, Adopted, adopt, marked, unspellable
 
-SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 STOPS = (".", "!", "?")
 SMALLEST = len(SPECIALS) + 256  # every byte has a token of its own, so nothing is ever unknown
 
 
 @dataclass(frozen=True)
 class Special:
-    """The ids of SPECIALS and more.  Ours are 0 to 4; BART's tokenizer has <mask> at the end."""
+    """The ids of SPECIALS and more.  Ours are 0 to 4; those of others stand anywhere."""
 
     bos: int = 0
     pad: int = 1
@@ -49,57 +54,109 @@ class Special:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """A trained vocabulary; `sha256` is what shards and checkpoints are checked against."""
+    """A vocabulary; `sha256`, of its JSON, is what shards and checkpoints are checked against."""
 
     model: tokenizers.Tokenizer
-    sha256: str
+    text: str  # JSON, as it is written beside corpora and models
+    names: tuple[str, ...] = SPECIALS  # what its file calls them
+    added: Mapping[str, int] = field(default_factory=dict)  # of them, what its file had not
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
-        """Read a `tokenizers` JSON file; raises Refused unless SPECIALS are among its tokens."""
+        """Read a tokenizer.json or a SentencePiece model; raises Refused where it is neither.
+
+        A file that has all of SPECIALS, under one of their NAMES, is `text` as it is.
+        """
         try:
             raw = Path(path).read_bytes()
-            model = tokenizers.Tokenizer.from_str(raw.decode("utf-8"))
         except OSError as error:
             raise Refused(f"{path}: cannot be read ({error.strerror})") from None
+        try:
+            if raw[:1] == b"\n" and _json(raw) is None:
+                tree, text = sentencepiece_model.converted(raw, str(path)), ""
+            else:
+                text = raw.decode("utf-8")
+                tree = json.loads(text)
+            found = adopt(tree)
+            if found.added or not text:
+                text = json.dumps(found.tree, ensure_ascii=False)
+            model = tokenizers.Tokenizer.from_str(text)
+        except Refused:
+            raise
         except Exception as error:  # `tokenizers` raises bare Exception for a garbled file
             raise Refused(f"{path}: not a tokenizer file ({error})") from None
-        if missing := [word for word in SPECIALS if model.token_to_id(word) is None]:
-            wanted = ", ".join(SPECIALS)
-            raise Refused(f"{path}: no token {', '.join(missing)}; a tokenizer must have {wanted}")
-        # Without this the text "<mask>" becomes the special token; the file does not keep the flag.
-        model.encode_special_tokens = True
-        return cls(model, sha256(raw).hexdigest())
+        _check(model, found, path)
+        model.no_truncation()  # which some files ask for
+        model.no_padding()
+        silent = [name for name in found.names if name not in marked(found.tree)]
+        model.add_special_tokens(silent)  # so that no text shows them
+        return cls(model, text, found.names, found.added)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of `text`."""
+        return sha256(self.text.encode()).hexdigest()
+
+    @property
+    def note(self) -> str:
+        """What there is to say of others' special tokens; "" where all have our names."""
+        pairs = zip(SPECIALS, self.names, strict=True)
+        same = ", ".join(f"{name} as {own}" for own, name in pairs if name != own)
+        new = ", ".join(f"{name} {number}" for name, number in self.added.items())
+        parts = (same and f"has {same}", new and f"added after its words: {new}")
+        return "; ".join(filter(None, parts))
 
     def __deepcopy__(self, memo: dict) -> "Tokenizer":
-        return self  # nothing of it changes, and its copy would make tokens of texts
+        return self  # nothing of it changes
 
-    def __setstate__(self, state: dict) -> None:
-        """Unpickled, it is as it was loaded: the flag is lost on the way."""
-        self.__dict__.update(state)
-        self.model.encode_special_tokens = True
+    def __getstate__(self) -> dict:
+        """Without the encoder, whose flag would be lost on the way: it is made again."""
+        return {key: value for key, value in self.__dict__.items() if key != "_encoder"}
+
+    @cached_property
+    def _encoder(self) -> tokenizers.Tokenizer:
+        """The same words, without names by which a text could spell a special token."""
+        tree = unspellable(json.loads(self.text), self.names)
+        encoder = tokenizers.Tokenizer.from_str(json.dumps(tree))
+        encoder.encode_special_tokens = True
+        return encoder
 
     @cached_property
     def special(self) -> Special:
         """The ids that are no words of a text, wherever the file has them."""
         ids = self.model.get_vocab()
-        bos, pad, eos, unk, mask = (ids[word] for word in SPECIALS)
+        bos, pad, eos, unk, mask = (ids[word] for word in self.names)
         stops = tuple(sorted(i for word, i in ids.items() if word.endswith(STOPS)))
         return Special(bos, pad, eos, unk, mask, self.size, stops=stops)
 
-    @property
+    @cached_property
     def size(self) -> int:
-        """Vocabulary size, specials included."""
-        return self.model.get_vocab_size()
+        """Vocabulary size, specials included: one more than the highest id."""
+        return max(self.model.get_vocab().values()) + 1
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         """Ids of each text, int32 [T], no specials added and none made from the text."""
-        found = self.model.encode_batch_fast(texts, add_special_tokens=False)
+        found = self._encoder.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(one.ids, dtype=np.int32) for one in found]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of the ids; specials are left out."""
         return self.model.decode([int(one) for one in ids], skip_special_tokens=True)
+
+
+def _json(raw: bytes) -> object:
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return None
+
+
+def _check(model: tokenizers.Tokenizer, found: Adopted, path: str | Path) -> None:
+    """Refuse a file whose added tokens do not get the ids it gives them."""
+    for token in found.tree.get("added_tokens") or ():
+        name, wanted = token["content"], token["id"]
+        if (got := model.token_to_id(name)) != wanted:
+            raise Refused(f"{path}: {name} should be id {wanted}, and `tokenizers` makes it {got}")
 
 
 def train_tokenizer(texts: Iterable[str], size: int, path: str | Path) -> Tokenizer:

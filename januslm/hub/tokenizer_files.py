@@ -4,26 +4,25 @@ import json
 
 from tokenizers.processors import TemplateProcessing
 
-from januslm.data.tokenizer import SPECIALS, Tokenizer
-
-BOS, PAD, EOS, UNK, MASK = SPECIALS
+from januslm.data.tokenizer import Tokenizer
 
 
 def tokenizer_files(tokenizer: Tokenizer, most: int) -> dict[str, str]:
     """File name -> text.  most: tokens that a source may have, BOS and EOS among them."""
     special = tokenizer.special
+    bos, pad, eos, unk, mask = tokenizer.names
     model = type(tokenizer.model).from_str(tokenizer.model.to_str())
     model.post_processor = TemplateProcessing(
-        single=f"{BOS} $A {EOS}",
-        pair=f"{BOS} $A {EOS} {EOS} $B {EOS}",
-        special_tokens=[(BOS, special.bos), (EOS, special.eos)],
+        single=f"{bos} $A {eos}",
+        pair=f"{bos} $A {eos} {eos} $B {eos}",
+        special_tokens=[(bos, special.bos), (eos, special.eos)],
     )
     names = {
-        "bos_token": BOS,
-        "pad_token": PAD,
-        "eos_token": EOS,
-        "unk_token": UNK,
-        "mask_token": MASK,
+        "bos_token": bos,
+        "pad_token": pad,
+        "eos_token": eos,
+        "unk_token": unk,
+        "mask_token": mask,
     }
     config = names | {
         "tokenizer_class": "PreTrainedTokenizerFast",

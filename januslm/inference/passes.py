@@ -39,15 +39,21 @@ def verified(tokenizer: Tokenizer, text, first: bool) -> Iterator[Piece]:
 
 
 def letters(tokenizer: Tokenizer, tokens: Sequence[int]) -> Iterator[tuple[str, list[int]]]:
-    """Each token's text with its place; tokens that make one letter only together come together."""
+    """Each token's text with its place; tokens that make one letter only together come together.
+
+    A text is what its tokens add to those before them: alone, some tokenizers leave its space out.
+    """
     at: list[int] = []
+    before: list[int] = []  # the last tokens that had a text
     for place in range(len(tokens)):
         at.append(place)
-        text = tokenizer.decode([tokens[i] for i in at])
+        alone, former = tokenizer.decode(here := [tokens[i] for i in at]), tokenizer.decode(before)
+        both = tokenizer.decode([*before, *here])
+        text = both.removeprefix(former) if former and both.startswith(former) else alone
         whole = not text.endswith("\ufffd") or len(at) == LONGEST_LETTER
         if whole or place == len(tokens) - 1:
             yield text, at
-            at = []
+            at, before = [], here if alone else before
 
 
 def runs(pieces: Iterable[Piece]) -> Iterator[Piece]:

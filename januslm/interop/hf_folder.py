@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from januslm import registry
 from januslm.config import Refused, build, json_table
-from januslm.data.tokenizer import SPECIALS, Special, Tokenizer
+from januslm.data.tokenizer import Special, Tokenizer
 from januslm.model.config import ModelConfig
 
 ARCHITECTURES = "januslm.interop.architectures"
@@ -103,6 +103,11 @@ class Foreign:
         Where the configuration says nothing of a token, the tokenizer is believed.
         """
         special = tokenizer.special
+        if tokenizer.added:
+            raise Refused(
+                f"{self.where}: {TOKENIZER} has no token that is {', '.join(tokenizer.added)}, and "
+                "the weights no row for one"
+            )
         if (rows := self.table["vocab_size"]) != special.vocabulary:
             raise Refused(
                 f"{self.where}: {TOKENIZER} has {special.vocabulary:,} tokens and the weights "
@@ -111,9 +116,8 @@ class Foreign:
         for key, place in self.plugin.IDS.items():
             mine, found = special.ids[place], self.table.get(key)
             if found is not None and found != mine:
-                raise Refused(
-                    f"{self.where}: {key} is {found}, {TOKENIZER} has {SPECIALS[place]} as {mine}"
-                )
+                name = tokenizer.names[place]
+                raise Refused(f"{self.where}: {key} is {found}, {TOKENIZER} has {name} as {mine}")
 
 
 def listed(names: list[str]) -> str:

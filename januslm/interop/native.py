@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,12 +36,14 @@ def write(
         name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
     }
     save_file(state, folder / FILES[0], metadata={"format": "pt"})
-    shutil.copyfile(tokenizer_file, folder / FILES[2])
+    tokenizer = Tokenizer.load(tokenizer_file)
+    with open(folder / FILES[2], "w", encoding="utf-8", newline="") as file:
+        file.write(tokenizer.text)
     config = {
         "format": FORMAT,
         "model": dataclasses.asdict(model.config),
         "objective": {"name": objective, **options},
-        "tokenizer": Tokenizer.load(tokenizer_file).sha256,
+        "tokenizer": tokenizer.sha256,
         "about": about,
     }
     (folder / FILES[1]).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")

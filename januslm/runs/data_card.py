@@ -8,9 +8,11 @@ from typing import Any
 from januslm.cli.table import shown_bytes
 from januslm.config import Refused
 from januslm.data import shards, token_pairs
+from januslm.data.remote import is_remote
 from januslm.runs.story import Story, shown_time
 
 SPLITS = ("train", "valid")
+FAR = "lies at an address, which is not asked for this"
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,11 @@ def cards(story: Story) -> list[Card]:
             mark = None
             if split == "train" and isinstance(marks, list) and number < len(marks):
                 mark = marks[number]
-            place = _place(story, str(source.get("corpus", "?")))
-            found.append(_card(split, place, mark, False, source.get("weight")))
+            corpus, weight = str(source.get("corpus", "?")), source.get("weight")
+            if is_remote(corpus):
+                found.append(Card(split, corpus, {}, FAR, weight))
+            else:
+                found.append(_card(split, _place(story, corpus), mark, False, weight))
     return found
 
 

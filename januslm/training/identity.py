@@ -20,6 +20,8 @@ RULES: tuple[tuple[str, str, str], ...] = (
     ("data.valid", HARMLESS, "validation trains nothing"),
     ("data.valid_samples", HARMLESS, "validation trains nothing"),
     ("data.verify", HARMLESS, "how bytes are checked, not which they are"),
+    ("data.cache", HARMLESS, "where bytes lie, not which they are"),
+    ("data.cache_gigabytes", HARMLESS, "where bytes lie, not which they are"),
     ("data.root", HARMLESS, "pairs are known by their hash, not by their path"),
     ("tokenizer", HARMLESS, "a tokenizer is known by its hash, not by its path"),
     ("task_options", HARMLESS, "pairs are known by their hash, not by how they were named"),

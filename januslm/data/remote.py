@@ -10,7 +10,7 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import BinaryIO, NamedTuple, cast
 from urllib.parse import urlsplit
@@ -130,9 +130,10 @@ class _Resuming(io.RawIOBase):
         super().close()
 
 
-def _retried(attempt: Callable, what: str):
+def _retried(attempt: Callable, what: str, waits: Iterable[float] | None = None):
     """What an attempt gives, after some waiting; Refused where all fail, or one fails for ever."""
-    for wait in (*WAITS, None):
+    pauses = [*(WAITS if waits is None else waits), None]
+    for wait in pauses:
         try:
             return attempt()
         except Refused:
@@ -141,7 +142,7 @@ def _retried(attempt: Callable, what: str):
             lasting = isinstance(error, FileNotFoundError | PermissionError)
             lasting |= isinstance(error, urllib.error.HTTPError) and error.code in FOR_EVER
             if lasting or wait is None:
-                tried = "" if lasting else f", in each of {len(WAITS) + 1} attempts"
+                tried = "" if lasting else f", in each of {len(pauses)} attempts"
                 raise Refused(f"{what}: cannot be read ({_reason(error)}){tried}") from None
             time.sleep(wait)
 
@@ -220,3 +221,32 @@ def _system(address: str):
 def _version(facts: dict) -> str:
     known = next((facts[key] for key in (*VERSIONS, *TIMES) if facts.get(key)), "")
     return str(known.timestamp() if isinstance(known, datetime) else known)
+
+
+# --- parts
+
+
+def part(address: str, start: int = 0, end: int | None = None, first: bool = False) -> bytes:
+    """The bytes [start, end) of a file far away, or all that follow; fewer where it ends before.
+
+    first: nothing was read from there yet, so that a wrong address is refused in two seconds.
+    """
+    waits = [wait for wait in WAITS if wait <= 1] if first else WAITS
+    return _retried(lambda: _bytes(address, start, end), address, waits)
+
+
+def _bytes(address: str, start: int, end: int | None) -> bytes:
+    if not _is_http(address):
+        system, path = _system(address)
+        return system.cat_file(path, start, end)
+    ranged = {"Range": f"bytes={start}-{'' if end is None else end - 1}"} if start or end else {}
+    with _asked(address, **ranged) as answer:
+        size = int(answer.headers.get("Content-Length") or 0)
+        if answer.status != 206:  # a server that knows no ranges sends all of it
+            for done in range(0, start, 1 << 20):
+                answer.read(min(1 << 20, start - done))
+            size = (size if end is None else min(size, end)) - start
+        found = answer.read(None if end is None else end - start)
+    if len(found) < size:
+        raise ConnectionError("the connection ended early")
+    return found

@@ -25,28 +25,29 @@ from januslm.config import Refused
 def main() -> int:
     """Run one command; a user's mistake is one line and exit code 2."""
     parser = _parser()
-    given, rest = parser.parse_known_args()
+    # a number may follow --mpi; argparse would take CORPUS.toml for one
+    words = sys.argv[1:]
+    after = [*words[1:], ""]
+    bare = [w == "--mpi" and not n.isdecimal() for w, n in zip(words, after, strict=True)]
+    words = ["--mpi=" if alone else word for word, alone in zip(words, bare, strict=True)]
+    given, rest = parser.parse_known_args(words)
     if rest:  # argparse takes no key=value after an option
         if not hasattr(given, "changes") or any(one.startswith("-") for one in rest):
             parser.error(f"unknown: {' '.join(rest)}")
         given.changes += rest
     try:
-        given.run(given)
+        return given.run(given) or 0
     except Refused as error:
-        return _failed(error, given, 2)
+        return _failed(error, getattr(error, "code", 2))
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        return _failed(f"{place}{error.strerror or error}; what is finished is kept", given, 2)
+        return _failed(f"{place}{error.strerror or error}; what is finished is kept", 2)
     except KeyboardInterrupt:
-        return _failed("interrupted; the same command goes on from here", given, 130)
-    return 0
+        return _failed("interrupted; the same command goes on from here", 130)
 
 
-def _failed(message: object, given: argparse.Namespace, code: int) -> int:
-    from data_tools.workers import first_rank
-
-    if first_rank(getattr(given, "mpi", False)):
-        print(error_line(str(message)), file=sys.stderr)
+def _failed(message: object, code: int) -> int:
+    print(error_line(str(message)), file=sys.stderr)
     return code
 
 
@@ -54,11 +55,27 @@ def _report(text: str) -> None:
     print(text, flush=True)
 
 
-def _build(given: argparse.Namespace) -> None:
+def _build(given: argparse.Namespace) -> int | None:
+    from data_tools import mpirun
     from data_tools.build import build
     from data_tools.recipe import read
+    from data_tools.workers import launched, serve
 
-    build(read(shipped(given.corpus, CORPORA), given.changes), _report, given.fresh, given.mpi)
+    if given.mpi:
+        fresh = ["--fresh"] if given.fresh else []
+        words = ["build", given.corpus, *given.changes, *fresh, "--mpi"]
+        return mpirun.run(given.mpi, given.hostfile, words)
+    if given.hostfile:
+        raise Refused(f"--hostfile {given.hostfile}: how many ranks? --mpi N")
+    rank, size = launched()
+    if rank:
+        serve()
+        return None
+    if size > 1 and given.mpi is None:
+        _report(f"started as {size} ranks: they share the work, as with --mpi")
+    recipe = read(shipped(given.corpus, CORPORA), given.changes)
+    build(recipe, _report, given.fresh, mpi=size > 1 or given.mpi is not None)
+    return None
 
 
 def _tokenizer(given: argparse.Namespace) -> None:
@@ -123,7 +140,10 @@ def _parser() -> argparse.ArgumentParser:
         one.set_defaults(run=run)
         arguments(one)
         if name == "build":
-            one.add_argument("--mpi", action="store_true", help="run under mpirun: share the work")
+            help = "share the work among N ranks; without N: those that mpirun has started"
+            one.add_argument("--mpi", type=_ranks, metavar="N", help=help)
+            help = 'for --mpi N: "HOST slots=8" a line, as mpirun reads it'
+            one.add_argument("--hostfile", default="", metavar="FILE", help=help)
         if name == "inspect":
             one.add_argument(
                 "amount", nargs="?", type=int, default=3, metavar="N", help="documents"
@@ -133,6 +153,11 @@ def _parser() -> argparse.ArgumentParser:
                 help="what filters dropped instead, or RULE alone, with N examples of each reason",
             )  # fmt: skip
     return parser
+
+
+def _ranks(text: str) -> int:
+    """0 for none given; mpirun.run refuses what is no number of ranks."""
+    return int(text) or -1 if text else 0
 
 
 def _of_recipe(parser: argparse.ArgumentParser) -> None:

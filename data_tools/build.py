@@ -64,8 +64,6 @@ class Build:
 def build(recipe: Recipe, report: Report, fresh: bool = False, mpi: bool = False) -> None:
     """Make OUT/train and OUT/valid, or go on with them; raises Refused for a user's mistake."""
     with ranks() if mpi else pool(recipe.processes) as executor:
-        if executor is None:
-            return  # a rank that only serves
         work = bundles(recipe)
         if not recipe.tokenizer and not recipe.tokenizer_file.exists():
             learn_with(executor, recipe, work, report)

@@ -7,6 +7,7 @@
 Every finished step is one line of OUT/journal.jsonl; the manifests come last.
 """
 
+import errno
 import shutil
 from collections import Counter
 from concurrent.futures import Executor
@@ -32,6 +33,7 @@ from januslm.data.shards import MANIFEST, open_corpus
 from januslm.data.tokenizer import Tokenizer
 from januslm.registry import find
 
+FULL = (errno.ENOSPC, errno.EDQUOT)  # a write that fails so does not say where
 ROUNDS = 3  # that parts may be found damaged and are tokenized anew
 
 
@@ -78,6 +80,10 @@ def build(recipe: Recipe, report: Report, fresh: bool = False, mpi: bool = False
                     report(note)
                 _run(it, executor)
             shutil.rmtree(it.out / PREPARED, ignore_errors=True)
+        except OSError as error:
+            if error.errno in FULL and not error.filename:
+                error.filename = recipe.out
+            raise
         finally:
             journal.close()
 
@@ -284,6 +290,7 @@ def _publish(it: Build, counters: dict) -> None:
             tokenizer=it.tokenizer.sha256,
             eos=it.tokenizer.special.eos,
             recipe=it.journal.identity,
+            made_from=it.journal.made_from,
             packages=versions,
             counters=counters,
             filters={bundle.source: described(bundle.rules) for bundle in it.work},

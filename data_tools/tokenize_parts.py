@@ -1,6 +1,7 @@
 """The work of one process in a build: a bundle into a part, a part into its shards."""
 
 import hashlib
+import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -149,8 +150,10 @@ def _tokenize(
     hashes = {}
     for name, values in facts.items():
         path = part_file(recipe, bundle.number, f"{name}.npy")
+        raw = io.BytesIO()  # np.save on a full disk tells neither the reason nor the file
+        np.save(raw, values)
         with atomic.durable(path, "wb") as file:
-            np.save(file, values)
+            file.write(raw.getbuffer())
         hashes[name] = _digest(path)
     return TokenizedPart(bundle.number, writer.close(), dict(counts), **hashes, files=tally.files)
 

@@ -1,5 +1,6 @@
 """Looks at a finished corpus: is every byte as it was written, and what is in it."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,9 +55,10 @@ def inspect(path: str, amount: int, tokenizer_file: str, report: Callable[[str],
         lengths = np.sort(corpus.lengths())
         marks = [int(lengths[int(q * (len(lengths) - 1))]) for q in (0, 0.05, 0.5, 0.95, 1)]
         report("tokens in a document, least/5 %/median/95 %/most: " + " / ".join(map(str, marks)))
-        file = Path(tokenizer_file) if tokenizer_file else folder.parent / "tokenizer.json"
-        if not tokenizer_file and not file.exists():
-            report(f"no text shown: {file} is not there; --tokenizer FILE names another")
+        file = Path(tokenizer_file) if tokenizer_file else tokenizer_of(folder)
+        if file is None:
+            usual = folder.parent / "tokenizer.json"
+            report(f"no text shown: {usual} is not there; --tokenizer FILE names another")
             continue
         tokenizer = Tokenizer.load(file)
         if tokenizer.sha256 != about["tokenizer"]:
@@ -64,3 +66,11 @@ def inspect(path: str, amount: int, tokenizer_file: str, report: Callable[[str],
         order = Sampler([corpus.documents], [1], seed=0)
         for i in order.locate(np.arange(min(amount, corpus.documents)))[1]:
             report(f"--- document {i}\n{tokenizer.decode(corpus.document(int(i)))[:600]}")
+
+
+def tokenizer_of(folder: Path, sha256: str = "") -> Path | None:
+    """The tokenizer file beside or in a corpus; with sha256, only if it is that one."""
+    for place in (folder.parent / "tokenizer.json", folder / "tokenizer.json"):
+        if place.is_file() and sha256 in ("", hashlib.sha256(place.read_bytes()).hexdigest()):
+            return place
+    return None

@@ -84,6 +84,15 @@ def _build(given: argparse.Namespace) -> int | None:
     return None
 
 
+def _plan(given: argparse.Namespace) -> None:
+    from data_tools.plan import plan
+    from data_tools.recipe import read
+
+    if not 0 < given.seconds < 3600:
+        raise Refused(f"--seconds must be more than 0, less than 3600, got {given.seconds}")
+    plan(read(shipped(given.corpus, CORPORA), given.changes), _report, given.seconds)
+
+
 def _tokenizer(given: argparse.Namespace) -> None:
     from data_tools.recipe import read
     from data_tools.train_tokenizer import learn
@@ -187,6 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = parser_of("data", __doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, run, arguments, text in (
+        ("plan", _plan, _of_plan, "Say what a build will take, from a sample; writes nothing."),
         ("build", _build, _of_recipe, "Write a corpus's shards, or go on where a build stopped."),
         ("tokenizer", _tokenizer, _of_recipe, "Learn a byte-level BPE from the training text."),
         ("verify", _verify, _of_folder, "Hash every byte and compare with the manifest."),
@@ -226,6 +236,13 @@ def _of_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("corpus", metavar="CORPUS")
     parser.add_argument("changes", nargs="*", metavar="key=value", help="e.g. processes=8")
     parser.add_argument("--fresh", action="store_true", help="delete earlier output, begin anew")
+
+
+def _of_plan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("corpus", metavar="CORPUS")
+    parser.add_argument("changes", nargs="*", metavar="key=value", help="e.g. processes=8")
+    help = "of reading, filtering and tokenizing (%(default)s)"
+    parser.add_argument("--seconds", type=float, default=5.0, metavar="S", help=help)
 
 
 def _of_folder(parser: argparse.ArgumentParser) -> None:

@@ -443,7 +443,7 @@ def test_the_commands_say_what_they_do_in_one_line_or_why_not(tmp_path, tokenize
         (
             "convert --to megatron all mega",
             0,
-            "mega: megatron files of all/train: 4 shards, 400 tokens\n",
+            "megatron files of all/train: 4 shards",
         ),
         ("convert --from megatron mega back", 2, "error: --tokenizer FILE: what the ids mean"),
         (f"convert --from megatron mega back --tokenizer {tokenizer}", 0, "back: 200 documents"),

@@ -290,7 +290,7 @@ def _of_mix(parser: argparse.ArgumentParser) -> None:
 def _of_convert(parser: argparse.ArgumentParser) -> None:
     from januslm.registry import names
 
-    formats = names("data_tools.formats")
+    formats = names("data_tools.token_formats")
     help = "a corpus; or token files, folders of some, patterns"
     parser.add_argument("places", nargs="+", metavar="PLACE ... OUT", help=help)
     parser.add_argument("--from", dest="source", choices=formats, help="read token files")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_tools import corpus_card
 from data_tools.counts import KEPT, table, total
 from data_tools.filtering import described
 from data_tools.journal import FRESH, Journal
@@ -80,6 +81,8 @@ def build(recipe: Recipe, report: Report, fresh: bool = False, mpi: bool = False
                     report(note)
                 _run(it, executor)
             shutil.rmtree(it.out / PREPARED, ignore_errors=True)
+            if note := corpus_card.write(it.out, recipe.licenses):
+                report(note)
         except OSError as error:
             if error.errno in FULL and not error.filename:
                 error.filename = recipe.out
@@ -292,6 +295,7 @@ def _publish(it: Build, counters: dict) -> None:
             recipe=it.journal.identity,
             made_from=it.journal.made_from,
             packages=versions,
+            licenses=it.recipe.licenses,
             counters=counters,
             filters={bundle.source: described(bundle.rules) for bundle in it.work},
         )

@@ -18,7 +18,7 @@ from januslm.data.shards import Shard, open_corpus
 from januslm.data.tokenizer import Tokenizer
 from januslm.registry import find
 
-FORMATS = "data_tools.formats"
+FORMATS = "data_tools.token_formats"
 Report = Callable[[str], None]
 
 

@@ -58,7 +58,11 @@ def _failed(message: object, code: int) -> int:
 
 
 def _report(text: str) -> None:
-    print(text, flush=True)
+    try:
+        print(text, flush=True)
+    except UnicodeEncodeError:  # a terminal without blocks, or without the letters of a document
+        coding = sys.stdout.encoding
+        print(text.encode(coding, "replace").decode(coding), flush=True)
 
 
 def _build(given: argparse.Namespace) -> int | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from xxhash import xxh3_64_intdigest, xxh3_128
 
-from data_tools.counts import DROP, KEPT
+from data_tools.counts import DROP, KEPT, LANGUAGE
 from data_tools.documents import LONGEST, Document, Dropped, Input
 from data_tools.filtering import Rejected, text_passed, tokens_dropped
 from data_tools.journal import SealedGroup, TokenizedPart
@@ -140,6 +140,8 @@ def _tokenize(
                 reject(dropped)
                 continue
             kept.append(tokens)
+            if language := document.facts.get("language"):
+                counts[f"{LANGUAGE}{language}"] += 1
             splits.append(split_of(document, recipe))
             if dedup:
                 prints.append(dedup.fingerprint(document))

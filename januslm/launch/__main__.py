@@ -5,7 +5,8 @@
                              --say: a damaged sentence that it restores in the end, or several
   test [--quick | --all]     lint, types and tests; --quick: what starts no process; --all: with
                              other hosts, launchers and limits to wait for, as CI runs them
-  data COMMAND ...           build, tokenizer, verify, inspect, summaries, damaged, glge
+  data COMMAND ...           plan, build, tokenizer, inspect, verify; merge, split, mix, convert;
+                             summaries, damaged, glge
   pretrain RUN [k=v]         pretrain on token shards; goes on where it stopped
   finetune RUN [k=v]         fine-tune a checkpoint, or train from scratch, on a task
   write RUN                  a sentence of yours, written AR, NAR and speculatively, with times

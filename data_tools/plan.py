@@ -1,8 +1,8 @@
-"""What a build will take, from a sample of its inputs: nothing is written.
+"""What a build will take, from a sample of its inputs: nothing is left written.
 
-Of each source some inputs, spread over all of them, are read, filtered and tokenized for some
-seconds.  What is counted there is scaled by bytes: the documents of the sample to those of all
-inputs, and time, tokens and drops by documents.
+Of each source some inputs, spread over all of them, go for some seconds through what a build does
+with them, into a folder that is deleted.  What is counted there is scaled by bytes: the documents
+of the sample to those of all inputs, and time, tokens and drops by documents.
 """
 
 import os
@@ -12,37 +12,34 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from data_tools.counts import DROP
 from data_tools.documents import Document, Dropped, Input
-from data_tools.filtering import AFTER, rules, tokens_dropped
 from data_tools.recipe import Bundle, Recipe, bundles
-from data_tools.tokenize_parts import BATCH, passed
+from data_tools.tokenize_parts import tokenize
+from data_tools.train_tokenizer import learn_with
 from januslm.cli.progress import duration
 from januslm.cli.table import drawn, shown_bytes
 from januslm.config import Refused
-from januslm.data.shard_writer import dtype_for
-from januslm.data.tokenizer import Tokenizer, train_tokenizer
-from januslm.registry import find
 
 SPREAD = 8  # inputs of a source to look into, if its time allows
-LEARN = 2_000_000  # letters to learn a vocabulary from, where there is none yet
+LEARN = 2.0  # MB of text to learn a vocabulary from, where there is none yet
 AHEAD = 1 << 19  # bytes; what readers have unpacked and not given yet is a small part of them
 PATIENCE = 30  # seconds
 LOOK = 20  # bytes of /proc/self/io that are read at a time: the first number
-INDEX = 21  # bytes a document in .idx, and its split
 DECIDE = 60  # bytes a document in the process that decides about duplicates
-FEWEST, MOST = 1, 256  # processes that times are given for
+PROCESSES = (1, 4, 16, 64, 256)  # that times are given for
+GOLDEN = 0.6180339887  # multiples of it, without their whole part, are spread evenly
 Report = Callable[[str], None]
 
 
 @dataclass
 class Sample:
-    """What was found in some inputs of a source.  counts: as a build counts, tokens besides."""
+    """What was found in some inputs of a source.  counts: a build's, and of what it keeps:
+    "kept" documents, their "tokens", bytes "in shards" and, until these are there, "in parts"."""
 
     seconds: float = 0.0  # of CPU
     inputs: int = 0
@@ -52,7 +49,7 @@ class Sample:
     counts: Counter = field(default_factory=Counter)
 
     def scaled(self, key: str, documents: float) -> float:
-        """How often something is counted in so many documents."""
+        """How much of something there is in so many documents."""
         return self.counts[key] * documents / max(self.counts["read"], 1)
 
 
@@ -115,44 +112,76 @@ def bytes_read() -> int:
 def plan(recipe: Recipe, report: Report, seconds: float = 5.0) -> None:
     """Say what the build of a recipe will take; raises Refused where the sample holds no text."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # as in a build's processes
-    work = bundles(recipe)
-    inputs = {
-        name: [i for b in work if b.source == name for i in b.inputs] for name in recipe.sources
-    }
-    sizes = {name: sum(one.bytes for one in some) for name, some in inputs.items()}
-    whole = sum(sizes.values())
-    report(f"plan of {recipe.out}: {sum(map(len, inputs.values())):,} inputs, {shown_bytes(whole)}")
-    times = {n: seconds * max(size / max(whole, 1), 0.1) for n, size in sizes.items()}
-    tokenizer = _tokenizer(recipe, inputs, times, report)
-    samples = {name: sample(recipe, name, inputs[name], tokenizer, times[name]) for name in inputs}
+    memory = Path("/dev/shm")  # no disk is written to, where there is such a place
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        there = recipe.tokenizer or recipe.tokenizer_file.exists()
+        aside = replace(recipe, out=folder, tokenizer=str(recipe.tokenizer_file) if there else "")
+        work = bundles(aside)
+        size = shown_bytes(sum(bundle.bytes for bundle in work))
+        inputs = sum(len(bundle.inputs) for bundle in work)
+        report(f"plan of {recipe.out}: {inputs:,} inputs, {size}, {len(work):,} parts")
+        if not there:
+            report(
+                f"{recipe.tokenizer_file}: not there yet; tokens are counted by one of a sample's"
+            )
+            _learn(aside, work)
+        _plan(aside, work, seconds, Path(recipe.out), report)
+
+
+def _learn(recipe: Recipe, work: Sequence[Bundle]) -> None:
+    """Learn a tokenizer from the first input of some bundles of each source."""
+    chosen = []
+    for source in recipe.sources:
+        mine = [bundle for bundle in work if bundle.source == source]
+        chosen += [replace(one, inputs=one.inputs[:1]) for one in _spread(mine)[:SPREAD]]
+    few = replace(recipe, tokenizer_megabytes=LEARN)
+    with ThreadPoolExecutor(1) as executor:
+        learn_with(executor, few, chosen, lambda _: None)
+
+
+def _plan(
+    recipe: Recipe, work: Sequence[Bundle], seconds: float, out: Path, report: Report
+) -> None:
+    sizes = dict.fromkeys(recipe.sources, 0)
+    for bundle in work:
+        sizes[bundle.source] += bundle.bytes
+    whole = max(sum(sizes.values()), 1)
+    samples = {}
+    for name, size in sizes.items():
+        mine = [bundle for bundle in work if bundle.source == name]
+        samples[name] = sample(recipe, mine, seconds * max(size / whole, 0.1))
     if not any(one.counts["kept"] for one in samples.values()):
-        raise Refused(f"{recipe.out}: no document of the sample is kept; {_drops(samples, sizes)}")
+        raise Refused(f"{out}: no document of the sample is kept; {_drops(samples, sizes)}")
     documents = {n: s.documents / max(s.bytes, 1) * sizes[n] for n, s in samples.items()}
-    report(_sources(inputs, sizes, samples, documents))
+    report(_sources(work, sizes, samples, documents))
     report(f"dropped, of all documents: {_drops(samples, documents)}")
     report("  duplicates come on top: a sample shows few of them")
-    _needs(recipe, work, tokenizer, samples, documents, report)
+    _needs(recipe, len(work), samples, documents, out, report)
 
 
-def sample(
-    recipe: Recipe, source: str, inputs: Sequence[Input], tokenizer: Tokenizer, seconds: float
-) -> Sample:
+def _spread(values: Sequence) -> list:
+    """The same in an order whose beginnings are spread evenly over all of them."""
+    return [values[i] for i in sorted(range(len(values)), key=lambda i: i * GOLDEN % 1)]
+
+
+def sample(recipe: Recipe, work: Sequence[Bundle], seconds: float) -> Sample:
     """Some inputs of one source through what a build does with them, for about so long."""
     found = Sample()
-    order = sorted(range(len(inputs)), key=lambda i: i * 0.6180339887 % 1)  # spread over all
+    inputs = _spread([(bundle, one) for bundle in work for one in bundle.inputs])
+    if not inputs:
+        return found
     # what is imported and loaded at the first document is no part of the work
-    for _ in _texts(recipe, source, Meter(inputs[order[0]], 0, 0), Counter()):
-        break
+    _through(recipe, inputs[0][0], Meter(inputs[0][1], 0, 0), Counter())
     began, cpu = time.monotonic(), time.process_time()
-    for number, place in enumerate(order):
+    for number, (bundle, one) in enumerate(inputs):
         now = time.monotonic()
         left = seconds - (now - began)
         if number and left < 0:
             break
         until = now + max(seconds / SPREAD, left / (len(inputs) - number))
         # of one at least it must be known how much was read: a piece of a packed file is large
-        meter = Meter(inputs[place], until, until if found.bytes else until + PATIENCE)
-        _through(recipe, _texts(recipe, source, meter, found.counts), tokenizer, found.counts)
+        meter = Meter(one, until, until if found.bytes else until + PATIENCE)
+        _through(recipe, bundle, meter, found.counts)
         size, documents = meter.known()
         found.inputs += 1
         found.text += meter.text
@@ -164,48 +193,17 @@ def sample(
     return found
 
 
-def _texts(recipe: Recipe, source: str, meter: Meter, counts: Counter) -> Iterator[Document]:
-    bundle = Bundle(0, source, (replace(meter.input, read=meter.documents),))
-    return passed(bundle, recipe, counts)
-
-
-def _through(
-    recipe: Recipe, texts: Iterator[Document], tokenizer: Tokenizer, counts: Counter
-) -> None:
-    """Tokenize and fingerprint documents as a build does, and count them."""
-    after = rules(recipe.filters, AFTER)
-    dedup = find("data_tools.dedup", recipe.deduplicate) if recipe.deduplicate else None
-    while batch := [document for _, document in zip(range(BATCH), texts, strict=False)]:
-        encoded = tokenizer.encode([document.text for document in batch])
-        for document, ids in zip(batch, encoded, strict=True):
-            if dropped := tokens_dropped(ids, after):
-                counts[DROP + dropped.reason] += 1
-                continue
-            counts["kept"] += 1
-            counts["tokens"] += len(ids) + 1
-            if dedup:
-                dedup.fingerprint(document)
-
-
-def _tokenizer(recipe: Recipe, inputs: dict, times: dict, report: Report) -> Tokenizer:
-    """The recipe's, or one that is learnt from a sample and forgotten."""
-    if recipe.tokenizer or recipe.tokenizer_file.exists():
-        return Tokenizer.load(recipe.tokenizer_file)
-    texts: list[str] = []
-    for name, some in inputs.items():
-        room = LEARN / len(inputs)
-        for one in some:
-            meter = Meter(one, time.monotonic() + times[name] / 4, time.monotonic() + times[name])
-            for document in _texts(recipe, name, meter, Counter()):
-                texts.append(document.text)
-                room -= len(document.text)
-                if room < 0:
-                    break
-            if room < 0:
-                break
-    report(f"{recipe.tokenizer_file}: not there yet; tokens are counted by one of the sample's")
-    with tempfile.TemporaryDirectory() as folder:
-        return train_tokenizer(texts, recipe.vocabulary, Path(folder) / "tokenizer.json")
+def _through(recipe: Recipe, bundle: Bundle, meter: Meter, counts: Counter) -> None:
+    """Make a part of what the meter reads, count it, and delete it."""
+    one = replace(meter.input, read=meter.documents)
+    part = tokenize(replace(bundle, inputs=(one,)), recipe, str(recipe.tokenizer_file))
+    counts.update(part.counts)
+    shard = sum(part.shard.sizes.values())
+    folder = Path(recipe.out) / "parts"
+    everything = sum(path.stat().st_size for path in folder.iterdir())
+    counts.update(kept=part.shard.documents, tokens=part.shard.tokens)
+    counts.update({"in shards": shard, "in parts": everything})
+    shutil.rmtree(folder)
 
 
 def _drops(samples: dict[str, Sample], documents: Mapping[str, float]) -> str:
@@ -221,49 +219,50 @@ def _drops(samples: dict[str, Sample], documents: Mapping[str, float]) -> str:
     return ", ".join(f"{why} {number / total:.2%}" for why, number in ordered) or "none"
 
 
-def _sources(inputs: dict, sizes: dict, samples: dict, documents: dict) -> str:
+def _sources(work: Sequence[Bundle], sizes: dict, samples: dict, documents: dict) -> str:
     rows = [("source", "inputs", "size", "sampled", "documents", "kept", "tokens")]
     for name, one in samples.items():
+        inputs = sum(len(bundle.inputs) for bundle in work if bundle.source == name)
         kept, tokens = (one.scaled(key, documents[name]) for key in ("kept", "tokens"))
         share = f"{one.inputs:,} inputs, {shown_bytes(one.bytes)}"
         numbers = [f"{n:,.0f}" for n in (documents[name], kept, tokens)]
-        rows.append((name, f"{len(inputs[name]):,}", shown_bytes(sizes[name]), share, *numbers))
+        rows.append((name, f"{inputs:,}", shown_bytes(sizes[name]), share, *numbers))
     return drawn(rows)
 
 
 def _needs(
     recipe: Recipe,
-    work: Sequence[Bundle],
-    tokenizer: Tokenizer,
+    parts: int,
     samples: dict[str, Sample],
     documents: dict[str, float],
+    out: Path,
     report: Report,
 ) -> None:
     """Time, memory and disk."""
-    each = {n: s.seconds / max(s.counts["read"], 1) for n, s in samples.items()}
+
+    def together(key: str) -> float:
+        return sum(one.scaled(key, documents[name]) for name, one in samples.items())
+
+    each = {name: one.seconds / max(one.counts["read"], 1) for name, one in samples.items()}
     seconds = sum(each[name] * count for name, count in documents.items())
-    counts = sorted({FEWEST, recipe.processes, 4, 16, 64, MOST})
-    most = len(work)
-    first, *others = [n for n in counts if n <= max(most, recipe.processes)]
-    times = [f"{duration(seconds / first)} by {first} process"]
-    times += [f"{duration(seconds / n)} by {n}" for n in others]
-    report(f"time: {', '.join(times)}; there are {most:,} parts to share")
-    kept = sum(s.scaled("kept", documents[name]) for name, s in samples.items())
-    tokens = sum(s.scaled("tokens", documents[name]) for name, s in samples.items())
+    most = max(parts, recipe.processes)
+    counts = sorted(n for n in {*PROCESSES, recipe.processes} if n <= most)
+    times = [f"{duration(seconds / n)} by {n}" for n in counts]
+    times[0] += " process"
+    report(f"time: {', '.join(times)}; there are {parts:,} parts to share")
     one = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    decide = kept * DECIDE if recipe.deduplicate else 0
-    memory = (recipe.processes + 1) * one + decide
+    decide = together("kept") * DECIDE if recipe.deduplicate else 0
     report(
-        f"memory: {shown_bytes(memory)}: {shown_bytes(one)} in each of processes = "
-        f"{recipe.processes} and the one that starts them, {shown_bytes(decide)} to find duplicates"
+        f"memory: {shown_bytes((recipe.processes + 1) * one + decide)}: {shown_bytes(one)} in each "
+        f"of processes = {recipe.processes} and the one that starts them, {shown_bytes(decide)} to "
+        "find duplicates"
     )
-    prints = find("data_tools.dedup", recipe.deduplicate).FINGERPRINT.itemsize if decide else 0
-    shards = tokens * np.dtype(dtype_for(tokenizer.size)).itemsize + kept * INDEX
-    parts = shards + kept * prints
-    place = next(p for p in (Path(recipe.out), *Path(recipe.out).absolute().parents) if p.exists())
+    after = together("in shards")
+    peak = together("in parts") + after
+    place = next(p for p in (out, *out.absolute().parents) if p.exists())
     free = shutil.disk_usage(place).free
     report(
-        f"disk: {shown_bytes(parts + shards)} until it is built (parts {shown_bytes(parts)}, "
-        f"shards {shown_bytes(shards)}), {shown_bytes(shards)} after; {shown_bytes(free)} are free"
-        + ("" if free > parts + shards else ": NOT ENOUGH")
+        f"disk: {shown_bytes(peak)} until it is built (parts {shown_bytes(peak - after)}, shards "
+        f"{shown_bytes(after)}), {shown_bytes(after)} after; {shown_bytes(free)} are free"
+        + ("" if free > peak else ": NOT ENOUGH")
     )

@@ -62,7 +62,7 @@ def test_a_plan_names_sources_drops_time_memory_and_disk(tmp_path, tokenizer):
     text = said(path)
     assert row(text, "web")[:2] == [40, 30]  # read whole, so nothing is estimated
     assert row(text, "text")[:2] == [60, 60]
-    assert "tokenizer.json: not there yet; tokens are counted by one of the sample's" in text
+    assert "tokenizer.json: not there yet; tokens are counted by one of a sample's" in text
     assert "dropped, of all documents: empty 10.00%" in text
     for pattern in (
         r"^time: \d+ s by 1 process; there are 2 parts to share$",

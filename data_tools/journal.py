@@ -191,17 +191,25 @@ def _changed_inputs(old: object, new: object) -> str:
     """inputs (a.jsonl has changed, and 3 more), as far as both are known."""
     if not isinstance(old, list) or not isinstance(new, list):
         return "inputs"
-    then, now = ({str(one[:2]): one for one in inputs} for inputs in (old, new))
+    then, now = _by_name(old), _by_name(new)
     what = [
-        (one[1], "has changed" if key in then else "is new")
-        for key, one in now.items()
-        if then.get(key) != one
+        (name, "has changed" if (source, name) in then else "is new")
+        for (source, name), pieces in now.items()
+        if then.get((source, name)) != pieces
     ]
-    what += [(one[1], "is gone") for key, one in then.items() if key not in now]
+    what += [(name, "is gone") for source, name in then if (source, name) not in now]
     if not what:
         return "inputs (in another order)"
     more = f", and {len(what) - 1:,} more" if len(what) > 1 else ""
     return f"inputs ({what[0][0]} {what[0][1]}{more})"
+
+
+def _by_name(inputs: list) -> dict[tuple[str, str], list]:
+    """The inputs of an identity by source and name; a large file is several."""
+    found: dict[tuple[str, str], list] = {}
+    for source, name, *rest in inputs:
+        found.setdefault((source, name), []).append(rest)
+    return found
 
 
 def _clear(out: Path) -> None:

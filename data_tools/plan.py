@@ -28,6 +28,7 @@ from januslm.config import Refused
 SPREAD = 8  # inputs of a source to look into, if its time allows
 LEARN = 2.0  # MB of text to learn a vocabulary from, where there is none yet
 AHEAD = 1 << 19  # bytes; what readers have unpacked and not given yet is a small part of them
+LOOKS = 6  # that differed, at least, where less was read
 PATIENCE = 30  # seconds
 LOOK = 20  # bytes of /proc/self/io that are read at a time: the first number
 DECIDE = 60  # bytes a document in the process that decides about duplicates
@@ -95,7 +96,7 @@ class Meter:
             return self.input.bytes, self.read
         size, documents = self._marks[-1] if self._marks else (0, 0)
         if size < AHEAD:
-            before, given = self._marks[1] if len(self._marks) > 2 else (size, documents)
+            before, given = self._marks[1] if len(self._marks) >= LOOKS else (size, documents)
             size, documents = size - before, documents - given
         return min(size, self.input.bytes), documents
 

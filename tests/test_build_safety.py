@@ -84,6 +84,7 @@ CHANGED = [
     ([["web", "a.jsonl", "9", 10], ["web", "b.jsonl", "3", 10]], "a.jsonl has changed, and 1 more"),
     ([*BEFORE, ["books", "a.jsonl", "1", 10]], "a.jsonl is new"),
     (BEFORE[1:], "a.jsonl is gone"),
+    ([BEFORE[0], *BEFORE[1:] * 2], "b.jsonl has changed"),  # a large file is several inputs
     (BEFORE[::-1], "in another order"),
 ]
 

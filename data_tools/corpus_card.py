@@ -78,14 +78,18 @@ def _sources(sources: Mapping, about: Mapping, licenses: Mapping[str, str]) -> I
 
 def _filters(about: Mapping, made_from: Mapping) -> Iterator[str]:
     yield from ("", "## Filters", "", "In this order, with all their options:", "")
-    chains = [("all sources", made_from.get("filters", {}))]
-    sources = made_from.get("sources", {}).items()
-    chains += [(name, table["filters"]) for name, table in sources if table.get("filters")]
+    # a manifest may know more: of each source, in order, the options and hashes of files
+    chains = about.get("filters") or {
+        name: {rule: {"options": options} for rule, options in made_from.get("filters", {}).items()}
+        for name in made_from.get("sources", {})
+    }
+    alike = len({json.dumps(chain) for chain in chains.values()}) == 1
     rows: Rows = [("asked of", "filter", "options")]
-    for where, filters in chains:
-        for name, options in filters.items():
-            shown = ", ".join(f"`{key} = {_value(value)}`" for key, value in options.items())
-            rows.append((where, name, shown))
+    for where, filters in [*chains.items()][: 1 if alike else None]:
+        for name, rule in filters.items():
+            given = rule["options"] | rule.get("files", {})
+            shown = ", ".join(f"`{key} = {_value(value)}`" for key, value in given.items())
+            rows.append(("all sources" if alike else where, name, shown))
     yield from _table(rows)
 
 
@@ -130,6 +134,8 @@ def _again(made_from: Mapping, licenses: Mapping[str, str]) -> Iterator[str]:
         if name in licenses:
             options = {"license": licenses[name], **options}
         recipe["sources"] = recipe["sources"] | {name: options}
+    if isinstance(recipe.get("deduplicate"), list):  # pairs, whose order counts
+        recipe["deduplicate"] = dict(recipe["deduplicate"])
     yield from ("", "## Build it again", "", "With this as corpus.toml, to the same bytes:", "")
     yield "    januslm data build corpus.toml out=OUT root=ROOT tokenizer=OUT/tokenizer.json"
     yield from ("", "```toml", *toml(recipe), "```")

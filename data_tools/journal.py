@@ -18,7 +18,7 @@ SPLITS = ("train", "valid")
 # What a build writes, by the folder below OUT.
 WRITTEN = {
     "": r"journal\.jsonl?(\.new)?",
-    "parts": r"part-\d{5,}\..+",
+    "parts": r"part-\d{5,}\..+|duplicates-.+",
     "rejected": r"part-\d{5,}\..+",
 } | dict.fromkeys(SPLITS, r"manifest\.json(\.new)?|shard-\d{5,}\.(bin|idx|xxh)(\.new)?")
 FRESH = "--fresh deletes what was built and builds again"

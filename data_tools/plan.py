@@ -39,8 +39,11 @@ Report = Callable[[str], None]
 
 @dataclass
 class Sample:
-    """What was found in some inputs of a source.  counts: a build's, and of what it keeps:
-    "kept" documents, their "tokens", bytes "in shards" and, until these are there, "in parts"."""
+    """What was found in some inputs of a source.
+
+    counts: a build's, and of what it keeps: "kept" documents, their "tokens", bytes "in shards",
+    "in parts" until these are there, and "kept besides" of what filters drop.
+    """
 
     seconds: float = 0.0  # of CPU
     inputs: int = 0
@@ -199,12 +202,13 @@ def _through(recipe: Recipe, bundle: Bundle, meter: Meter, counts: Counter) -> N
     one = replace(meter.input, read=meter.documents)
     part = tokenize(replace(bundle, inputs=(one,)), recipe, str(recipe.tokenizer_file))
     counts.update(part.counts)
-    shard = sum(part.shard.sizes.values())
-    folder = Path(recipe.out) / "parts"
-    everything = sum(path.stat().st_size for path in folder.iterdir())
     counts.update(kept=part.shard.documents, tokens=part.shard.tokens)
-    counts.update({"in shards": shard, "in parts": everything})
-    shutil.rmtree(folder)
+    sizes = {"in shards": sum(part.shard.sizes.values())}
+    for name, what in (("parts", "in parts"), ("rejected", "kept besides")):
+        folder = Path(recipe.out) / name
+        sizes[what] = sum(path.stat().st_size for path in folder.glob("*"))
+        shutil.rmtree(folder, ignore_errors=True)
+    counts.update(sizes)
 
 
 def _drops(samples: dict[str, Sample], documents: Mapping[str, float]) -> str:
@@ -252,18 +256,19 @@ def _needs(
     times[0] += " process"
     report(f"time: {', '.join(times)}; there are {parts:,} parts to share")
     one = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    decide = together("kept") * DECIDE if recipe.deduplicate else 0
+    bound = getattr(recipe, "deduplicate_megabytes", float("inf")) * 1e6
+    decide = min(together("kept") * DECIDE, bound) if recipe.deduplicate else 0
     report(
         f"memory: {shown_bytes((recipe.processes + 1) * one + decide)}: {shown_bytes(one)} in each "
         f"of processes = {recipe.processes} and the one that starts them, {shown_bytes(decide)} to "
         "find duplicates"
     )
-    after = together("in shards")
+    after = together("in shards") + together("kept besides")
     peak = together("in parts") + after
     place = next(p for p in (out, *out.absolute().parents) if p.exists())
     free = shutil.disk_usage(place).free
     report(
         f"disk: {shown_bytes(peak)} until it is built (parts {shown_bytes(peak - after)}, shards "
-        f"{shown_bytes(after)}), {shown_bytes(after)} after; {shown_bytes(free)} are free"
+        f"{shown_bytes(together('in shards'))}), {shown_bytes(after)} after; {shown_bytes(free)} are free"
         + ("" if free > peak else ": NOT ENOUGH")
     )

@@ -79,7 +79,7 @@ class Journal:
         self.sealed: dict[int, SealedGroup] = {}
         for step in self._steps(identity, report):
             self._note(step)
-        self._compare_manifests(identity)
+        self._compare_manifests()
         # written anew: what a kill left of a half line must not stay in front of the next one
         with atomic.durable(self.path) as file:
             file.write(sealed.line(identity))
@@ -126,7 +126,7 @@ class Journal:
                 steps.append(build(kind, line, f"{self.path}:{number}"))
         return steps
 
-    def _compare_manifests(self, identity: dict) -> None:
+    def _compare_manifests(self) -> None:
         """Refused where a finished corpus is of another recipe, whatever the journal says."""
         for split in SPLITS:
             folder = self.path.parent / split
@@ -137,10 +137,11 @@ class Journal:
             except Refused as error:
                 raise Refused(f"{error}; {FRESH}") from None
             if manifest.get("recipe") != self.identity:
-                old = manifest.get("made_from")
-                self._compare(old if isinstance(old, dict) else {}, made_from(identity))
+                if isinstance(old := manifest.get("made_from"), dict):
+                    self._compare(old, self.made_from)
                 raise Refused(
-                    f"{folder / MANIFEST}: not of a build of this recipe; name another out"
+                    f"{folder / MANIFEST}: of another recipe, of an earlier version or of no "
+                    f"build: it does not note its recipe's keys; {FRESH}"
                 )
 
     def _compare(self, old: dict, new: dict) -> None:

@@ -266,9 +266,9 @@ def _needs(
     after = together("in shards") + together("kept besides")
     peak = together("in parts") + after
     place = next(p for p in (out, *out.absolute().parents) if p.exists())
-    free = shutil.disk_usage(place).free
+    free, shards = shutil.disk_usage(place).free, shown_bytes(together("in shards"))
     report(
         f"disk: {shown_bytes(peak)} until it is built (parts {shown_bytes(peak - after)}, shards "
-        f"{shown_bytes(together('in shards'))}), {shown_bytes(after)} after; {shown_bytes(free)} are free"
+        f"{shards}), {shown_bytes(after)} after; {shown_bytes(free)} are free"
         + ("" if free > peak else ": NOT ENOUGH")
     )

@@ -70,7 +70,7 @@ def test_a_corpus_that_no_build_has_made_is_not_already_built(built, tmp_path):
         text = json.dumps(sealed.sealed(manifest))
         (tmp_path / "out" / split / "manifest.json").write_text(text)
     (tmp_path / "out" / "journal.jsonl").unlink()
-    with pytest.raises(Refused, match="holds shards of another recipe"):
+    with pytest.raises(Refused, match="or of no build: it does not note its recipe's keys"):
         again(built)
     whole = shard_bytes(tmp_path / "out")
     with pytest.raises(Refused, match=r"manifest\.json: nothing proves that a build has written"):

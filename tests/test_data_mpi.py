@@ -122,7 +122,7 @@ def test_a_killed_rank_ends_all_with_one_line_and_the_same_command_goes_on(many,
     assert not psutil.wait_procs(ranks.values(), timeout=10)[1]  # nobody writes beside the next
     done = run(many / "corpus.toml", f"out={tmp_path}", "--mpi", 2)
     assert done.returncode == 0, done.stderr
-    assert "of 12 parts are there already" in done.stdout
+    assert "parts are there already" in done.stdout
     assert shard_bytes(tmp_path) == shard_bytes(many / "out")
 
 

@@ -7,6 +7,7 @@
 Every finished step is one line of OUT/journal.jsonl; the manifests come last.
 """
 
+import errno
 import shutil
 from collections import Counter
 from concurrent.futures import Executor
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_tools import corpus_card
 from data_tools.counts import KEPT, table, total
 from data_tools.filtering import described
 from data_tools.journal import FRESH, Journal
@@ -33,6 +35,7 @@ from januslm.data.shards import MANIFEST, open_corpus
 from januslm.data.tokenizer import Tokenizer
 from januslm.registry import find
 
+FULL = (errno.ENOSPC, errno.EDQUOT)  # a write that fails so does not say where
 ROUNDS = 3  # that parts may be found damaged and are tokenized anew
 
 
@@ -65,8 +68,6 @@ class Build:
 def build(recipe: Recipe, report: Report, fresh: bool = False, mpi: bool = False) -> None:
     """Make OUT/train and OUT/valid, or go on with them; raises Refused for a user's mistake."""
     with ranks() if mpi else pool(recipe.processes) as executor:
-        if executor is None:
-            return  # a rank that only serves
         work = bundles(recipe)
         if not recipe.tokenizer and not recipe.tokenizer_file.exists():
             learn_with(executor, recipe, work, report)
@@ -82,6 +83,12 @@ def build(recipe: Recipe, report: Report, fresh: bool = False, mpi: bool = False
                     report(note)
                 _run(it, executor)
             shutil.rmtree(it.out / PREPARED, ignore_errors=True)
+            if note := corpus_card.write(it.out, recipe.licenses):
+                report(note)
+        except OSError as error:
+            if error.errno in FULL and not error.filename:
+                error.filename = recipe.out
+            raise
         finally:
             journal.close()
 
@@ -301,7 +308,9 @@ def _publish(it: Build, counters: dict) -> None:
             tokenizer=it.tokenizer.sha256,
             eos=it.tokenizer.special.eos,
             recipe=it.journal.identity,
+            made_from=it.journal.made_from,
             packages=versions,
+            licenses=it.recipe.licenses,
             counters=counters,
             filters={bundle.source: described(bundle.rules) for bundle in it.work},
         )

@@ -9,6 +9,7 @@ from januslm.config import Refused, build
 
 KEPT = ("train", "valid")
 DROP = "dropped: "
+LANGUAGE = "language: "  # of documents that passed the filters, where one of them found it out
 
 
 def total(counts: Counter) -> dict:
@@ -16,6 +17,8 @@ def total(counts: Counter) -> dict:
 
     Where filters changed documents, also {"changed": {filter: documents}, "edited": {filter: {what:
     number}}}; such a document may have been dropped by another filter after that.
+
+    And "languages": {code: documents}, where a filter found them out.
 
     Raises Refused unless everything that was read is accounted for.
     """
@@ -28,6 +31,8 @@ def total(counts: Counter) -> dict:
     for name, number in _after(EDITED, counts).items():
         rule, _, what = name.partition(": ")
         report.setdefault("edited", {}).setdefault(rule, {})[what] = number
+    if languages := _after(LANGUAGE, counts):
+        report["languages"] = languages
     return report
 
 
@@ -46,6 +51,7 @@ class _Counts:
     dropped: dict[str, int]
     changed: dict[str, int] = field(default_factory=dict)
     edited: dict[str, dict[str, int]] = field(default_factory=dict)
+    languages: dict[str, int] = field(default_factory=dict)
 
 
 def table(counters: dict[str, dict], where: str = "counters") -> str:

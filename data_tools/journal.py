@@ -3,16 +3,24 @@
 import fcntl
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from xxhash import xxh3_128_hexdigest
 
-from januslm.config import Refused, build
+from januslm.config import Refused, build, json_table
 from januslm.data import atomic, sealed
-from januslm.data.shards import Shard
+from januslm.data.shards import MANIFEST, Shard, read_manifest
 
+SPLITS = ("train", "valid")
+# What a build writes, by the folder below OUT.
+WRITTEN = {
+    "": r"journal\.jsonl?(\.new)?",
+    "parts": r"part-\d{5,}\..+|duplicates-.+",
+    "rejected": r"part-\d{5,}\..+",
+} | dict.fromkeys(SPLITS, r"manifest\.json(\.new)?|shard-\d{5,}\.(bin|idx|xxh)(\.new)?")
 FRESH = "--fresh deletes what was built and builds again"
 
 
@@ -59,7 +67,7 @@ class Journal:
     ):
         out.mkdir(parents=True, exist_ok=True)
         self.path = out / "journal.jsonl"
-        self.identity = xxh3_128_hexdigest(json.dumps(identity, sort_keys=True).encode())
+        self.identity, self.made_from = _digest(identity), made_from(identity)
         self._lock = open(out / ".lock", "w")  # noqa: SIM115 - held as long as the journal
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -71,6 +79,7 @@ class Journal:
         self.sealed: dict[int, SealedGroup] = {}
         for step in self._steps(identity, report):
             self._note(step)
+        self._compare_manifests()
         # written anew: what a kill left of a half line must not stay in front of the next one
         with atomic.durable(self.path) as file:
             file.write(sealed.line(identity))
@@ -117,6 +126,24 @@ class Journal:
                 steps.append(build(kind, line, f"{self.path}:{number}"))
         return steps
 
+    def _compare_manifests(self) -> None:
+        """Refused where a finished corpus is of another recipe, whatever the journal says."""
+        for split in SPLITS:
+            folder = self.path.parent / split
+            if not (folder / MANIFEST).exists():
+                continue
+            try:
+                manifest = read_manifest(folder)
+            except Refused as error:
+                raise Refused(f"{error}; {FRESH}") from None
+            if manifest.get("recipe") != self.identity:
+                if isinstance(old := manifest.get("made_from"), dict):
+                    self._compare(old, self.made_from)
+                raise Refused(
+                    f"{folder / MANIFEST}: of another recipe, of an earlier version or of no "
+                    f"build: it does not note its recipe's keys; {FRESH}"
+                )
+
     def _compare(self, old: dict, new: dict) -> None:
         new, old = _flat(json.loads(json.dumps(new))), _flat(old)
         changed = [key for key in new.keys() | old.keys() if old.get(key) != new.get(key)]
@@ -125,6 +152,15 @@ class Journal:
                 f"{self.path.parent}: holds shards of another recipe, which differs in "
                 f"{_difference(changed, old, new)}; {FRESH}"
             )
+
+
+def made_from(identity: dict) -> dict:
+    """An identity as a manifest keeps it: of the inputs, which may be many, their hash."""
+    return identity | {"inputs": _digest(identity.get("inputs"))}
+
+
+def _digest(value: object) -> str:
+    return xxh3_128_hexdigest(json.dumps(value, sort_keys=True).encode())
 
 
 def _line(step: Step) -> str:
@@ -144,21 +180,70 @@ def _difference(changed: list[str], old: dict, new: dict) -> str:
     differences = []
     for key in sorted(changed):
         then, now = str(old.get(key)), str(new.get(key))
-        short = len(then) + len(now) < 60
-        differences.append(f"{key} ({then} then, {now} now)" if short else key)
+        if key == "inputs":
+            differences.append(_changed_inputs(old.get(key), new.get(key)))
+        else:
+            short = len(then) + len(now) < 60
+            differences.append(f"{key} ({then} then, {now} now)" if short else key)
     return ", ".join(differences)
 
 
+def _changed_inputs(old: object, new: object) -> str:
+    """inputs (a.jsonl has changed, and 3 more), as far as both are known."""
+    if not isinstance(old, list) or not isinstance(new, list):
+        return "inputs"
+    then, now = _by_name(old), _by_name(new)
+    what = [
+        (name, "has changed" if (source, name) in then else "is new")
+        for (source, name), pieces in now.items()
+        if then.get((source, name)) != pieces
+    ]
+    what += [(name, "is gone") for source, name in then if (source, name) not in now]
+    if not what:
+        return "inputs (in another order)"
+    more = f", and {len(what) - 1:,} more" if len(what) > 1 else ""
+    return f"inputs ({what[0][0]} {what[0][1]}{more})"
+
+
+def _by_name(inputs: list) -> dict[tuple[str, str], list]:
+    """The inputs of an identity by source and name; a large file is several."""
+    found: dict[tuple[str, str], list] = {}
+    for source, name, *rest in inputs:
+        found.setdefault((source, name), []).append(rest)
+    return found
+
+
 def _clear(out: Path) -> None:
-    """Delete what a build writes, and nothing else; the manifests and the journal first."""
-    for pattern in (
-        "train/manifest.json*",
-        "valid/manifest.json*",
-        "journal.*",
-        "parts/part-*",
-        "rejected/part-*",
-        "train/shard-*",
-        "valid/shard-*",
-    ):
-        for path in sorted(out.glob(pattern)):
-            path.unlink()
+    """Delete what a build has written, and nothing else; the manifests and the journal first.
+
+    Refused where nothing proves that it was a build: shards have names that others use too.
+    """
+    noted = (out / "journal.jsonl").is_file() and any(
+        step for _, step in sealed.lines(out / "journal.jsonl")
+    )
+    found = [
+        path
+        for folder, pattern in WRITTEN.items()
+        for path in sorted((out / folder).glob("*"))
+        if re.fullmatch(pattern, path.name)
+    ]
+    manifests = [path for path in found if path.name == MANIFEST]
+    strange = [path for path in manifests if not _of_a_build(path, noted)]
+    if not noted and not manifests:
+        strange = found
+    if strange:
+        raise Refused(
+            f"{strange[0]}: nothing proves that a build has written it, so --fresh does not delete "
+            "it: delete it yourself, or name another out"
+        )
+    for path in [*manifests, *found]:
+        path.unlink(missing_ok=True)
+
+
+def _of_a_build(path: Path, noted: bool) -> bool:
+    """Whether a manifest says so, or may have said so before it was damaged, as a journal shows."""
+    try:
+        table = json_table(path)
+    except Refused:
+        return noted
+    return "recipe" in table or (noted and not sealed.is_whole(table))

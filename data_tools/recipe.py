@@ -13,6 +13,7 @@ from januslm.config import Refused, build, load, setting
 from januslm.data.shards import FORMAT
 from januslm.registry import extend, find, options
 
+BESIDES = ("license", "filters")  # keys of a source's table that are no options of its kind
 PREPARED = "prepared"  # folder of OUT; a finished build deletes it
 
 
@@ -22,7 +23,8 @@ class Recipe:
 
     out: str  # the folder to write: train/, valid/, the tokenizer, the journal
     # one table per source: [sources.NAME] with kind = a file of data_tools/sources/, if it is not
-    # NAME itself, that source's own options, and filters for it alone, [sources.NAME.filters.x]
+    # NAME itself, license = what the corpus card is to say, that source's own options, and filters
+    # for it alone, [sources.NAME.filters.x]
     sources: dict[str, dict]
     plugins: str = ""  # a folder of your own with sources/, filters/, dedup/
     root: str = "."  # where the sources' relative file patterns start
@@ -70,6 +72,12 @@ class Recipe:
         return table.get("limit", LONGEST.get())
 
     @property
+    def licenses(self) -> dict[str, str]:
+        """Of the sources that name theirs."""
+        given = {name: table.get("license", "") for name, table in self.sources.items()}
+        return {name: license for name, license in given.items() if license}
+
+    @property
     def holds_out(self) -> bool:
         """Whether there will be a validation corpus."""
         return self.validation > 0 or bool(self.validation_groups)
@@ -101,22 +109,24 @@ def read(path: str, changes: Iterable[str] = ()) -> Recipe:
         if not isinstance(kind, str):
             raise Refused(f"{where}: kind must be a text, got {kind!r}")
         function = find("data_tools.sources", kind).inputs
-        sources[name] = {"kind": kind} | options(function, _own(table), where)
-        own = build(_Filters, {"filters": table.get("filters", {})}, where).filters
-        sources[name]["filters"] = filtering.checked(own, where, always=())
+        besides = build(_Besides, {k: table[k] for k in BESIDES if k in table}, where)
+        sources[name] = {"kind": kind, "license": besides.license}
+        sources[name] |= options(function, _own(table), where)
+        sources[name]["filters"] = filtering.checked(besides.filters, where, always=())
     if recipe.deduplicate:
         find("data_tools.dedup", recipe.deduplicate)
     return replace(recipe, sources=sources, filters=filtering.checked(recipe.filters, path))
 
 
 @dataclass(frozen=True)
-class _Filters:
-    filters: dict[str, dict]
+class _Besides:
+    license: str = ""
+    filters: dict[str, dict] = field(default_factory=dict)
 
 
 def _own(table: dict) -> dict:
     """The options that go to a source's `inputs`."""
-    return {key: value for key, value in table.items() if key not in ("kind", "filters")}
+    return {key: value for key, value in table.items() if key not in ("kind", *BESIDES)}
 
 
 def rules(recipe: Recipe) -> dict[str, tuple[Rule, ...]]:
@@ -173,6 +183,8 @@ def identity(recipe: Recipe, work: list[Bundle], tokenizer_sha256: str) -> dict:
     free = ("out", "plugins", "root", "processes", "minimum_kept")
     for name in (*free, "tokenizer", "vocabulary", "tokenizer_megabytes"):
         del keys[name]
+    for table in keys["sources"].values():
+        table.pop("license", None)  # words of the card's
     inputs = [[b.source, one.name, one.version, one.bytes] for b in work for one in b.inputs]
     asked = {bundle.source: bundle.rules for bundle in work}
     return keys | {

@@ -1,6 +1,7 @@
 """The work of one process in a build: a bundle into a part, a part into its shards."""
 
 import hashlib
+import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from xxhash import xxh3_64_intdigest, xxh3_128
 
-from data_tools.counts import DROP, KEPT
+from data_tools.counts import DROP, KEPT, LANGUAGE
 from data_tools.documents import LONGEST, Document, Dropped, Input
 from data_tools.filtering import Rejected, text_passed, tokens_dropped
 from data_tools.journal import SealedGroup, TokenizedPart
@@ -139,6 +140,8 @@ def _tokenize(
                 reject(dropped)
                 continue
             kept.append(tokens)
+            if language := document.facts.get("language"):
+                counts[f"{LANGUAGE}{language}"] += 1
             splits.append(split_of(document, recipe))
             if dedup:
                 prints.append(dedup.fingerprint(document))
@@ -149,8 +152,10 @@ def _tokenize(
     hashes = {}
     for name, values in facts.items():
         path = part_file(recipe, bundle.number, f"{name}.npy")
+        raw = io.BytesIO()  # np.save on a full disk tells neither the reason nor the file
+        np.save(raw, values)
         with atomic.durable(path, "wb") as file:
-            np.save(file, values)
+            file.write(raw.getbuffer())
         hashes[name] = _digest(path)
     return TokenizedPart(bundle.number, writer.close(), dict(counts), **hashes, files=tally.files)
 

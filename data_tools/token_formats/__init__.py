@@ -1,0 +1,1 @@
+"""Token files of other projects: one file per format, which reads and writes it."""

@@ -149,12 +149,16 @@ def resolve(run: FinetuneRun, where: str, data: str, ds: str = "") -> ResolvedFi
     start, tokenizer_file = _start(run, where)
     tokenizer = start.tokenizer if start else Tokenizer.load(tokenizer_file)
     table = _inherit(run.objective, start) if start else run.objective
-    objective = resolve_objective(table, run.noise, run.loss, "nmt", tokenizer.special, where)
     if start:
-        sizes = start.sizes(objective.extra_vectors)
-        model = config.build(ModelConfig, asdict(sizes) | run.model, f"{where}: model")
+        model = config.build(ModelConfig, asdict(start.config) | run.model, f"{where}: model")
     else:
-        model = configure(run.model, tokenizer.size, f"{where}: model", objective.extra_vectors)
+        model = configure(run.model, tokenizer.size, f"{where}: model")
+    room = None if model.has_encoder else run.data.max_source
+    tables = table, run.noise, run.loss
+    objective = resolve_objective(*tables, "nmt", tokenizer.special, where, room)
+    extra = objective.extra_vectors
+    model = replace(model, extra_vectors=start.sizes(extra).extra_vectors if start else extra)
+    run.packing.check(model, where)
     _fits(run.data, model, objective, where)
     objective.check_fit(model, where)
     objective.check_data(True, where)
@@ -221,6 +225,12 @@ def _inherit(table: dict, start: ExportFacts) -> dict:
 def _fits(data: FinetuneData, model: ModelConfig, objective: Objective, where: str) -> None:
     # One place more than the target: with query_position "target" an EOS comes first.
     most = objective.positions(data.max_target + 1)
+    if not model.has_encoder and most > model.max_positions:
+        raise Refused(
+            f"{where}: data.max_source = {data.max_source} and data.max_target = "
+            f"{data.max_target} share a row where model.encoder_layers is 0: it takes {most} "
+            f"positions, model.max_positions is {model.max_positions}"
+        )
     for key, need in (("max_source", data.max_source), ("max_target", most)):
         if need > model.max_positions:
             raise Refused(

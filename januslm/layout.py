@@ -5,8 +5,8 @@ numpy while examples are built and of torch once they are packed; a rule works o
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from functools import cached_property
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ class Slots:
     """Decoder inputs, one per place."""
 
     token: Any  # what is embedded: a vocabulary id, or an extra vector's (Special.extra)
-    position: Any  # where it stands in the target
+    position: Any  # where it stands in the target, or in source and target where they share a row
     stream: Any  # which role it plays: an index into Rule.streams
     rank: Any  # when it is generated, NONE for what is given
     goal: Any  # which target position it must predict, NONE for nothing
@@ -62,6 +62,17 @@ class Rule:
     # Stream -> the distribution that its goals make up: "ar", "nar", "aux".  Terms of the loss and
     # of the log are called by it, whichever stream is read.  A stream not named has no goals.
     predicts: Mapping[str, str]
+    source: int = NONE  # the stream of a source that is read in the same row; NONE: an encoder's
+
+    @cached_property
+    def behind_source(self) -> "Rule":
+        """The same rule behind a source in the same row (UniLM, prefix LM).
+
+        Words of the source see each other, and every slot sees them; they see nothing else.
+        """
+        own = len(self.streams)
+        sees = partial(_seen_behind, own, self.sees)  # a closure cannot go to another process
+        return Rule((*self.streams, "source"), sees, self.predicts, own)
 
     @cached_property
     def distributions(self) -> tuple[str, ...]:
@@ -102,6 +113,11 @@ class Rule:
         return np.unique(first, return_inverse=True)[1]
 
 
+def _seen_behind(source: int, sees: Callable, q, k):
+    """`sees` for its own streams, which are those before `source`; that one is seen by all."""
+    return (k.stream == source) | ((q.stream < source) & (k.stream < source) & sees(q, k))
+
+
 @dataclass(frozen=True)
 class Layout:
     """The slots of one example and the rule that holds among them."""
@@ -112,6 +128,13 @@ class Layout:
     def visible(self) -> np.ndarray:
         """bool [S, S], one row per reader."""
         return visible(self.rule, self.slots, self.slots)
+
+    def behind(self, source: np.ndarray) -> "Layout":
+        """The same with the words of int64 [N] before it: given, without a goal, at 0 .. N - 1."""
+        rule, count = self.rule.behind_source, len(source)
+        given = stack((source, np.arange(count), rule.source, NONE, NONE))
+        moved = replace(self.slots, position=self.slots.position + count)
+        return Layout(joined(given, moved), rule)
 
     def draw(self) -> str:
         """One row per slot: '#' where it may look, '-> 3' where it must predict word 3."""
@@ -130,7 +153,10 @@ class Layout:
 
 @dataclass(frozen=True)
 class Example:
-    """One training example: source int64 [N], target int64 [T] (BOS .. EOS each), its slots."""
+    """One training example: source int64 [N], target int64 [T] (BOS .. EOS each), its slots.
+
+    A model without an encoder reads the source among the slots; of plain text it has none, N = 0.
+    """
 
     source: np.ndarray
     target: np.ndarray

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from types import ModuleType
 from typing import Literal
 
@@ -73,11 +73,26 @@ class Objective:
     loss: Loss
     special: Special
     measured: tuple[str, ...] = ()  # what validation measures beside the terms of the loss
+    # tokens of the longest source that stands before the target in its row, as a model without an
+    # encoder reads it; None: an encoder does
+    source_room: int | None = None
 
     def example(self, source, target: np.ndarray, rng: np.random.Generator) -> Example:
         """One training example from int64 [N] source (None: plain text) and int64 [T] target."""
-        source, hidden = self.hide(source, target, self.special, rng, **self.noise_options)
-        return Example(source, target, self.layout(target, hidden, rng))
+        given = self._no_source if source is None else source
+        read, hidden = self.hide(given, target, self.special, rng, **self.noise_options)
+        layout = self.layout(target, hidden, rng)
+        if self.source_room is None:
+            return Example(read, target, layout)
+        if source is None:  # what a noise makes of plain text would be the source's
+            return Example(target[:0], target, layout)
+        return Example(read, target, layout.behind(read))
+
+    @cached_property
+    def _no_source(self) -> np.ndarray | None:
+        """What the noise is given of plain text: no source, or an empty one that nobody reads."""
+        fits = self.source_room is None or not self._unfit(pairs=False)
+        return None if fits else np.empty(0, np.int64)
 
     def layout(self, target: np.ndarray, hidden: np.ndarray, rng: np.random.Generator) -> Layout:
         """The slots of one target; `hidden` bool [T]; rng: the example's own random stream."""
@@ -89,9 +104,9 @@ class Objective:
         return len(self.special.extra)
 
     def positions(self, length: int) -> int:
-        """How many positions the slots of a target of so many tokens may take."""
+        """How many positions the slots of a target of so many tokens may take, and its source's."""
         made = self._declared("positions")
-        return made(length) if made else length
+        return (made(length) if made else length) + (self.source_room or 0)
 
     @property
     def ar_read(self) -> ArRead | None:
@@ -152,8 +167,13 @@ class Objective:
                 f"model has {model.extra_vectors}: start from one that was pretrained with it"
             )
         apart = partial(registry.constant, "januslm.model.positions", name="TELLS_MASKS_APART")
-        if self.starts_from_masks_alone and not apart(model.positions):
-            able = [kind for kind in registry.names("januslm.model.positions") if apart(kind)]
+        told = apart(model.positions)
+        if self.source_room:  # masks read the source, each at another distance
+            told = model.positions != "none" or bool(model.position_bias)
+        if self.starts_from_masks_alone and not told:
+            kinds = registry.names("januslm.model.positions")
+            crosses = partial(registry.constant, "januslm.model.positions", name="CROSS")
+            able = [k for k in kinds if apart(k) and (model.has_encoder or not crosses(k))]
             raise Refused(
                 f"{where}: model.positions must be one of {', '.join(able)}{self._other_start()} "
                 f"for {self.name!r}: it writes from masks alone, which {model.positions!r} cannot "
@@ -161,8 +181,18 @@ class Objective:
             )
 
     def check_data(self, pairs: bool, where: str) -> None:
-        """Refuse a noise that is for plain text where there are pairs, or the other way round."""
-        if why := _unfit(self.hide, pairs, self.special, self.noise_options):
+        """Refuse a noise that is for plain text where there are pairs, or the other way round.
+
+        Where no encoder reads the source of plain text, a noise for either does.
+        """
+        alone = self.source_room is not None and not pairs
+        if alone and "ce/length" in self.loss.weights:
+            raise Refused(
+                f"{where}: loss.weights: ce/length is told from the source, and plain text has "
+                "none where model.encoder_layers is 0"
+            )
+        why = self._unfit(pairs)
+        if why and not (alone and not self._unfit(pairs=True)):
             folder = "januslm.noise"
             able = [
                 name
@@ -171,6 +201,9 @@ class Objective:
             ]
             data = "pairs" if pairs else "plain text"
             raise Refused(f"{where}: {why}; possible for {data} are {', '.join(able)}")
+
+    def _unfit(self, pairs: bool) -> str:
+        return _unfit(self.hide, pairs, self.special, self.noise_options)
 
     def _other_start(self) -> str:
         """The options that would give it words to start from, as the end of an error's list."""
@@ -190,10 +223,13 @@ def resolve_objective(
     preset: str,
     special: Special,
     where: str,
+    source_room: int | None = None,
 ) -> Objective:
     """An Objective from the tables [objective], [noise] and [loss] of a run file.
 
-    preset: "nmt" (pairs) or "pretrain" (plain text).  Raises Refused, naming key and choices.
+    preset: "nmt" (pairs) or "pretrain" (plain text).  source_room: see Objective; with it the usual
+    noise is that for pairs, since no encoder reads what is spoilt.  Raises Refused, naming key and
+    choices.
     """
     table, noise_table = dict(table), dict(noise_table)
     if "name" not in table:
@@ -206,9 +242,13 @@ def resolve_objective(
     if preset not in list(plugin.NOISE):  # a list compares with anything, a dict may not
         raise Refused(f"{where}: objective.preset must be one of {', '.join(plugin.NOISE)}")
     options = registry.options(plugin.layout, table, f"{where}: objective")
-    usual, usual_options = plugin.NOISE[preset]
+    kind = preset if source_room is None or "nmt" not in plugin.NOISE else "nmt"
+    usual, usual_options = plugin.NOISE[kind]
     noise_name = noise_table.pop("name", usual)
-    hide = registry.find("januslm.noise", noise_name).hide
+    noise = registry.find("januslm.noise", noise_name)
+    hide = noise.hide
+    if source_room is not None:
+        _check_read(noise_name, noise, noise_table, f"{where}: noise")
     given = (usual_options if noise_name == usual else {}) | noise_table
     noise_options = registry.options(hide, given, f"{where}: noise")
     taught = _taught(plugin, special, options)
@@ -225,7 +265,20 @@ def resolve_objective(
     drafts = [other for other in taught if other != "ar"] if "ar" in taught else []
     measured = tuple(f"accept/ar~{other}" for other in drafts)
     both = noise_name, hide, noise_options
-    return Objective(name, plugin, options, *both, complete, special, measured)
+    return Objective(name, plugin, options, *both, complete, special, measured, source_room)
+
+
+def _check_read(name: str, noise: ModuleType, table: Mapping, where: str) -> None:
+    """Refuse what a noise would do to the source alone, where no encoder reads that."""
+    idle = getattr(noise, "SOURCE_ALONE", ())
+    known = inspect.signature(noise.hide).parameters.values()
+    options = [p.name for p in known if p.kind is p.KEYWORD_ONLY]
+    why = "and with model.encoder_layers = 0 no encoder reads one"
+    if options and set(options) <= set(idle):
+        raise Refused(f"{where}.name: {name!r} spoils the source alone, {why}; choose 'none'")
+    for key in table:
+        if key in idle:
+            raise Refused(f"{where}.{key}: is done to the source alone, {why}; take it out")
 
 
 def _taught(plugin: ModuleType, special: Special, options: Mapping) -> list[str]:

@@ -78,17 +78,22 @@ def resolve(run: PretrainRun, where: str, ds: str = "", quick: bool = False) -> 
     check_spread(ds or run.ds, run.optimizer, run.train.clip)
     tokenizer = Tokenizer.load(run.tokenizer)
     special = tokenizer.special
-    objective = resolve_objective(run.objective, run.noise, run.loss, "pretrain", special, where)
     start = read_start(run.start, run.start_decoder) if run.start else None
     if start and start.tokenizer.sha256 != tokenizer.sha256:
         raise Refused(f"{where}: start = {run.start!r} was trained with another tokenizer")
+    usual = start.config if start else None
+    model = configure(run.model, tokenizer.size, f"{where}: model", start=usual)
+    room = None if model.has_encoder else 0  # plain text has no source of its own
+    tables = run.objective, run.noise, run.loss
+    objective = resolve_objective(*tables, "pretrain", special, where, room)
     sizes = start.sizes(objective.extra_vectors) if start else None
     extra = sizes.extra_vectors if sizes else objective.extra_vectors
-    model = configure(run.model, tokenizer.size, f"{where}: model", extra, sizes)
+    model = replace(model, extra_vectors=extra)
     if sizes and (found := unlike(sizes, model)):
         raise Refused(
             f"{where}: start = {run.start!r} has model.{found[0]} {found[1]}, this run {found[2]}"
         )
+    run.packing.check(model, where)
     need = objective.positions(run.data.length + 1)
     if need > model.max_positions:
         raise Refused(

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from torch.nn.functional import gelu, layer_norm, linear
 
@@ -87,3 +88,23 @@ def run(net, stack, token, position, seen, memory=None, before=None) -> torch.Te
         inner = gelu(linear(x, layer.fc1.weight, layer.fc1.bias))
         x = normed(layer.final_layer_norm, x + linear(inner, layer.fc2.weight, layer.fc2.bias))
     return x
+
+
+def decoded(net, source, token, position, seen) -> torch.Tensor:
+    """Slots [A] of a target, who read each other as bool [A, A] says, beside a source: [A, D].
+
+    An encoder reads the source; without one its words stand before the target in the same row,
+    read by all, and read each other.
+    """
+    token, position, seen = (torch.as_tensor(np.asarray(x)) for x in (token, position, seen))
+    source, own = torch.from_numpy(source), torch.arange(len(source))
+    whole = torch.ones(len(source), len(source), dtype=torch.bool)
+    if net.config.encoder_layers:
+        memory = run(net, net.encoder, source, own, whole)
+        return run(net, net.decoder, token.long(), position.long(), seen, memory)
+    row = torch.zeros(len(source) + len(token), len(source) + len(token), dtype=torch.bool)
+    row[:, : len(source)] = True
+    row[: len(source), len(source) :] = False
+    row[len(source) :, len(source) :] = seen
+    token, position = torch.cat([source, token]), torch.cat([own, position + len(source)])
+    return run(net, net.decoder, token.long(), position.long(), row)[len(source) :]

@@ -3,19 +3,22 @@
 import inspect
 import itertools
 import typing
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from januslm import registry
 from januslm.data.tokenizer import Special
-from januslm.layout import Example
+from januslm.layout import NONE, Example, Slots
 from januslm.model.config import ModelConfig
 from januslm.model.packing import Batch, Packer
 from januslm.model.transformer import Seq2Seq
 from januslm.objective import LossSettings, resolve_objective
 
 VOCABULARY = 60
+ROOM = 16  # of a source that shares its row with the target
+SHAPES = [None, ROOM]  # source_room of a model with an encoder, and of one without
 SPECIAL = Special(vocabulary=VOCABULARY)
 OBJECTIVES = registry.names("januslm.objectives")
 
@@ -52,6 +55,20 @@ def every_layout() -> list[tuple[str, dict]]:
     return [(name, given) for name in OBJECTIVES for given in choices(plugins[name].layout)]
 
 
+def every_shape() -> list[tuple[str, dict]]:
+    """Every layout, and behind its source in one row those that differ in an option at most."""
+    cases, usual = every_layout(), {}
+    for name, given in cases:
+        known = inspect.signature(registry.find("januslm.objectives", name).layout).parameters
+        usual[name] = {key: known[key].default for key in given}
+    one_row = [
+        (name, given | {"source_room": ROOM})
+        for name, given in cases
+        if sum(given[key] != value for key, value in usual[name].items()) <= 1
+    ]
+    return cases + one_row
+
+
 def hiding(case: tuple[str, dict]) -> dict:
     """The case's options, and every hidden word hidden for certain, where an option says how many.
 
@@ -74,10 +91,16 @@ def named(case: str) -> tuple[str, dict]:
     return name, {key: value or True for key, _, value in pairs}
 
 
-def resolved(name: str, preset: str = "nmt", loss: LossSettings | None = None, **options):
-    """An objective ready for use."""
-    table = {"name": name, **options}
-    return resolve_objective(table, {}, loss or LossSettings(), preset, SPECIAL, "run.toml")
+def resolved(
+    name: str,
+    preset: str = "nmt",
+    loss: LossSettings | None = None,
+    source_room: int | None = None,
+    **options,
+):
+    """An objective ready for use; source_room: for a model without an encoder."""
+    table, loss = {"name": name, **options}, loss or LossSettings()
+    return resolve_objective(table, {}, loss, preset, SPECIAL, "run.toml", source_room)
 
 
 def examples(objective, rng, sizes: list[int], ratio: float = 0.5) -> list[Example]:
@@ -86,21 +109,33 @@ def examples(objective, rng, sizes: list[int], ratio: float = 0.5) -> list[Examp
     for size in sizes:
         target = sentence(rng, size)
         layout = objective.layout(target, hide(rng, size, ratio), rng)
-        made.append(Example(sentence(rng, int(rng.integers(3, 12))), target, layout))
+        source = sentence(rng, int(rng.integers(3, 12)))
+        if objective.source_room is not None:
+            layout = layout.behind(source)
+        made.append(Example(source, target, layout))
     return made
+
+
+def target_slots(example: Example) -> Slots:
+    """Those that are not the source's, at their positions in the target."""
+    slots, source = example.layout.slots, example.layout.rule.source
+    if source == NONE:
+        return slots
+    slots = slots[slots.stream != source]
+    return replace(slots, position=slots.position - len(example.source))
 
 
 def model(objective=None, double: bool = True, **changes) -> Seq2Seq:
     """A tiny model with weights large enough for its functions not to be flat.
 
-    objective: whose extra vectors it has.
+    objective: whose extra vectors it has, and whose shape: without an encoder, or with one.
     """
     style = dict(
         vocabulary=VOCABULARY,
         width=16,
         ffn=32,
         heads=2,
-        encoder_layers=2,
+        encoder_layers=2 if objective is None or objective.source_room is None else 0,
         decoder_layers=2,
         dropout=0.0,
         max_positions=64,

@@ -15,6 +15,7 @@ from tests.samples import OBJECTIVES
 
 H, D = 2, 8
 RULES = {name: registry.find("januslm.objectives", name).RULE for name in OBJECTIVES}
+RULES |= {f"{name} behind a source": rule.behind_source for name, rule in RULES.items()}
 RULES["own rank"] = Rule(("a", "b"), lambda q, k: (k.rank <= q.rank) & (k.stream <= q.stream), {})
 
 

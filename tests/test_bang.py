@@ -12,8 +12,8 @@ from januslm.inference.incremental import IncrementalDecoder
 from januslm.layout import NONE
 from januslm.model.joint_loss import ModelWithLoss
 from januslm.objectives import bang
-from tests.plain_model import run
-from tests.samples import SPECIAL, coefficients, model, packed, resolved, sentence
+from tests.plain_model import decoded
+from tests.samples import SHAPES, SPECIAL, coefficients, model, packed, resolved, sentence
 from tests.test_relatives import by_word
 
 MASK = SPECIAL.vocabulary  # the one learned vector
@@ -22,12 +22,8 @@ MASK = SPECIAL.vocabulary  # the one learned vector
 @torch.no_grad()
 def causal(net, source, token, first: int = 0) -> torch.Tensor:
     """log p [A, V] of a plain decoder, left to right, whose first token stands at `first`."""
-    own = torch.arange(len(source))
-    every = torch.ones(len(source), len(source), dtype=torch.bool)
-    memory = run(net, net.encoder, torch.from_numpy(source), own, every)
-    seen = torch.ones(len(token), len(token), dtype=torch.bool).tril()
-    place = torch.arange(first, first + len(token))
-    hidden = run(net, net.decoder, torch.as_tensor(token), place, seen, memory)
+    seen = np.tril(np.ones((len(token), len(token)), bool))
+    hidden = decoded(net, source, token, np.arange(first, first + len(token)), seen)
     return (hidden @ net.embedding.weight[: net.config.vocabulary].T).log_softmax(-1)
 
 
@@ -69,7 +65,8 @@ def test_one_pass_is_one_causal_pass_for_every_chain(way):
     drawn = set()
     for seed in range(100):
         rng = np.random.default_rng(seed)
-        objective = resolved("bang", way=way, ahead=int(rng.integers(1, 10)))
+        shape, ahead = SHAPES[seed // 2 % 2], int(rng.integers(1, 10))
+        objective = resolved("bang", way=way, ahead=ahead, source_room=shape)
         net = model(objective, position_bias="prophetnet" if seed % 2 else "")
         source, target = sentence(rng, 5), sentence(rng, int(rng.integers(3, 17)))
         example = objective.example(source, target, sample_rng(1, seed))
@@ -111,8 +108,8 @@ def test_both_terms_of_mixed_are_weighed_however_rare_one_is(share):
     assert weights == {"ce/ar": 1.0, "ce/nar": 1.0}
 
 
-def written(way: str, **config):
-    objective = resolved("bang", way=way, ahead=4)
+def written(way: str, room: int | None = None, **config):
+    objective = resolved("bang", way=way, ahead=4, source_room=room)
     net = model(objective, **config).eval()
     rng = np.random.default_rng(2)
     return net, objective, [sentence(rng, int(n)) for n in (3, 9, 4, 6)]
@@ -128,8 +125,9 @@ def likeliest(log_p, ends: bool) -> int:
 
 @pytest.mark.parametrize("way", ["nar", "mixed"])
 @pytest.mark.parametrize("collapse", [True, False])
-def test_one_pass_reads_the_row_up_to_its_first_eos(way, collapse):
-    net, objective, sources = written(way)
+@pytest.mark.parametrize("room", SHAPES)
+def test_one_pass_reads_the_row_up_to_its_first_eos(way, collapse, room):
+    net, objective, sources = written(way, room)
     lengths = set()
     for kind in (IncrementalDecoder, GraphedDecoder):
         outputs = one_pass.decode(kind(net, objective), sources, SPECIAL, collapse=collapse)
@@ -151,8 +149,9 @@ def test_one_pass_reads_the_row_up_to_its_first_eos(way, collapse):
 
 @pytest.mark.parametrize("way", ["streams", "semi"])
 @pytest.mark.parametrize("block", [0, 3])
-def test_blockwise_writes_the_chain_behind_the_words_again_and_again(way, block):
-    net, objective, sources = written(way)
+@pytest.mark.parametrize("room", SHAPES)
+def test_blockwise_writes_the_chain_behind_the_words_again_and_again(way, block, room):
+    net, objective, sources = written(way, room)
     limits = {"max_length": 10, "min_length": 2}
     decoder = IncrementalDecoder(net, objective)
     outputs = blockwise.decode(decoder, sources, SPECIAL, block=block, **limits)
@@ -174,8 +173,9 @@ def test_blockwise_writes_the_chain_behind_the_words_again_and_again(way, block)
 
 
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
-def test_its_chains_draft_what_greedy_writes(positions):
-    net, objective, sources = written("streams", positions=positions)
+@pytest.mark.parametrize("room", SHAPES)
+def test_its_chains_draft_what_greedy_writes(positions, room):
+    net, objective, sources = written("streams", room, positions=positions)
     decoder = IncrementalDecoder(net, objective)
     slow = greedy.decode(decoder, sources, SPECIAL, max_length=12)
     fast = draft.decode(decoder, sources, SPECIAL, max_length=12)

@@ -17,8 +17,17 @@ from januslm.model.joint_loss import ModelWithLoss
 from januslm.model.packing import Packer
 from januslm.objectives.block import GIVEN, MASK, PAST
 from tests.decoders import CountingDecoder
-from tests.plain_model import run
-from tests.samples import SPECIAL, coefficients, model, packed, resolved, sentence
+from tests.plain_model import decoded, run
+from tests.samples import (
+    SHAPES,
+    SPECIAL,
+    coefficients,
+    model,
+    packed,
+    resolved,
+    sentence,
+    target_slots,
+)
 from tests.test_decoding import SOURCES, Table
 from tests.test_decoding import SPECIAL as FEW
 from tests.test_incremental import SPECIAL as SOME
@@ -107,20 +116,19 @@ def test_no_term_is_weighed_that_nothing_teaches():
 @pytest.mark.parametrize("causal", [True, False])
 def test_loss_and_every_log_p_are_those_of_the_description(causal):
     """150 random cases each, the model written without layouts, packing or plans."""
-    net = model(positions="learned")
+    nets = {room: model(resolved("block", source_room=room)) for room in SHAPES}
     for seed in range(150):
-        rng = np.random.default_rng(seed)
+        rng, room = np.random.default_rng(seed), SHAPES[seed // 2 % 2]
         size, length = int(rng.integers(1, 7)), int(rng.integers(3, 16))
-        objective = resolved("block", size=size, given=bool(seed % 2), causal=causal)
+        given = {"given": bool(seed % 2), "causal": causal, "source_room": room}
+        objective, net = resolved("block", size=size, **given), nets[room]
         source, target = sentence(rng, int(rng.integers(3, 9))), sentence(rng, length)
+        if room and seed % 8 == 7:  # a language model of plain text
+            source = None
         example = objective.example(source, target, sample_rng(1, seed))
-        slots = example.layout.slots
+        slots = target_slots(example)
         _, seen = by_formula(slots, size, length, causal)
-        own = torch.arange(len(source))
-        every = torch.ones(len(source), len(source), dtype=torch.bool)
-        memory = run(net, net.encoder, torch.from_numpy(source), own, every)
-        token, place = torch.from_numpy(slots.token), torch.from_numpy(slots.position)
-        hidden = run(net, net.decoder, token, place, torch.from_numpy(seen), memory)
+        hidden = decoded(net, example.source, slots.token, slots.position, seen)
         log_p = (hidden @ net.embedding.weight[: net.config.vocabulary].T).log_softmax(-1)
         total = torch.zeros((), dtype=torch.float64)
         smooth, batch = objective.loss.smoothing, packed(objective, [example])
@@ -152,12 +160,14 @@ def test_loss_and_every_log_p_are_those_of_the_description(causal):
 def test_a_position_too_many_is_counted_before_the_start():
     assert resolved("block", size=8).positions(20) == 27
     assert resolved("ar").positions(20) == 20
+    assert resolved("block", size=8, source_room=9).positions(20) == 36
 
 
+@pytest.mark.parametrize("room", SHAPES)
 @pytest.mark.parametrize("positions", ["learned", "rotary", "sinusoidal"])
-def test_what_a_pass_reads_is_what_training_reads(positions):
+def test_what_a_pass_reads_is_what_training_reads(positions, room):
     """AR's logits and each block's, of ragged sentences, from caches and from the packed pass."""
-    net, objective = built("block", positions=positions)
+    net, objective = built("block", positions=positions, room=room)
     rng, size = np.random.default_rng(3), objective.options["size"]
     sources, targets = [some(rng, n) for n in (3, 6)], [some(rng, 9) for _ in range(2)]
     decoder = IncrementalDecoder(net, objective)
@@ -229,6 +239,7 @@ def block_behind(net, objective, source, target, at: int, size: int):
     past, masks = np.arange(at), np.arange(at, at + size)
     slots = stack((longer[past], past, PAST, past, NONE), (SOME.mask, masks, MASK, at, masks))
     layout = Layout(slots, objective.plugin.RULE)
+    layout = layout if objective.source_room is None else layout.behind(source)
     batch = Packer({"ce/nar": 1.0})([Example(source, longer, layout)])
     hidden, _ = net(batch)
     (group,) = batch.loss_groups
@@ -341,7 +352,7 @@ def test_draft_writes_exactly_what_greedy_writes(limits):
     shorter = 0
     for seed in range(6):
         torch.manual_seed(seed)
-        net, objective = built("block")
+        net, objective = built("block", room=SHAPES[seed % 2])
         rng = np.random.default_rng(seed)
         sources = [some(rng, n) for n in rng.integers(1, 12, 9)]
         decoder = CountingDecoder(net, objective)

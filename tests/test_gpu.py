@@ -16,11 +16,16 @@ pytestmark = [
 ]
 
 
-def losses_and_gradients(row, dtype):
+SHAPES = pytest.mark.parametrize("room", [None, 32])  # of a source, without an encoder
+
+
+def losses_and_gradients(row, dtype, room=None):
     """Loss and gradients of one batch on the GPU; row None is the dense plan."""
-    objective = resolved("janus")
+    objective = resolved("janus", source_room=room)
     torch.manual_seed(0)
-    network = model(double=False, width=64, ffn=128)  # FlexAttention wants heads of 16 and more
+    network = model(
+        objective, double=False, width=64, ffn=128
+    )  # FlexAttention wants heads of 16 and more
     learner = ModelWithLoss(network, objective.loss).to("cuda", dtype)
     made = examples(objective, np.random.default_rng(0), [9, 14, 21, 30, 12, 17, 8, 25] * 3)
     batch = packed(objective, made, row=row).to("cuda")
@@ -29,8 +34,9 @@ def losses_and_gradients(row, dtype):
     return loss.item(), {n: p.grad.float() for n, p in learner.named_parameters()}
 
 
-def test_flex_rows_give_the_loss_and_gradients_of_the_dense_plan():
-    dense, flex = (losses_and_gradients(row, torch.float32) for row in (None, 512))
+@SHAPES
+def test_flex_rows_give_the_loss_and_gradients_of_the_dense_plan(room):
+    dense, flex = (losses_and_gradients(row, torch.float32, room) for row in (None, 512))
     assert flex[0] == pytest.approx(dense[0], rel=1e-4)
     for name, grad in dense[1].items():
         torch.testing.assert_close(flex[1][name], grad, rtol=1e-2, atol=1e-3 * grad.abs().max())
@@ -43,10 +49,12 @@ def test_bf16_follows_fp32():
 
 @pytest.mark.parametrize("read", ["next", "past"])
 @pytest.mark.parametrize("name", DECODERS)
-def test_captured_graphs_write_what_plain_passes_write(name, read):
+@SHAPES
+def test_captured_graphs_write_what_plain_passes_write(name, read, room):
     torch.manual_seed(0)
     kind, options = named(taught(name))
-    objective = resolved(kind, **options | ({"read": read} if kind == "janus" else {}))
+    given = options | ({"read": read} if kind == "janus" else {})
+    objective = resolved(kind, source_room=room, **given)
     network = model(objective, double=False, width=64, ffn=128).eval().cuda()
     rng = np.random.default_rng(1)
     sources = [sentence(rng, size) for size in rng.integers(3, 30, 12)]

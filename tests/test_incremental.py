@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from januslm.model.packing import Packer
 from januslm.model.transformer import Seq2Seq
 from januslm.objective import LossSettings, resolve_objective
 from januslm.registry import constant, find, names
-from tests.samples import named
+from tests.samples import ROOM, named
 
 V = 23
 SPECIAL = Special(vocabulary=V)
@@ -24,17 +25,24 @@ LIVELY = 0.3
 SLOW = pytest.mark.slow
 
 
-def built(name="janus", read="next", query_position="input", dtype=torch.float64, **config):
-    """A small random model in eval mode with its objective: "NAME option=value switch"."""
+def built(
+    name="janus", read="next", query_position="input", dtype=torch.float64, room=None, **config
+):
+    """A small random model in eval mode with its objective: "NAME option=value switch".
+
+    room: of a source that shares its row with the target; None: there is an encoder.
+    """
     name, given = named(name)
     asked = dict(read=read, query_position=query_position) | given
     known = inspect.signature(find("januslm.objectives", name).layout).parameters
     options = {key: value for key, value in asked.items() if key in known}
     objective = resolve_objective(
-        {"name": name, **options}, {}, LossSettings(), "nmt", SPECIAL, "test"
+        {"name": name, **options}, {}, LossSettings(), "nmt", SPECIAL, "test", room
     )
     sizes = dict(vocabulary=V, width=16, ffn=24, heads=2, encoder_layers=2, decoder_layers=2)
     sizes |= dict(max_positions=40, max_length=30, extra_vectors=objective.extra_vectors)
+    if room is not None:
+        sizes |= dict(encoder_layers=0, max_positions=40 + room)
     model = Seq2Seq(ModelConfig(**sizes | config))
     for p in model.parameters():  # lively: what is written depends on the source
         if p.ndim > 1:
@@ -55,6 +63,8 @@ def taught(model, objective, sources, targets, hidden=None):
         Example(s, t, objective.layout(t, h, np.random.default_rng(0)))
         for s, t, h in zip(sources, targets, hidden, strict=True)
     ]
+    if objective.source_room is not None:
+        examples = [replace(e, layout=e.layout.behind(e.source)) for e in examples]
     batch = Packer(objective.loss.weights)(examples)
     logits = model(batch)[0] @ model.vocabulary_weight().T
     out = {}
@@ -71,7 +81,7 @@ KINDS, BIASES = names("januslm.model.positions"), names("januslm.model.position_
 ALONE = [one for one in BIASES if constant("januslm.model.position_bias", one, "ENCODER", True)]
 PLACES = [*KINDS, *(f"none {one}" for one in ALONE), *(f"learned {one}" for one in BIASES)]
 ALL = [  # without --quick; with it those that a JANUS of the usual form is
-    pytest.param(*one, marks=[] if one[1] == "input" and one[4:] == (True, "janus") else SLOW)
+    pytest.param(*one, marks=[] if one[1] == "input" and one[4:6] == (True, "janus") else SLOW)
     for one in itertools.product(
         ("next", "past"),
         ("input", "target"),
@@ -79,17 +89,29 @@ ALL = [  # without --quick; with it those that a JANUS of the usual form is
         PLACES,
         (True, False),
         ("ar", "janus"),
+        (None,),
     )
 ]
+ONE_ROW = itertools.product(
+    ("next", "past"),
+    ("target",),
+    ("post", "pre"),
+    [*(place for place in PLACES if place != "rotary_cross"), "none prophetnet"],
+    (True,),
+    ("janus",),
+    (ROOM,),
+)
 
 
-@pytest.mark.parametrize(("read", "place", "norm", "positions", "tied", "name"), ALL)
+@pytest.mark.parametrize(
+    ("read", "place", "norm", "positions", "tied", "name", "room"), [*ALL, *ONE_ROW]
+)
 def test_step_by_step_logits_are_those_of_the_training_pass(
-    read, place, norm, positions, tied, name
+    read, place, norm, positions, tied, name, room
 ):
     kind, _, bias = positions.partition(" ")
     style = dict(norm=norm, positions=kind, position_bias=bias, tied=tied)
-    model, objective = built(name, read, place, **style)
+    model, objective = built(name, read, place, room=room, **style)
     rng = np.random.default_rng(1)
     sources = [sentence(rng, n) for n in (3, 6, 4)]
     targets = [sentence(rng, 5) for _ in range(3)]
@@ -119,12 +141,21 @@ def test_step_by_step_logits_in_single_precision(packed):
 
 @pytest.mark.parametrize("name", ["janus", "cmlm", "cmlm ends"])
 @pytest.mark.parametrize(
-    ("norm", "positions"),
-    [("post", "learned"), ("pre", "rotary"), ("pre", "rotary_cross"), ("post", "none t5")],
+    ("norm", "positions", "room"),
+    [
+        ("post", "learned", None),
+        ("pre", "rotary", None),
+        ("pre", "rotary_cross", None),
+        ("post", "none t5", None),
+        ("post", "learned", ROOM),
+        ("pre", "rotary", ROOM),
+        ("post", "none t5", ROOM),
+        ("pre", "none xlnet", ROOM),
+    ],
 )
-def test_filled_logits_are_those_of_the_training_pass(name, norm, positions):
+def test_filled_logits_are_those_of_the_training_pass(name, norm, positions, room):
     kind, _, bias = positions.partition(" ")
-    model, objective = built(name, norm=norm, positions=kind, position_bias=bias)
+    model, objective = built(name, norm=norm, positions=kind, position_bias=bias, room=room)
     rng = np.random.default_rng(3)
     sources = [sentence(rng, n) for n in (3, 6, 4)]
     targets = [sentence(rng, n) for n in (5, 9, 1)]
@@ -150,10 +181,16 @@ def test_filled_logits_are_those_of_the_training_pass(name, norm, positions):
 
 @pytest.mark.parametrize("read", ["next", "past"])
 @pytest.mark.parametrize(
-    ("place", "positions"), [("input", "rotary"), ("target", "rotary"), ("target", "rotary_cross")]
+    ("place", "positions", "room"),
+    [
+        ("input", "rotary", None),
+        ("target", "rotary", None),
+        ("target", "rotary_cross", None),
+        ("target", "rotary", ROOM),
+    ],
 )
-def test_a_block_gives_what_single_steps_give_and_can_be_taken_back(read, place, positions):
-    model, objective = built(read=read, query_position=place, positions=positions)
+def test_a_block_gives_what_single_steps_give_and_can_be_taken_back(read, place, positions, room):
+    model, objective = built(read=read, query_position=place, positions=positions, room=room)
     rng = np.random.default_rng(4)
     sources = [sentence(rng, n) for n in (3, 6, 4)]
     words = torch.from_numpy(rng.integers(5, V, (3, 8)))
@@ -178,8 +215,9 @@ def test_a_block_gives_what_single_steps_give_and_can_be_taken_back(read, place,
 
 
 @pytest.mark.parametrize("read", ["next", "past"])
-def test_of_a_block_of_several_hypotheses_one_each_is_kept(read):
-    model, objective = built(read=read)
+@pytest.mark.parametrize("room", [None, ROOM])
+def test_of_a_block_of_several_hypotheses_one_each_is_kept(read, room):
+    model, objective = built(read=read, room=room)
     rng = np.random.default_rng(6)
     sources = [sentence(rng, n) for n in (3, 6, 4)]
     decoder = IncrementalDecoder(model, objective)
@@ -201,8 +239,9 @@ def test_of_a_block_of_several_hypotheses_one_each_is_kept(read):
             text += row[w, : run - n].tolist()
 
 
-def test_hypotheses_that_change_places_take_their_past_with_them():
-    model, objective = built()
+@pytest.mark.parametrize("room", [None, ROOM])
+def test_hypotheses_that_change_places_take_their_past_with_them(room):
+    model, objective = built(room=room)
     rng = np.random.default_rng(5)
     sources = [sentence(rng, n) for n in (3, 6)]
     decoder = IncrementalDecoder(model, objective)

@@ -42,9 +42,11 @@ def test_a_word_has_one_goal_per_stream_and_goals_are_words(case):
         assert all(0 <= goal < size for _, goal in aims)
 
 
+@pytest.mark.parametrize("behind", [False, True])
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_streams_that_never_read_each_other_are_found_for_all_ranks(name):
+def test_streams_that_never_read_each_other_are_found_for_all_ranks(name, behind):
     rule = registry.find("januslm.objectives", name).RULE
+    rule = rule.behind_source if behind else rule
     n, ranks = len(rule.streams), np.arange(-1, 40)
     stream, rank = (x.ravel() for x in np.meshgrid(np.arange(n), ranks, indexing="ij"))
     seen = visible(rule, Codes(stream, rank), Codes(stream, rank))
@@ -53,6 +55,30 @@ def test_streams_that_never_read_each_other_are_found_for_all_ranks(name):
     apart = rule.block[:, None] != rule.block[None, :]
     assert not (reads & apart).any()
     assert (rule.readable == reads.any(0)).all()
+
+
+@pytest.mark.parametrize("case", every_layout(), ids=case_name)
+def test_behind_a_source_all_is_as_it_was_and_the_source_is_seen_by_all(case):
+    """Ragged cases, from one word and a source of nothing on."""
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        size, count = int(rng.integers(3, 14)), int(rng.integers(0, 9))
+        target, source = sentence(rng, size), np.arange(20, 20 + count)
+        layout = resolved(case[0], **case[1]).layout(target, hide(rng, size), rng)
+        whole = layout.behind(source)
+        first, rest = whole.slots[:count], whole.slots[count:]
+        seen = whole.visible()
+        assert (seen[count:, count:] == layout.visible()).all()
+        assert seen[:, :count].all()
+        assert not seen[:count, count:].any()
+        assert (first.token == source).all()
+        assert (first.position == np.arange(count)).all()
+        assert (first.goal == NONE).all()
+        assert (rest.position == layout.slots.position + count).all()
+        for field in ("token", "stream", "rank", "goal"):
+            assert (getattr(rest, field) == getattr(layout.slots, field)).all()
+        if layout.slots.weight is not None:
+            assert (rest.weight == layout.slots.weight).all()
 
 
 @CASES
@@ -132,6 +158,10 @@ def test_listing_names_every_objective_with_its_sentence():
             "Did you mean 'read'?\n",
         ),
         (["janus", "read=last"], "janus: read must be one of next, past, got 'last'\n"),
+        (
+            ["janus", "--source", "none"],
+            "--source must be a number of tokens from 1 to 99, got 'none'\n",
+        ),
         (["janus", "past"], "'past' is not a change: write key=value, e.g. read=past\n"),
     ],
 )
@@ -139,6 +169,19 @@ def test_a_typo_gets_one_line_and_code_2(arguments, message, capsys):
     assert main(arguments) == 2
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("", f"error: {message.format(', '.join(OBJECTIVES))}")
+
+
+def test_a_source_in_the_same_row_is_drawn(capsys):
+    assert main(["ar", "--source", "2"]) == 0
+    assert capsys.readouterr().out == (
+        "      s s p p p p          p past   s source\n"
+        "s0    # # . . . .\n"
+        "s1    # # . . . .\n"
+        "p2    # # # . . .  -> 1\n"
+        "p3    # # # # . .  -> 2\n"
+        "p4    # # # # # .  -> 3\n"
+        "p5    # # # # # #  -> 4\n"
+    )
 
 
 @pytest.mark.slow

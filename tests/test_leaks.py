@@ -8,9 +8,10 @@ import torch
 
 from januslm.layout import Example, Layout, Rule, leaks
 from januslm.model.packing import Packer
-from tests.samples import SPECIAL, case_name, every_layout, hiding, model, resolved, sentence
+from tests.samples import SPECIAL, case_name, every_shape, hiding, model, resolved, sentence
 
-CASES = every_layout()
+CASES = every_shape()
+SOURCE = np.array([SPECIAL.bos, 7, 9, SPECIAL.eos])
 SIZES = (3, 4, 6, 9)
 
 
@@ -42,10 +43,12 @@ def instances(objective, seed: int = 0):
     rng = np.random.default_rng(seed)
     for size in SIZES:
         for hidden in hidden_ways(rng, size):
-            yield (
-                sentence(rng, size),
-                lambda y, hidden=hidden: objective.layout(y, hidden, np.random.default_rng(seed)),
-            )
+
+            def layout_of(y, hidden=hidden):
+                layout = objective.layout(y, hidden, np.random.default_rng(seed))
+                return layout if objective.source_room is None else layout.behind(SOURCE)
+
+            yield sentence(rng, size), layout_of
 
 
 @pytest.mark.parametrize("case", CASES, ids=case_name)
@@ -69,11 +72,10 @@ def test_a_slot_reaches_its_word_only_where_the_word_was_left_standing(case):
 
 def learns(layout_of, target: np.ndarray, net) -> np.ndarray:
     """bool [T]: goals whose prediction has a gradient into a slot that tells the goal's word."""
-    source = np.array([SPECIAL.bos, 7, SPECIAL.eos])
     packer = Packer({})
 
     def batch_of(y):
-        return packer([Example(source, y, layout_of(y))])
+        return packer([Example(SOURCE, y, layout_of(y))])
 
     batch = batch_of(target)
     tells = []

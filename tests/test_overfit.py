@@ -5,17 +5,27 @@ import pytest
 import torch
 
 from januslm.model.joint_loss import ModelWithLoss
-from tests.samples import case_name, coefficients, every_layout, examples, model, packed, resolved
+from tests.samples import (
+    ROOM,
+    case_name,
+    coefficients,
+    every_shape,
+    examples,
+    model,
+    packed,
+    resolved,
+)
 
 pytestmark = pytest.mark.slow  # trains
 
 
-@pytest.mark.parametrize("case", every_layout(), ids=case_name)
+@pytest.mark.parametrize("case", every_shape(), ids=case_name)
 def test_it_learns_one_sentence(case):
     objective = resolved(case[0], "pretrain", **case[1])  # no label smoothing: the loss can reach 0
     made = examples(objective, np.random.default_rng(0), [8], ratio=0.6)
     batch = packed(objective, made)
-    net = model(objective, double=False, width=32, ffn=64, encoder_layers=1)
+    layers = {} if objective.source_room else {"encoder_layers": 1}
+    net = model(objective, double=False, width=32, ffn=64, **layers)
     trained = ModelWithLoss(net, objective.loss)
     scale = coefficients(objective.loss.weights, batch)
     optimizer = torch.optim.Adam(trained.parameters(), lr=5e-3)
@@ -34,11 +44,12 @@ def test_it_learns_one_sentence(case):
         assert (best[loss_group.rows] == loss_group.target).all(), loss_group.distributions
 
 
-def test_the_length_is_learnt_beside():
-    objective = resolved("janus")
+@pytest.mark.parametrize("room", [None, ROOM])
+def test_the_length_is_learnt_beside(room):
+    objective = resolved("janus", source_room=room)
     made = examples(objective, np.random.default_rng(0), [8, 5])
     batch = packed(objective, made)
-    trained = ModelWithLoss(model(double=False), objective.loss)
+    trained = ModelWithLoss(model(objective, double=False), objective.loss)
     optimizer = torch.optim.Adam(trained.parameters(), lr=5e-3)
     for _ in range(50):
         optimizer.zero_grad()

@@ -13,9 +13,10 @@ from januslm.model.joint_loss import ModelWithLoss
 from januslm.model.packing import Packer
 from januslm.training.job import batch_of
 from tests.samples import (
+    ROOM,
     case_name,
     coefficients,
-    every_layout,
+    every_shape,
     examples,
     gradients,
     model,
@@ -24,7 +25,7 @@ from tests.samples import (
     sentence,
 )
 
-CASES = pytest.mark.parametrize("case", every_layout(), ids=case_name)
+CASES = pytest.mark.parametrize("case", every_shape(), ids=case_name)
 SIZES = [3, 9, 5, 14, 4, 9]
 
 
@@ -71,7 +72,9 @@ def test_groups_hold_every_goal_once_under_its_distribution(case):
     made = examples(objective, np.random.default_rng(2), SIZES)
     batch = packed(objective, made)
     rows = torch.cat([loss_group.rows.flatten() for loss_group in batch.loss_groups])
-    assert sorted(rows.tolist()) == list(range(len(batch.slots.goals)))
+    pooled = batch.slots.pooled  # the source's final states, that tell the length
+    others = [] if pooled is None else pooled.rows.tolist()
+    assert sorted([*rows.tolist(), *others]) == list(range(len(batch.slots.goals)))
     wanted = sorted(
         (objective.plugin.RULE.predicts[objective.plugin.STREAMS[stream]], int(e.target[goal]))
         for e in made
@@ -121,9 +124,13 @@ def test_two_encoder_passes_draw_their_own_dropout():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize(("name", "passes"), [("janus", 1), ("janus", 2), ("cmlm", 1)])
-def test_rows_for_flex_give_the_terms_of_packing_without_rows(name, passes):
-    objective, net = resolved(name), model(double=False, encoder_layers=1)
+@pytest.mark.parametrize(
+    ("name", "passes", "room"),
+    [("janus", 1, None), ("janus", 2, None), ("cmlm", 1, None), ("cmlm", 1, ROOM)],
+)
+def test_rows_for_flex_give_the_terms_of_packing_without_rows(name, passes, room):
+    objective = resolved(name, source_room=room)
+    net = model(objective, double=False, **({} if room else {"encoder_layers": 1}))
     made = examples(objective, np.random.default_rng(5), [*SIZES, 25])
     loose = packed(objective, made, encoder_passes=passes)
     rows = packed(objective, made, encoder_passes=passes, row=128)

@@ -140,6 +140,23 @@ REFUSED = [
         "needs pairs; possible for plain text are blocks, dual_spans,",
     ),
     ("pretrain pre.toml model.preset=huge", "no model preset 'huge'"),
+    (
+        "pretrain pre.toml model.encoder_layers=0 model.positions=rotary_cross",
+        "turn cross-attention too, and encoder_layers = 0 leaves none",
+    ),
+    (
+        "pretrain pre.toml model.encoder_layers=0 packing.encoder_passes=2",
+        "packing.encoder_passes = 2 needs an encoder",
+    ),
+    (
+        "pretrain pre.toml model.encoder_layers=0 noise.name=infill",
+        "'infill' spoils the source alone",
+    ),
+    (
+        "finetune tune.toml start= tokenizer=BASE/tokenizer.json model.encoder_layers=0 "
+        "model.max_positions=60",
+        "max_source = 40 and data.max_target = 20 share a row",
+    ),
     ("pretrain pre.toml schedule.name=cosine schedule.warmup=9", "schedule.warmup must be less"),
     ("pretrain pre.toml tokenizer=none.json", "none.json: cannot be read"),
     ("pretrain pre.toml data.train[0].corpus=x", "unknown key 'train[0]'"),

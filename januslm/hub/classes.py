@@ -35,6 +35,12 @@ class Exported:
 
 def choose(facts: ExportFacts, to: str) -> Exported:
     """The class for `--to`; Refused, with what to do, where it cannot express the model."""
+    if not facts.config.has_encoder:
+        raise Refused(
+            f"{facts.folder}: has no encoder (model.encoder_layers is 0): neither transformers' "
+            "BART nor the exported modelling file reads a source in the row of its target; "
+            "januslm.load opens it as it is"
+        )
     objective = request.objective(facts)
     read, nar = objective.ar_read, bool(objective.template or objective.row)
     blocks = bool(read and read.drafts)

@@ -18,12 +18,13 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from januslm.config import Refused
 from januslm.inference.incremental import IncrementalDecoder, everywhere
-from januslm.inference.kv_cache import Batched, KeyValues, Shared, State, both
+from januslm.inference.kv_cache import Batched, KeyValues, Shared, State, both, with_room
 from januslm.model.score_bias import Bias
 from januslm.model.transformer import Seq2Seq
 from januslm.objective import Objective
 
 ROUND = 16  # sources are filled up to a multiple of so many tokens, that fewer shapes occur
+PLACES = 64  # of a cache that a source begins, a multiple of it for the same reason
 MOST = 256  # graphs; shapes that come later run as they are
 WARM = 3  # runs before capture, in which libraries choose kernels and allocate
 
@@ -122,6 +123,10 @@ class GraphedDecoder(IncrementalDecoder):
     def start(self, sources: Sequence[np.ndarray]) -> State:
         """As IncrementalDecoder's, with the memory filled up to a multiple of ROUND tokens."""
         state = super().start(sources)
+        if not state.memory:  # its places are the cache's first: rounded, fewer shapes occur
+            places = (state.used // PLACES + 1) * PLACES
+            state.cache = [both(pair, lambda x: with_room(x, places)) for pair in state.cache]
+            return state
         size = state.memory[0][0].shape[2]
         more = -size % ROUND
         if state.memory_mask is None:
@@ -139,7 +144,7 @@ class GraphedDecoder(IncrementalDecoder):
         )
         at = state.used + torch.arange(size, device=tokens.device)
         shape = ("write", batch, places, each, len(rows), inner.shape, last.shape)
-        key = (*shape, state.memory[0][0].shape[:3])
+        key = (*shape, *(keys.shape[:3] for keys, _ in state.memory[:1]))
         if not self._ready(key):
             return super()._layers(state, tokens, place, keys, rows, masks)
         if (batch, places) not in self.arenas:
@@ -149,13 +154,13 @@ class GraphedDecoder(IncrementalDecoder):
         keys = everywhere(keys, batch, each) if self.asks else None
         rows = everywhere(rows, batch, each) if len(rows) < each else None
 
-        def run(tokens, place, at, inner, last, memory_mask, *memory):
+        def run(tokens, place, at, inner, last, *source):
+            memory_mask, pairs = _sides(source)
             final = len(self.layers) - 1
             plans = [
                 Fixed(pair, at, batch, last if i == final else inner)
                 for i, pair in enumerate(arena.cache)
             ]
-            pairs = list(zip(memory[::2], memory[1::2], strict=True))
             return self._through(
                 tokens, place, plans, Shared(batch, memory_mask), pairs, keys, rows
             )
@@ -168,20 +173,19 @@ class GraphedDecoder(IncrementalDecoder):
             mask = self.model.embedding.weight.new_zeros(1, 1, rows, used)
         return pad(mask.expand(-1, -1, rows, -1), (0, places - used), value=-torch.inf)
 
-    def _templates(self, state: State, tokens, place, mask, rows) -> Tensor:
+    def _alone(self, state: State, tokens, place, mask, rows) -> Tensor:
         given = [x for x in (mask, rows) if x is not None]
         batch, masked, wanted = len(state), mask is not None, rows is not None
         key = ("fill", batch, masked, wanted, tokens.shape, state.memory[0][0].shape[:3])
         key = (*key, *(x.shape for x in given))
         if not self._ready(key):
-            return super()._templates(state, tokens, place, mask, rows)
+            return super()._alone(state, tokens, place, mask, rows)
 
         def run(tokens, place, *rest):
             mask = rest[0] if masked else None
             rows = rest[masked] if wanted else None
-            memory_mask, *memory = rest[masked + wanted :]
+            memory_mask, pairs = _sides(rest[masked + wanted :])
             plans = [Batched(len(tokens), mask)] * len(self.layers)
-            pairs = list(zip(memory[::2], memory[1::2], strict=True))
             return self._through(
                 tokens, place, plans, Shared(batch, memory_mask), pairs, None, rows
             )
@@ -195,8 +199,17 @@ class GraphedDecoder(IncrementalDecoder):
         return key in self.recorded or (self.came[key] > self.patience and not full)
 
     def _run(self, key: tuple, function: Callable, inputs: list[Tensor], state: State) -> Tensor:
-        assert state.memory_mask is not None, "start makes one"
-        inputs = [*inputs, state.memory_mask, *(x for pair in state.memory for x in pair)]
+        if state.memory:
+            assert state.memory_mask is not None, "start makes one"
+            inputs = [*inputs, state.memory_mask, *(x for pair in state.memory for x in pair)]
         if key not in self.recorded:
             self.recorded[key] = Recorded(function, inputs, self.pool)
         return self.recorded[key](inputs)
+
+
+def _sides(source: Sequence[Tensor]) -> tuple[Tensor | None, list[KeyValues]]:
+    """The mask of a memory and its keys and values, of what _run hands on; without one, neither."""
+    if not source:
+        return None, []
+    mask, *memory = source
+    return mask, list(zip(memory[::2], memory[1::2], strict=True))

@@ -14,7 +14,7 @@ from torch.nn.functional import linear
 from januslm.config import Refused
 from januslm.inference.block_writing import Blocks
 from januslm.inference.filling import Filling
-from januslm.inference.kv_cache import Batched, Cached, Shared, State, additive_mask, both
+from januslm.inference.kv_cache import Batched, Cached, Kept, Shared, State, additive_mask, both
 from januslm.inference.onednn_linear import Packed, fits, packed_copy
 from januslm.inference.request import check_ways
 from januslm.layout import NONE, ArRead, Rule, Slots, stack, visible
@@ -32,6 +32,7 @@ class IncrementalDecoder:
     """
 
     def __init__(self, model: Seq2Seq, objective: Objective, packed: bool = False):
+        assert model.config.has_encoder == (objective.source_room is None), "two ways to read"
         packed = packed and fits(model.vocabulary_weight())
         self.model = packed_copy(model) if packed else model
         self.objective, self.special, self.name = objective, objective.special, objective.name
@@ -50,19 +51,24 @@ class IncrementalDecoder:
         )
 
     @property
+    def room(self) -> int:
+        """How many positions a text may take; its source, where it shares the row, has its own."""
+        return self.model.config.max_positions - (self.objective.source_room or 0)
+
+    @property
     def most_words(self) -> int:
         """How many words there are positions for."""
-        return self.model.config.max_positions - len(self.prefix)
+        return self.room - len(self.prefix)
 
     @property
     def most_length(self) -> int:
         """The greatest length, BOS and EOS counted, that the length head and the positions know."""
-        return min(self.model.config.max_positions, self.model.config.max_length - 1)
+        return min(self.room, self.model.config.max_length - 1)
 
     @property
     def most_row(self) -> int:
         """The greatest length, BOS and EOS counted, of a text that is written in one pass."""
-        return self.model.config.max_positions
+        return self.room
 
     @property
     def most_block(self) -> int:
@@ -82,32 +88,65 @@ class IncrementalDecoder:
 
     @torch.inference_mode()
     def start(self, sources: Sequence[np.ndarray]) -> State:
-        """Encode int64 [N] each, BOS .. EOS; keys and values of each layer are made here, once."""
-        most = self.model.config.max_positions
+        """Read int64 [N] each, BOS .. EOS; keys and values of each layer are made here, once.
+
+        A model without an encoder writes from no source as well, N = 0.
+        """
+        room = self.objective.source_room
+        least, most = (1, self.model.config.max_positions) if room is None else (0, room)
         for number, source in enumerate(sources):
-            if not 0 < len(source) <= most:
+            if not least <= len(source) <= most:
                 raise Refused(
-                    f"source {number} of the batch has {len(source)} tokens; possible: 1 to {most}"
+                    f"source {number} of the batch has {len(source)} tokens; possible: {least} to "
+                    f"{most}"
                 )
         assert not self.model.training, "decoding needs model.eval()"
         sizes = np.array([len(s) for s in sources])
         device, token = self.model.embedding.weight.device, self.model.config.length == "token"
         encoded = _encoded(sources, sizes, device, token)
+        step = np.arange(sizes.max())
+        first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        last = np.maximum(sizes[:, None] - 1, 0)
+        at = torch.from_numpy((first[:, None] + np.minimum(step, last)).clip(max=sizes.sum() - 1))
+        real = torch.from_numpy(step < sizes[:, None])
+        layout = at.to(device), real.to(device)
+        return self._encode(encoded, *layout) if room is None else self._lead(encoded, *layout)
+
+    def _encode(self, encoded: Encoded, at: Tensor, real: Tensor) -> State:
+        """at: int64 [B, N], where each source's tokens lie among all; real: bool, its own ones."""
         memory = self.model.encode(encoded)
         lengths = self.model.length_logits(memory, encoded).float().log_softmax(-1)
         memory, memory_position = encoded.read(memory)
-        step = np.arange(sizes.max())
-        first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        at = torch.from_numpy(first[:, None] + np.minimum(step, sizes[:, None] - 1))
-        at = at.to(memory.device)
         turns = self.model.decoder.memory_turns(memory_position)
         pairs = [
             both(layer.encoder_attn.keys(memory, turns), lambda x: x[at].transpose(1, 2))
             for layer in self.layers
         ]
-        real = torch.from_numpy(step < sizes[:, None]).to(memory.device)
         memory_mask = None if real.all() else additive_mask(real[:, None, None], memory.dtype)
         return State(pairs, memory_mask, lengths, torch.zeros_like(at[:, 0]), at[:, :0])
+
+    def _lead(self, encoded: Encoded, at: Tensor, real: Tensor) -> State:
+        """The same without an encoder: one pass of the stack, whose keys begin the cache."""
+        config, size = self.model.config, at.shape[1]
+        kept = [Kept(encoded.plan) for _ in self.layers]
+        if size:
+            x = self._through(encoded.token, encoded.position, kept, None, [], None, None)
+            cache = [both(plan.read, lambda x: x[at].transpose(1, 2)) for plan in kept]
+        else:
+            x = self.model.embedding.weight[:0]
+            empty = x.new_empty(len(at), config.heads, 0, config.width // config.heads)
+            cache = [(empty, empty)] * len(kept)
+        return State(
+            memory=[],
+            memory_mask=None,
+            length_scores=self.model.length_logits(x, encoded).float().log_softmax(-1),
+            at=encoded.sizes,
+            key_position=torch.arange(size, device=at.device).expand(len(at), -1),
+            cache=cache,
+            used=size,
+            self_mask=None if real.all() else real[:, None],
+            source=size,
+        )
 
     @torch.inference_mode()
     def step(
@@ -212,7 +251,7 @@ class IncrementalDecoder:
             state.self_mask = torch.cat([state.self_mask, new], 2)
         mask = additive_mask(look[:, None], self.model.embedding.weight.dtype)
         state.key_position = torch.cat([state.key_position, place], 1)
-        state.make_room(size, passes=4)  # the first may be as long as a text
+        state.make_room(size, ahead=4)  # the first may be as long as a text
         every = torch.arange(size, device=device)
         masks = mask, mask[:, :, kept:]
         x = self._layers(state, tokens, place, every, every[kept:], masks)
@@ -300,7 +339,7 @@ class IncrementalDecoder:
         tokens,
         place,
         plans: Sequence[AttentionPlan],
-        cross: AttentionPlan,
+        cross: AttentionPlan | None,
         memory,
         keys,
         rows,
@@ -312,7 +351,7 @@ class IncrementalDecoder:
         for i, (layer, plan) in enumerate(zip(self.layers, plans, strict=True)):
             wanted = rows if i == len(self.layers) - 1 else None
             view = stack.view(plan, place, cross=cross, keys=keys, rows=wanted)
-            x = layer(x, view, memory[i])
+            x = layer(x, view, memory[i] if memory else None)
         return stack.final_layer_norm(x)
 
     @torch.inference_mode()
@@ -326,12 +365,10 @@ class IncrementalDecoder:
         """
         batch, templates, length = tokens.shape
         step = torch.arange(length, device=tokens.device)
-        place = (first + step).clamp(max=self.model.config.max_positions - 1)
-        real = step < sizes.view(-1, 1, 1, 1)
-        mask = None if real.all() else additive_mask(real, self.model.embedding.weight.dtype)
+        look = step < sizes.view(-1, 1, 1)
         rows, wanted = _rows(asked.view(batch * templates, length))
         x = self._templates(
-            state, tokens.reshape(-1, length), place.repeat(batch * templates), mask, rows
+            state, tokens.reshape(-1, length), first + step, None if look.all() else look, rows
         )
         return self.logits(x if wanted is None else x.index_select(0, wanted))
 
@@ -345,16 +382,69 @@ class IncrementalDecoder:
         slots, device = self.row_slots(length), state.at.device
         token, place = (torch.from_numpy(x).to(device) for x in (slots.token, slots.position))
         look = torch.from_numpy(visible(self.rule, slots, slots)).to(device)
-        mask = additive_mask(look[None, None], self.model.embedding.weight.dtype)
-        tokens = token.expand(len(state), -1)
-        x = self._templates(state, tokens, place.repeat(len(state)), mask, None)
+        x = self._templates(state, token.expand(len(state), -1), place, look[None], None)
         return self.logits(x).view(len(state), len(slots), self.vocabulary)
 
-    def _templates(self, state: State, tokens, place, mask, rows) -> Tensor:
-        """tokens int64 [B * C, L] -> [rows, D]."""
+    def _templates(self, state: State, tokens, place, look, rows) -> Tensor:
+        """tokens int64 [B * C, L] at place [L] of the target -> [rows, D].
+
+        look: bool [B * C or 1, L or 1, L], who reads whom; None: all.  rows: as of _rows.
+        """
+        most = self.model.config.max_positions - 1
+        if self.model.config.has_encoder:
+            place = place.clamp(max=most).repeat(len(tokens))
+            mask = None
+            if look is not None:
+                mask = additive_mask(look[:, None], self.model.embedding.weight.dtype)
+            return self._alone(state, tokens, place, mask, rows)
+        return self._behind_source(state, tokens, place, look, rows)
+
+    def _behind_source(self, state: State, tokens, place, look, rows) -> Tensor:
+        """The same where the source begins the cache: the templates of a sentence lie side by side.
+
+        Their places in the cache are free again afterwards.
+        """
+        assert state.used == state.source, "templates are filled before words are written"
+        batch, length = len(state), tokens.shape[1]
+        count = len(tokens) // batch
+        place = state.at[:, None] + place.repeat(count)
+        place = place.clamp(max=self.model.config.max_positions - 1)
+        last = mask = _beside(state, look, count, length, self.model.embedding.weight)
+        if rows is not None:
+            first = torch.arange(batch, device=rows.device)[:, None] * count * length
+            own = (rows.view(batch, -1) - first)[:, None, :, None]
+            last = mask.gather(2, own.expand(-1, -1, -1, mask.shape[3]))
+        key_position = torch.cat([state.key_position, place], 1)
+        state.make_room(count * length, ahead=1)
+        final = len(self.layers) - 1
+        plans = [
+            Cached(pair, state.used, batch, last if i == final else mask, key_position)
+            for i, pair in enumerate(state.cache)
+        ]
+        return self._through(tokens, place, plans, None, [], None, rows)
+
+    def _alone(self, state: State, tokens, place, mask, rows) -> Tensor:
+        """Templates that read themselves, and the memory.  place int64 [B * C * L]."""
         plans = [Batched(len(tokens), mask)] * len(self.layers)
         cross = Shared(len(state), state.memory_mask)
         return self._through(tokens, place, plans, cross, state.memory, None, rows)
+
+
+def _beside(state: State, look: Tensor | None, count: int, length: int, like: Tensor) -> Tensor:
+    """What templates read that lie side by side behind their source: float [B, 1, C L, N + C L].
+
+    look: bool [B C or 1, L or 1, L]; None: each all of itself.
+    """
+    batch, device = len(state), like.device
+    own = torch.ones(1, 1, 1, dtype=torch.bool, device=device) if look is None else look
+    own = own.expand(batch * count, length, length).view(batch, count, length, 1, length)
+    itself = torch.eye(count, dtype=torch.bool, device=device)[:, None, :, None]
+    new = (own & itself).view(batch, count * length, count * length)
+    old = state.self_mask
+    if old is None:
+        old = torch.ones(batch, 1, state.used, dtype=torch.bool, device=device)
+    seen = torch.cat([old.expand(-1, count * length, -1), new], 2)
+    return additive_mask(seen[:, None], like.dtype)
 
 
 def _with_itself(mask: Tensor | None, used: int, size: int, like: Tensor) -> Tensor:
@@ -425,10 +515,11 @@ def _encoded(
     if (sizes != sizes[0]).any():
         plan = dense(Side(group), Side(group)).to(device)
     place = np.concatenate([np.maximum(np.arange(s) - before, 0) for s in sizes])
-    first = np.cumsum(sizes) - sizes
-    words = np.delete(np.arange(len(place)), first)
-    columns = np.concatenate(sources), place, group, lengths, first, words
+    columns: tuple[np.ndarray, ...] = np.concatenate(sources), place, group, lengths
+    if length_token:
+        first = np.cumsum(sizes) - sizes
+        columns = *columns, first, np.delete(np.arange(len(place)), first)
     token, position, example, length, *apart = (
         torch.from_numpy(np.asarray(c, np.int64)).to(device) for c in columns
     )
-    return Encoded(token, position, example, length, plan, *(apart if length_token else ()))
+    return Encoded(token, position, example, length, plan, *apart)

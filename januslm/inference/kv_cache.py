@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from januslm.model.attention import AttentionPlan
 from januslm.model.score_bias import Bias
 
 KeyValues = tuple[Tensor, Tensor]
@@ -21,17 +22,19 @@ class State:
     """A batch of sentences being written.
 
     Hypotheses of a sentence share its memory and one cache: what each of them has written is a row
-    of `self_mask`, so that choosing other hypotheses moves no keys.
+    of `self_mask`, so that choosing other hypotheses moves no keys.  A model without an encoder has
+    no memory: its source fills the first places of the cache.
     """
 
     memory: list[KeyValues]  # keys and values of the source per layer: [B, H, N, d]
     memory_mask: Tensor | None  # float [B, 1, 1, N], -inf at padding; None: there is none
     length_scores: Tensor  # float [B, max_length], log p
-    at: Tensor  # int64 [B]: how many past slots each hypothesis has
+    at: Tensor  # int64 [B]: where the next past slot of each hypothesis stands
     key_position: Tensor  # int64 [B, used]: where what is cached stands
     cache: list[KeyValues] = field(default_factory=list)  # per layer: [B, H, places, d]
     used: int = 0  # how many of the places are filled
     self_mask: Tensor | None = None  # bool [B, W, used]; None: W = 1 and all of it
+    source: int = 0  # how many of the places are the source's
 
     def __len__(self) -> int:
         return len(self.at)
@@ -48,12 +51,12 @@ class State:
             for pair in self.cache
         ]
 
-    def make_room(self, size: int, passes: int = 32) -> None:
-        """Places for `size` slots more, and for so many passes of them to come."""
+    def make_room(self, size: int, ahead: int = 32) -> None:
+        """Places for `size` slots more; where there are none, for `ahead` times as many."""
         places = self.cache[0][0].shape[2] if self.cache else 0
         if self.used + size <= places:
             return
-        places = max(2 * places, passes * size)
+        places = max(2 * places, self.used + ahead * size)
         self.cache = [
             both(pair, lambda x: with_room(x[:, :, : self.used], places))
             for pair in self.cache or [(k[:, :, :0], k[:, :, :0]) for k, _ in self.memory]
@@ -115,6 +118,20 @@ def with_room(x: Tensor, places: int) -> Tensor:
     out = x.new_empty(*x.shape[:2], places, x.shape[3])
     out[:, :, : x.shape[2]] = x
     return out
+
+
+@dataclass
+class Kept:
+    """Another plan, of which the keys and values that it reads are kept."""
+
+    plan: AttentionPlan
+    read: KeyValues = field(init=False)
+
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, bias: Bias | None = None
+    ) -> Tensor:
+        self.read = k, v
+        return self.plan(q, k, v, dropout, bias)
 
 
 @dataclass(frozen=True)

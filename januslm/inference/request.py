@@ -158,8 +158,16 @@ def usual(facts: ExportFacts) -> dict:
 
 
 def limits(facts: ExportFacts) -> Limits:
-    """How long texts may be: as in training, else as many tokens as there are positions."""
+    """How long texts may be: as in training, else as many tokens as there are positions.
+
+    Refused for a model that reads no source at all.
+    """
     data, most = _trained_on(facts).data, facts.config.max_positions
+    if not (facts.config.has_encoder or data.max_source):
+        raise Refused(
+            f"{facts.folder}: has no encoder and was trained on plain text alone, so it has never "
+            "read a source: fine-tune it on pairs"
+        )
     return Limits(data.max_source or most, data.max_target or most, "cut")
 
 
@@ -167,7 +175,8 @@ def objective(facts: ExportFacts) -> Objective:
     """What the model has learnt, ready to be asked how it writes."""
     table = {"name": facts.objective, **facts.options}
     special, where = facts.tokenizer.special, str(facts.folder)
-    return resolve_objective(table, {}, LossSettings(), "nmt", special, where)
+    room = None if facts.config.has_encoder else _trained_on(facts).data.max_source
+    return resolve_objective(table, {}, LossSettings(), "nmt", special, where, room)
 
 
 def taught(facts: ExportFacts, algorithms: Iterable[str]) -> list[str]:

@@ -15,7 +15,8 @@ class ModelConfig:
     width: int = setting(256, low=8, high=2**16)  # numbers in the vector of a token
     ffn: int = setting(1024, low=8, high=2**18)  # inner width of the feed-forward layers
     heads: int = setting(4, low=1, high=2**12)  # of each attention; `width` is a multiple
-    encoder_layers: int = setting(3, low=1, high=1000)  # layers that read the source
+    # layers that read the source; 0: no encoder, source and target share the rows of one stack
+    encoder_layers: int = setting(3, low=0, high=1000)
     decoder_layers: int = setting(3, low=1, high=1000)  # layers that write the target
     # share of what a layer says that is left out in training
     dropout: float = setting(0.1, low=0, below=1)
@@ -58,20 +59,36 @@ class ModelConfig:
                 "length 'token' tells a length, not how much longer it is: length_offset must be "
                 "false, got true"
             )
+        if self.length == "token" and not self.has_encoder:
+            raise Refused(
+                "length 'token' is a row before the encoder's, and encoder_layers = 0 leaves no "
+                "encoder: length must be 'mean'"
+            )
+        turns = registry.constant("januslm.model.positions", self.positions, "CROSS", False)
+        if turns and not self.has_encoder:
+            raise Refused(
+                f"positions {self.positions!r} turn cross-attention too, and encoder_layers = 0 "
+                "leaves none: choose 'rotary', which tells source and target apart by distance"
+            )
         if bias := self.position_bias:
             encoder = registry.constant("januslm.model.position_bias", bias, "ENCODER", True)
-            if self.positions == "none" and not encoder:
+            if self.positions == "none" and not encoder and self.has_encoder:
                 raise Refused(
                     f"positions 'none' leave the encoder without any: position_bias {bias!r} is "
                     "the decoder's alone; choose other positions"
                 )
 
     @property
+    def has_encoder(self) -> bool:
+        """Whether an encoder reads the source; else it stands before the target, in its row."""
+        return self.encoder_layers > 0
+
+    @property
     def least_parameters(self) -> int:
         """How many numbers a model of these sizes has at least: embedding, attention, ffn."""
         square, pair = self.width**2, 2 * self.width * self.ffn
         layers = self.encoder_layers * (4 * square + pair) + self.decoder_layers * (
-            8 * square + pair
+            (8 if self.has_encoder else 4) * square + pair
         )
         return self.vocabulary * self.width + layers
 

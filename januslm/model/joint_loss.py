@@ -36,6 +36,7 @@ class ModelWithLoss(nn.Module):
             chunk=self.loss.chunk,
         )
         if "ce/length" in coefficients:
+            assert length_logits is not None, "packed with other weights than these"
             last = length_logits.shape[-1] - 1
             wide = torch.promote_types(length_logits.dtype, torch.float32)
             term = cross_entropy(

@@ -3,7 +3,9 @@
 An example's slots lie block by block (blocks never read each other) and, in a block, those that can
 be read come first.  So a group of slots that see each other is one run of places, its keys the head
 of it. On the CPU there is one row as long as need be; FlexAttention gets rows of equal length.
-E = examples, M = source tokens, N = slots, K = slots that are keys, G = slots with a goal.
+A model without an encoder reads the source among the slots: M = 0, there is no source side.
+E = examples, M = source tokens, N = slots, K = slots that are keys, G = slots whose final state is
+wanted: those with a goal, and those of the source where a length is told from them.
 """
 
 from collections.abc import Sequence
@@ -52,18 +54,28 @@ class Decoded:
     token: Tensor  # int64 [N]
     position: Tensor  # int64 [N]
     keys: Tensor  # int64 [K]: which slots can be read
-    goals: Tensor  # int64 [G]: which slots predict
+    goals: Tensor  # int64 [G]: which slots predict, or tell a length
     plan: AttentionPlan
-    cross: AttentionPlan
     last_plan: AttentionPlan
-    last_cross: AttentionPlan
+    cross: AttentionPlan | None = None  # None: there is no source side
+    last_cross: AttentionPlan | None = None
+    pooled: "Pooled | None" = None  # None: the length is told from the source side, or not at all
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Which final states are the source's, where it is read among the slots."""
+
+    rows: Tensor  # int64 [P], among the G
+    example: Tensor  # int64 [P]
+    sizes: Tensor  # int64 [E]
 
 
 @dataclass(frozen=True)
 class Batch:
     """What one micro-step reads."""
 
-    source: Encoded
+    source: Encoded | None  # None: no encoder reads one
     slots: Decoded
     loss_groups: list[LossGroup]
     lengths: Tensor  # int64 [E]: target length with BOS and EOS
@@ -82,7 +94,7 @@ class Batch:
             return self
         return replace(
             self,
-            source=_moved(self.source, device),
+            source=self.source and _moved(self.source, device),
             slots=_moved(self.slots, device),
             loss_groups=[s.to(device) for s in self.loss_groups],
             lengths=self.lengths.to(device),
@@ -90,9 +102,12 @@ class Batch:
 
 
 def _moved(part, device):
-    values = {f.name: getattr(part, f.name) for f in fields(part)}
-    stays = (Flex, type(None))
-    return type(part)(**{k: v if isinstance(v, stays) else v.to(device) for k, v in values.items()})
+    def moved(value):
+        if isinstance(value, Pooled):
+            return _moved(value, device)
+        return value if value is None or isinstance(value, Flex) else value.to(device)
+
+    return type(part)(**{f.name: moved(getattr(part, f.name)) for f in fields(part)})
 
 
 @dataclass(frozen=True)
@@ -120,28 +135,25 @@ class Packer:
             memory = _chosen(source_by_row, lambda s: s["length"] == 0, fill)
         slots_by_row = _even([r[1] for r in rows], fill, split=True)
         keys = _chosen(slots_by_row, lambda s: rule.readable[s["stream"]], fill)
-        goals = _chosen(slots_by_row, lambda s: s["goal"] != NONE, fill)
+        tells = rule.source if "ce/length" in self.weights else NONE
+        goals = _chosen(slots_by_row, lambda s: (s["goal"] != NONE) | (s["stream"] == tells), fill)
         slots = _joined(slots_by_row)
-        encoder, *decoder = self._plans(rule, len(rows), source, memory, slots, keys, goals)
         loss_groups = _loss_groups(goals, examples, rule)
         lengths = np.array([len(e.target) for e in examples])
+        sizes = _long(np.array([len(e.source) for e in examples]))
         tokens = {"tokens": int(lengths.sum())}
         return Batch(
-            source=Encoded(
-                token=_long(source["token"]),
-                position=_long(source["position"]),
-                example=_long(source["example"]),
-                sizes=_long(np.array([len(e.source) for e in examples])),
-                plan=encoder,
-                length_rows=_length_rows(source) if self.length_token else None,
-                words=_long(memory["at"]) if self.length_token else None,
-            ),
+            source=self._encoded(len(rows), source, memory, sizes),
             slots=Decoded(
                 _long(slots["token"]),
                 _long(slots["position"]),
                 _long(keys["at"]),
                 _long(goals["at"]),
-                *decoder,
+                self._plan(len(rows), slots, keys, "group", rule),
+                self._plan(len(rows), goals, keys, "group", rule),
+                self._cross(len(rows), slots, memory),
+                self._cross(len(rows), goals, memory),
+                None if tells == NONE else _pooled(goals, tells, sizes),
             ),
             loss_groups=loss_groups,
             lengths=_long(lengths),
@@ -166,22 +178,28 @@ class Packer:
             used = used + size
         return [(_joined([s for s, _ in row]), _joined([t for _, t in row])) for row in rows]
 
-    def _plans(
-        self, rule: Rule, rows: int, source, memory, slots, keys, goals
-    ) -> tuple[AttentionPlan, ...]:
-        def plan(queries: Columns, group: str, others: Columns, other: str, rule: Rule | None):
-            sides = (_side(queries, group, rule), _side(others, other, rule))
-            if self.row is None:
-                return dense(*sides, rule)
-            return Flex(*sides, rule, rows)
+    def _encoded(
+        self, rows: int, source: Columns, memory: Columns, sizes: Tensor
+    ) -> Encoded | None:
+        if not len(source["token"]):
+            return None
+        token, position, example = (_long(source[n]) for n in ("token", "position", "example"))
+        plan = self._plan(rows, source, source, "memory", None)
+        if not self.length_token:
+            return Encoded(token, position, example, sizes, plan)
+        of_length, words = _length_rows(source), _long(memory["at"])
+        return Encoded(token, position, example, sizes, plan, of_length, words)
 
-        return (
-            plan(source, "memory", source, "memory", None),
-            plan(slots, "group", keys, "group", rule),
-            plan(slots, "memory", memory, "memory", None),
-            plan(goals, "group", keys, "group", rule),
-            plan(goals, "memory", memory, "memory", None),
-        )
+    def _cross(self, rows: int, queries: Columns, memory: Columns) -> AttentionPlan | None:
+        if not len(memory["token"]):
+            return None
+        return self._plan(rows, queries, memory, "memory", None)
+
+    def _plan(
+        self, rows: int, queries: Columns, keys: Columns, group: str, rule: Rule | None
+    ) -> AttentionPlan:
+        sides = _side(queries, group, rule), _side(keys, group, rule)
+        return dense(*sides, rule) if self.row is None else Flex(*sides, rule, rows)
 
 
 def _side(columns: Columns, group: str, rule: Rule | None) -> Side:
@@ -211,10 +229,11 @@ def _parts(examples: Sequence[Example], rule: Rule, passes: int, length_token: b
             memory = number * passes + turn
             if not len(mine):
                 continue
+            encoded = example.source if rule.source == NONE else example.source[:0]
             before = int(length_token)
-            tokens = before + len(example.source)
+            tokens = before + len(encoded)
             source = {
-                "token": np.pad(example.source, (before, 0)),
+                "token": np.pad(encoded, (before, 0)),
                 "position": np.maximum(np.arange(tokens) - before, 0),
                 "memory": np.full(tokens, memory),
                 "example": np.full(tokens, len(examples) if turn else number),
@@ -266,7 +285,7 @@ def _loss_groups(goals: Columns, examples: Sequence[Example], rule: Rule) -> lis
     """Goals by the set of distributions over them: rows of a group go through the loss together."""
     first = np.concatenate([[0], np.cumsum([len(e.target) for e in examples])])
     target = np.concatenate([e.target for e in examples])
-    real = np.flatnonzero(goals["memory"] != PADDING)
+    real = np.flatnonzero(goals["goal"] != NONE)
     word = first[goals["example"][real]] + goals["goal"][real]
     of = rule.distribution[goals["stream"][real]]
     order = np.lexsort((of, word))
@@ -290,6 +309,11 @@ def _length_rows(source: Columns) -> Tensor:
     return _long(at[np.argsort(source["example"][at], kind="stable")])
 
 
+def _pooled(goals: Columns, source: int, sizes: Tensor) -> Pooled:
+    rows = np.flatnonzero((goals["stream"] == source) & (goals["memory"] != PADDING))
+    return Pooled(_long(rows), _long(goals["example"][rows]), sizes)
+
+
 def _sizes(
     source: Columns, memory: Columns, slots: Columns, keys: Columns, goals: Columns
 ) -> dict[str, int]:
@@ -308,7 +332,8 @@ def _sizes(
         "memory": real(memory),
         "slots": real(slots),
         "keys": real(keys),
-        "goals": real(goals),
+        "goals": int((goals["goal"] != NONE).sum()),
+        "last": real(goals),
         "encoder_pairs": pairs(source["memory"], source["memory"]),
         "self_pairs": pairs(slots["group"], keys["group"]),
         "cross_pairs": pairs(slots["memory"], memory["memory"]),

@@ -1,5 +1,7 @@
 """The one backbone of all objectives: an encoder, a decoder that runs any layout, a length head.
 
+Without an encoder the decoder is one stack that reads the source among its slots.
+
 D = width, H = heads, V = vocabulary; M, N, K, G as in packing.py.
 """
 
@@ -17,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from januslm.model.attention import AttentionPlan
 from januslm.model.config import ModelConfig
 from januslm.model.dropout import dropout
-from januslm.model.packing import Batch, Decoded, Encoded
+from januslm.model.packing import Batch, Decoded, Encoded, Pooled
 from januslm.model.score_bias import Bias, PositionBias
 from januslm.registry import find
 
@@ -158,9 +160,9 @@ def _emptied(part: nn.Module) -> nn.Module:
 class Stack(nn.Module):
     """Positions, embedding norm and layers: the encoder, or the decoder."""
 
-    def __init__(self, config: ModelConfig, layers: int, crosses: bool, made: Made):
+    def __init__(self, config: ModelConfig, layers: int, decodes: bool, made: Made):
         super().__init__()
-        self.config = config
+        self.config, crosses = config, decodes and config.has_encoder
         scheme = find("januslm.model.positions", config.positions)
         self.rotate: Rotate | None = getattr(scheme, "rotate", None)
         self.cross_rotate = self.rotate if crosses and getattr(scheme, "CROSS", False) else None
@@ -168,7 +170,7 @@ class Stack(nn.Module):
         self.position_bias: PositionBias | None = None
         if config.position_bias:
             kind = find("januslm.model.position_bias", config.position_bias)
-            if crosses or getattr(kind, "ENCODER", True):
+            if decodes or getattr(kind, "ENCODER", True):
                 self.position_bias = kind.PositionBias(config, layers)
         norm = partial(nn.LayerNorm, config.width, eps=config.norm_eps)
         self.embedding_layer_norm = norm() if config.embedding_norm else nn.Identity()
@@ -225,7 +227,8 @@ class Seq2Seq(nn.Module):
         made: Made = _emptied if shard else _kept
         words = nn.Embedding(config.vocabulary + config.extra_vectors, config.width)
         self.embedding = made(words)
-        self.encoder = Stack(config, config.encoder_layers, False, made)
+        if config.has_encoder:
+            self.encoder = Stack(config, config.encoder_layers, False, made)
         self.decoder = Stack(config, config.decoder_layers, True, made)
         self.length_head = nn.Linear(config.width, config.max_length, bias=False)
         if not config.tied:
@@ -253,10 +256,12 @@ class Seq2Seq(nn.Module):
             start = rows, self.length_head.weight[:1].expand(len(rows), -1)
         return self.encoder(self.embed(source.token), source.position, view, view, start=start)
 
-    def decode(self, slots: Decoded, memory: Tensor, source: Encoded) -> Tensor:
+    def decode(self, slots: Decoded, memory: Tensor | None, source: Encoded | None) -> Tensor:
         """-> [G, D], one row per slot with a goal, in the order of `slots.goals`."""
         place = slots.position
-        memory, memory_position = source.read(memory)
+        memory_position = None
+        if memory is not None and source is not None:
+            memory, memory_position = source.read(memory)
         see = partial(self.decoder.view, memory_position=memory_position)
         view = see(slots.plan, place, cross=slots.cross, keys=slots.keys)
         last = see(
@@ -264,34 +269,42 @@ class Seq2Seq(nn.Module):
         )
         return self.decoder(self.embed(slots.token), slots.position, view, last, memory)
 
-    def length_logits(self, memory: Tensor, source: Encoded) -> Tensor:
-        """Mean over each source, times one vector per length (JANUS): [E, max_length].
+    def length_logits(self, states: Tensor, of: Encoded | Pooled) -> Tensor:
+        """Mean over each source's final states [M, D], times one vector per length (JANUS).
 
-        With `length_offset` a vector stands for a difference to the source's length (Shu 2020);
-        lengths beyond their range share the outermost.  With a [LEN] token its row is read, and
-        the vectors stand for how many tokens follow BOS; the first is [LEN] itself, no length.  So
-        there is one length more, BOS counted.
+        -> [E, max_length].  With `length_offset` a vector stands for a difference to the source's
+        length (Shu 2020); lengths beyond their range share the outermost.  With a [LEN] token its
+        row is read, and the vectors stand for how many tokens follow BOS; the first is [LEN]
+        itself, no length.  So there is one length more, BOS counted.
         """
-        if (rows := source.length_rows) is not None:
-            found = self.length_head(memory.index_select(0, rows[: len(source.sizes)]))
+        if isinstance(of, Encoded) and (rows := of.length_rows) is not None:
+            found = self.length_head(states.index_select(0, rows[: len(of.sizes)]))
             return pad(found[:, 1:], (2, 0), value=-torch.inf)
-        sums = memory.new_zeros(len(source.sizes) + 1, memory.shape[-1])
+        count = of.sizes.clamp(min=1)[:, None]  # of no source the mean is 0
+        sums = states.new_zeros(len(of.sizes) + 1, states.shape[-1])
         # Row E takes what belongs to no example (filling, second passes) and is left out.
-        at = torch.where(source.example < 0, len(source.sizes), source.example)
-        sums = sums.index_add(0, at, memory)[:-1]
-        logits = self.length_head(sums / source.sizes[:, None].to(sums.dtype))
+        at = torch.where(of.example < 0, len(of.sizes), of.example)
+        sums = sums.index_add(0, at, states)[:-1]
+        logits = self.length_head(sums / count.to(sums.dtype))
         if not self.config.length_offset:
             return logits
         most = self.config.max_length
-        offset = torch.arange(most, device=logits.device) - source.sizes[:, None]
+        offset = torch.arange(most, device=logits.device) - of.sizes[:, None]
         return logits.gather(1, (offset + most // 2).clamp(0, most - 1))
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """-> hidden states [G, D] at the goals, length logits [E, max_length]."""
-        memory = self.encode(batch.source)
-        return self.decode(batch.slots, memory, batch.source), self.length_logits(
-            memory, batch.source
-        )
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """-> hidden states [G, D] at the goals, length logits [E, max_length].
+
+        Without an encoder there are length logits only where they are learnt.
+        """
+        memory = None if batch.source is None else self.encode(batch.source)
+        hidden = self.decode(batch.slots, memory, batch.source)
+        if memory is not None and batch.source is not None:
+            return hidden, self.length_logits(memory, batch.source)
+        pooled = batch.slots.pooled
+        if pooled is None:
+            return hidden, None
+        return hidden, self.length_logits(hidden.index_select(0, pooled.rows), pooled)
 
 
 def _initialise(module: nn.Module, glorot: bool, shard: Callable | None) -> None:
@@ -317,20 +330,18 @@ def _initialise(module: nn.Module, glorot: bool, shard: Callable | None) -> None
 def flops(config: ModelConfig, sizes: dict[str, int]) -> float:
     """Multiply-adds times 2 of forward and backward on a batch: what the exact semantics need.
 
-    Encoder once; keys and values once per readable slot; last layer and vocabulary for goals only;
-    attention counted over whole groups.  The vocabulary is counted with its gradient once, as run.
+    Encoder once; keys and values once per readable slot; last layer for what is wanted of it and
+    vocabulary for goals only; attention counted over whole groups.  The vocabulary is counted with
+    its gradient once, as run.
     """
     d, ffn = config.width, config.ffn
     row = 2 * d * d + 2 * d * ffn  # query, output and feed-forward of one slot
     encoder = config.encoder_layers * (
         sizes["source"] * (row + 2 * d * d) + 2 * d * sizes["encoder_pairs"]
     )
-    inner = sizes["slots"] * (row + 2 * d * d) + 2 * d * (
-        sizes["self_pairs"] + sizes["cross_pairs"]
-    )
-    last = sizes["goals"] * (row + 2 * d * d) + 2 * d * (
-        sizes["last_self_pairs"] + sizes["last_cross_pairs"]
-    )
+    decoded = row + (2 * d * d if config.has_encoder else 0)  # and those of cross-attention
+    inner = sizes["slots"] * decoded + 2 * d * (sizes["self_pairs"] + sizes["cross_pairs"])
+    last = sizes["last"] * decoded + 2 * d * (sizes["last_self_pairs"] + sizes["last_cross_pairs"])
     keys = config.decoder_layers * 2 * d * d * (sizes["keys"] + sizes["memory"])
     decoder = (config.decoder_layers - 1) * inner + last + keys
     vocabulary = sizes["goals"] * d * config.vocabulary

@@ -9,6 +9,8 @@ from januslm.noise._runs import Chance, Ratio, cover, disguised
 
 Size = Annotated[int, Allowed(low=1, high=2**20)]
 
+SOURCE_ALONE = ("masked", "replaced")  # options that only the source feels
+
 
 def hide(
     source,

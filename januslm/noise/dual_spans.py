@@ -5,6 +5,8 @@ import numpy as np
 from januslm.config import Refused
 from januslm.noise._runs import Chance, Mean, Ratio, budget, cover, insert, run_lengths
 
+SOURCE_ALONE = ("decoder_only", "rotate")  # options that only the source feels
+
 
 def hide(
     source,

@@ -9,6 +9,9 @@ from januslm.noise import dual_spans
 from januslm.noise._runs import Chance, Mean
 from januslm.noise._runs import insert as inserted
 
+# Options that only the source feels: all of them.
+SOURCE_ALONE = ("ratio", "mean", "replaced", "permute", "delete", "insert", "rotate")
+
 
 def hide(
     source,

@@ -38,7 +38,7 @@ class Samples:
         parts = [LEGEND]
         for number, example in enumerate(examples, 1):
             rows = [
-                ("source", self._plain(example.source)),
+                *([("source", self._plain(example.source))] if len(example.source) else []),
                 ("target", self._plain(example.target)),
                 *self._rows(example),
             ]

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from januslm.config import setting
+from januslm.config import Refused, setting
+from januslm.model.config import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -48,3 +49,11 @@ class PackingSettings:
     row: int = setting(8192, low=0)  # slots per row for FlexAttention; 0: dense plans on GPUs too
     valid_micro: int = setting(32, low=1)  # validation examples per batch
     samples: int = setting(4, low=0)  # validation texts that are decoded for TensorBoard
+
+    def check(self, model: ModelConfig, where: str) -> None:
+        """Refuse what has no effect on such a model."""
+        if self.encoder_passes > 1 and not model.has_encoder:
+            raise Refused(
+                f"{where}: packing.encoder_passes = {self.encoder_passes} needs an encoder, and "
+                "model.encoder_layers is 0; take it out"
+            )

@@ -1,7 +1,7 @@
 """Documents in, verified token shards out: a build that goes on where it was stopped.
 
 1. Each bundle of inputs is read, filtered and tokenized into a part (OUT/parts), by many processes.
-2. The hashes of all documents decide, in the order of the bundles, which are duplicates.
+2. What is alike among all documents decides, in the order of the bundles, which are duplicates.
 3. The remaining documents of some parts at a time are copied into a shard of OUT/train and one
    of OUT/valid.
 Every finished step is one line of OUT/journal.jsonl; the manifests come last.
@@ -12,14 +12,17 @@ from collections import Counter
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 
 from data_tools.counts import KEPT, table, total
-from data_tools.journal import FRESH, Journal
+from data_tools.decide_duplicates import decide
+from data_tools.find_duplicates import Search, record_limit
+from data_tools.journal import FRESH, Journal, part_file
 from data_tools.recipe import Bundle, Recipe, bundles, identity
-from data_tools.tokenize_parts import Damaged, damage, part_file, seal, tokenize
+from data_tools.tokenize_parts import SPLIT, Damaged, parts_folder, seal, tokenize
 from data_tools.train_tokenizer import Report, learn_with
 from data_tools.workers import finished, pool, ranks
 from januslm.cli.progress import Progress
@@ -27,7 +30,6 @@ from januslm.config import Refused
 from januslm.data.shard_writer import dtype_for, write_manifest
 from januslm.data.shards import MANIFEST, open_corpus
 from januslm.data.tokenizer import Tokenizer
-from januslm.registry import find
 
 ROUNDS = 3  # that parts may be found damaged and are tokenized anew
 
@@ -108,10 +110,9 @@ def _run(it: Build, executor: Executor) -> None:
     progress = Progress("build")
     for _ in range(ROUNDS):
         _tokenize_all(it, executor, progress)
-        damaged = _damaged_prints(it) or _seal_all(it, executor, progress)
+        damaged = _decide(it, executor, progress) or _seal_all(it, executor, progress)
         for found in damaged:
-            it.report(f"{found.file}: damaged since it was written; its part is made anew")
-            del it.journal.parts[found.part]
+            _forget(it, found)
         if not damaged:
             break
     else:
@@ -157,28 +158,48 @@ def _size(path: Path) -> int:
 def _there(it: Build, bundle: Bundle) -> bool:
     """Whether a part is finished and still there; `seal` looks at its bytes."""
     part = it.journal.parts.get(bundle.number)
-    if not part or (it.recipe.deduplicate and not part.print):
+    if not part or {SPLIT, *it.recipe.deduplicate} - part.facts.keys():
         return False
-    sizes = part.shard.sizes | {"split.npy": None, "print.npy": None}
-    if not it.recipe.deduplicate:
-        del sizes["print.npy"]
-    paths = {part_file(it.recipe, bundle.number, suffix): size for suffix, size in sizes.items()}
+    sizes: dict[str, int | None] = {**part.shard.sizes, **dict.fromkeys(part.facts)}
+    folder = parts_folder(it.recipe)
+    paths = {part_file(folder, bundle.number, suffix): size for suffix, size in sizes.items()}
     return all(
         path.is_file() and size in (None, path.stat().st_size) for path, size in paths.items()
     )
 
 
-def _damaged_prints(it: Build) -> list[Damaged]:
-    """The parts whose hashes of documents are damaged; they decide about all the others."""
-    if not it.recipe.deduplicate:
-        return []
-    parts = (it.journal.parts[bundle.number] for bundle in it.work)
-    return [found for part in parts if (found := damage(it.recipe, part, "print.npy"))]
+def _starts(it: Build) -> list[int]:
+    """The number in the corpus of the first document of each part, then of all documents."""
+    sizes = [it.journal.parts[bundle.number].shard.documents for bundle in it.work]
+    return [0, *accumulate(sizes)]
+
+
+def _decide(it: Build, executor: Executor, progress: Progress) -> list[Damaged]:
+    """Find what is duplicate, by each deduplicator after the other; what was damaged."""
+    parts = [it.journal.parts[bundle.number] for bundle in it.work]
+    records = record_limit(it.recipe.deduplicate_megabytes)
+    names = tuple(it.recipe.deduplicate)
+    for place, options in enumerate(it.recipe.deduplicate.values()):
+        starts = tuple(_starts(it))
+        search = Search(parts_folder(it.recipe), place, names, options, starts, records)
+        if damaged := decide(search, parts, it.journal, executor, progress):
+            return damaged
+    return []
+
+
+def _forget(it: Build, found: Damaged) -> None:
+    """Note that a file is to be made anew."""
+    if found.part is None:
+        it.report(f"{found.file}: damaged since it was written; it is made anew")
+        it.journal.duplicates.pop(found.file.name, None)
+    else:
+        it.report(f"{found.file}: damaged since it was written; its part is made anew")
+        it.journal.parts.pop(found.part, None)
 
 
 def _seal_all(it: Build, executor: Executor, progress: Progress) -> list[Damaged]:
     """Seal what is not sealed; the parts that were found to be damaged."""
-    keep = _kept(it)
+    starts = _starts(it)
     groups = _groups(it)
     if strange := it.journal.sealed.keys() - set(range(len(groups))):
         raise Refused(f"{it.journal.path}: notes shard {min(strange)} of {len(groups)}; {FRESH}")
@@ -186,7 +207,7 @@ def _seal_all(it: Build, executor: Executor, progress: Progress) -> list[Damaged
         partial(
             seal,
             number,
-            members=[(it.journal.parts[part], keep[part]) for part in group],
+            members=[(it.journal.parts[part], starts[part]) for part in group],
             recipe=it.recipe,
             dtype=it.dtype,
             eos=it.tokenizer.special.eos,
@@ -196,7 +217,7 @@ def _seal_all(it: Build, executor: Executor, progress: Progress) -> list[Damaged
     ]
     before = len(groups) - len(tasks)
     progress.phase(len(groups), "shards sealed", before)
-    damaged = []
+    damaged: list[Damaged] = []
     for _, found in finished(executor, tasks, lambda done: progress.show(before + done)):
         if isinstance(found, Damaged):
             damaged.append(found)
@@ -213,15 +234,6 @@ def _sealed(it: Build, number: int) -> bool:
         for split, shard in group.shards.items()
         for suffix, size in shard.sizes.items()
     )
-
-
-def _kept(it: Build) -> list[np.ndarray]:
-    """Which documents of each part are not dropped as duplicates: bool [documents] each."""
-    if not it.recipe.deduplicate:
-        sizes = [it.journal.parts[bundle.number].shard.documents for bundle in it.work]
-        return [np.ones(size, dtype=bool) for size in sizes]
-    prints = [np.load(part_file(it.recipe, bundle.number, "print.npy")) for bundle in it.work]
-    return find("data_tools.dedup", it.recipe.deduplicate).kept(prints)
 
 
 def _groups(it: Build) -> list[list[int]]:

@@ -16,15 +16,27 @@ from januslm.data.shards import Shard
 FRESH = "--fresh deletes what was built and builds again"
 
 
+def part_file(folder: Path, number: int, suffix: str) -> Path:
+    """Where a file of a part lies until its shard is finished; folder: OUT/parts."""
+    return folder / f"part-{number:05d}.{suffix}"
+
+
 @dataclass(frozen=True)
 class TokenizedPart:
-    """A bundle that was tokenized into a part; split, print: xxh3_128 of those .npy, "": none."""
+    """A bundle that was tokenized into a part, with facts about its documents."""
 
     part: int  # the bundle's number
     shard: Shard
     counts: dict[str, int]
-    split: str
-    print: str = ""
+    facts: dict[str, str]  # xxh3_128 of the files of facts, by suffix: split, and deduplicators
+
+
+@dataclass(frozen=True)
+class DuplicatesFile:
+    """A file of the search for duplicates; its content carries its own hashes."""
+
+    duplicates: str  # its name in OUT/parts
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -40,14 +52,15 @@ class SealedGroup:
             raise Refused(f"counts must be by the numbers of parts, got {strange[0]!r}")
 
 
-Step = TokenizedPart | SealedGroup
+Step = TokenizedPart | DuplicatesFile | SealedGroup
 
 
 class Journal:
     """The journal of one output folder, which it locks until `close`.
 
-    `parts` and `sealed` hold the finished steps by their numbers.  A line that a kill cut short is
-    left out, and so is a damaged one, which is reported: its step is done again.
+    `parts` and `sealed` hold the finished steps by their numbers, `duplicates` the sizes of files
+    by their names.  A line that a kill cut short is left out, and so is a damaged one, which is
+    reported: its step is done again.
     """
 
     def __init__(
@@ -64,6 +77,7 @@ class Journal:
         if fresh:
             _clear(out)
         self.parts: dict[int, TokenizedPart] = {}
+        self.duplicates: dict[str, DuplicatesFile] = {}
         self.sealed: dict[int, SealedGroup] = {}
         for step in self._steps(identity, report):
             self._note(step)
@@ -71,6 +85,7 @@ class Journal:
         with atomic.durable(self.path) as file:
             file.write(sealed.line(identity))
             file.writelines(_line(part) for part in self.parts.values())
+            file.writelines(_line(one) for one in self.duplicates.values())
             file.writelines(_line(group) for group in self.sealed.values())
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
 
@@ -89,6 +104,8 @@ class Journal:
     def _note(self, step: Step) -> None:
         if isinstance(step, TokenizedPart):
             self.parts[step.part] = step
+        elif isinstance(step, DuplicatesFile):
+            self.duplicates[step.duplicates] = step
         else:
             self.sealed[step.sealed] = step
 
@@ -109,7 +126,8 @@ class Journal:
             if line is None:
                 report(f"{self.path}:{number}: damaged; what it noted is done again")
             else:
-                kind: type[Step] = TokenizedPart if "part" in line else SealedGroup
+                kinds: dict[str, type[Step]] = {"part": TokenizedPart, "duplicates": DuplicatesFile}
+                kind = next((kinds[key] for key in kinds if key in line), SealedGroup)
                 steps.append(build(kind, line, f"{self.path}:{number}"))
         return steps
 
@@ -152,6 +170,7 @@ def _clear(out: Path) -> None:
         "valid/manifest.json*",
         "journal.*",
         "parts/part-*",
+        "parts/duplicates-*",
         "train/shard-*",
         "valid/shard-*",
     ):

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
+from data_tools import duplicates, filtering
 from data_tools.documents import Input
-from data_tools.filtering import checked
-from januslm.config import Refused, load, setting
+from januslm.config import Refused, build, setting, tree
 from januslm.data.shards import FORMAT
 from januslm.registry import extend, find, options
 
@@ -36,8 +36,11 @@ class Recipe:
     shard_megabytes: float = setting(512.0, above=0, high=1e9)
     # one table per filter: [filters.NAME], a file of data_tools/filters/, with its options
     filters: dict[str, dict] = field(default_factory=dict)
-    # a file of data_tools/dedup/: drops documents that came before, in any source; "": all stay
-    deduplicate: str = "exact"
+    # which duplicates are dropped, in any source: a file of data_tools/dedup/, a list of them, or a
+    # table per file with its options, [deduplicate.minhash]; "": all stay
+    deduplicate: dict[str, dict] = field(default_factory=lambda: {"exact": {}})
+    # memory that a process takes to find duplicates, about; they do not depend on it
+    deduplicate_megabytes: float = setting(256.0, above=0, high=1e6)
     validation: float = setting(0.0, low=0, below=1)  # share of documents held out, by their hash
     validation_groups: tuple[str, ...] = ()  # packages (docstrings) or files held out as a whole
 
@@ -72,7 +75,9 @@ class Bundle:
 
 def read(path: str, changes: Iterable[str] = ()) -> Recipe:
     """The corpus file with the command line's changes; sources and filters with all options."""
-    recipe = load(Recipe, path, changes)
+    tables = tree(path, changes)
+    tables["deduplicate"] = duplicates.tables(tables.get("deduplicate", "exact"), path)
+    recipe = build(Recipe, tables, path)
     extend(recipe.plugins)
     sources = {}
     for name, table in recipe.sources.items():
@@ -83,9 +88,12 @@ def read(path: str, changes: Iterable[str] = ()) -> Recipe:
         function = find("data_tools.sources", kind).inputs
         given = {key: value for key, value in table.items() if key != "kind"}
         sources[name] = {"kind": kind} | options(function, given, where)
-    if recipe.deduplicate:
-        find("data_tools.dedup", recipe.deduplicate)
-    return replace(recipe, sources=sources, filters=checked(recipe.filters, path))
+    return replace(
+        recipe,
+        sources=sources,
+        filters=filtering.checked(recipe.filters, path),
+        deduplicate=duplicates.checked(recipe.deduplicate, path),
+    )
 
 
 def bundles(recipe: Recipe) -> list[Bundle]:
@@ -112,11 +120,12 @@ def bundles(recipe: Recipe) -> list[Bundle]:
 def identity(recipe: Recipe, work: list[Bundle], tokenizer_sha256: str) -> dict:
     """Everything that decides the shards' bytes; two builds mix only if it is equal."""
     keys = asdict(recipe)
-    free = ("out", "plugins", "root", "processes")
+    free = ("out", "plugins", "root", "processes", "deduplicate_megabytes")
     for name in (*free, "tokenizer", "vocabulary", "tokenizer_megabytes"):
         del keys[name]
     inputs = [[b.source, one.name, one.version, one.bytes] for b in work for one in b.inputs]
     return keys | {
+        "deduplicate": [*keys["deduplicate"].items()],  # their order decides who counts what
         "format": FORMAT,
         "tokenizer": tokenizer_sha256,
         "tokenizers": version("tokenizers"),

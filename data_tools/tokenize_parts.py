@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,22 +13,20 @@ from xxhash import xxh3_64_intdigest, xxh3_128
 
 from data_tools.counts import DROP, KEPT
 from data_tools.documents import Document, Dropped
+from data_tools.duplicates import deduplicator
 from data_tools.filtering import AFTER, BEFORE, rules, text_passed, tokens_dropped
-from data_tools.journal import SealedGroup, TokenizedPart
+from data_tools.find_duplicates import masked, record_limit
+from data_tools.journal import SealedGroup, TokenizedPart, part_file
 from data_tools.recipe import Bundle, Recipe
+from data_tools.sections import DamagedFile
 from januslm.data import atomic
 from januslm.data.shard_writer import Writer, dtype_for
 from januslm.data.shards import HEADER
 from januslm.data.tokenizer import Tokenizer
-from januslm.registry import find
 
 BATCH = 256  # documents per call of the tokenizer
+SPLIT = "split"  # suffix of the file with each document's place in KEPT
 COPIED = 8192  # documents copied at a time when a shard is sealed
-
-
-def part_file(recipe: Recipe, number: int, suffix: str) -> Path:
-    """Where a file of a part lies until its shard is finished."""
-    return Path(recipe.out) / "parts" / f"part-{number:05d}.{suffix}"
 
 
 @cache
@@ -58,24 +57,28 @@ def split_of(document: Document, recipe: Recipe) -> int:
 
 @dataclass(frozen=True)
 class Damaged:
-    """A part's file that is not as it was written."""
+    """A file that is not as it was written: of a part, or (None) of the search for duplicates."""
 
-    part: int
     file: Path
+    part: int | None = None
 
 
-def damage(recipe: Recipe, part: TokenizedPart, *suffixes: str) -> Damaged | None:
+def parts_folder(recipe: Recipe) -> Path:
+    """Where everything lies until the shards are finished."""
+    return Path(recipe.out) / "parts"
+
+
+def damage(folder: Path, part: TokenizedPart, *suffixes: str) -> Damaged | None:
     """The first of these files of a part that is missing or does not match its hash."""
-    wanted = {"bin": part.shard.bin, "idx": part.shard.idx}
-    wanted |= {"split.npy": part.split, "print.npy": part.print}
+    wanted = {"bin": part.shard.bin, "idx": part.shard.idx} | part.facts
     for suffix in suffixes:
-        path = part_file(recipe, part.part, suffix)
+        path = part_file(folder, part.part, suffix)
         try:
             found = _digest(path)
         except OSError:  # missing, a folder, a bad sector
             found = ""
         if found != wanted[suffix]:
-            return Damaged(part.part, path)
+            return Damaged(path, part.part)
     return None
 
 
@@ -86,37 +89,52 @@ def _digest(path: Path) -> str:
 
 def tokenize(bundle: Bundle, recipe: Recipe, tokenizer_file: str) -> TokenizedPart:
     """Write the part of a bundle and the facts about its documents; what to note of it."""
-    tokenizer = _tokenizer(tokenizer_file)
-    stem = part_file(recipe, bundle.number, "bin").stem
-    writer = Writer(
-        Path(recipe.out) / "parts", stem, dtype_for(tokenizer.size), tokenizer.special.eos
-    )
+    tokenizer, folder = _tokenizer(tokenizer_file), parts_folder(recipe)
+    stem = part_file(folder, bundle.number, "bin").stem
+    writer = Writer(folder, stem, dtype_for(tokenizer.size), tokenizer.special.eos)
     after = rules(recipe.filters, AFTER)
-    dedup = find("data_tools.dedup", recipe.deduplicate) if recipe.deduplicate else None
+    ways = {name: deduplicator(name, table) for name, table in recipe.deduplicate.items()}
     counts: Counter = Counter()
-    prints, splits = [], []
-    for batch in _batches(passed(bundle, recipe, counts), BATCH):
-        ids = tokenizer.encode([document.text for document in batch])
-        kept = []
-        for document, tokens in zip(batch, ids, strict=True):
-            if dropped := tokens_dropped(tokens, after):
-                counts[DROP + dropped.reason] += 1
-                continue
-            kept.append(tokens)
-            splits.append(split_of(document, recipe))
-            if dedup:
-                prints.append(dedup.fingerprint(document))
-        writer.add(kept)
-    facts = {"split": np.array(splits, np.uint8)}
-    if dedup:
-        facts["print"] = np.array(prints, dedup.FINGERPRINT)
-    hashes = {}
-    for name, values in facts.items():
-        path = part_file(recipe, bundle.number, f"{name}.npy")
-        with atomic.durable(path, "wb") as file:
-            np.save(file, values)
-        hashes[name] = _digest(path)
-    return TokenizedPart(bundle.number, writer.close(), dict(counts), **hashes)
+    with ExitStack() as opened:
+        paths = {name: part_file(folder, bundle.number, name) for name in (SPLIT, *ways)}
+        facts = {name: opened.enter_context(_Facts(path)) for name, path in paths.items()}
+        for batch in _batches(passed(bundle, recipe, counts), BATCH):
+            ids = tokenizer.encode([document.text for document in batch])
+            kept = []
+            for document, tokens in zip(batch, ids, strict=True):
+                if dropped := tokens_dropped(tokens, after):
+                    counts[DROP + dropped.reason] += 1
+                    continue
+                kept.append(tokens)
+                facts[SPLIT].write(bytes([split_of(document, recipe)]))
+                for name, way in ways.items():
+                    facts[name].write(way.print_of(document))
+            writer.add(kept)
+    hashes = {name: one.hexdigest() for name, one in facts.items()}
+    return TokenizedPart(bundle.number, writer.close(), dict(counts), hashes)
+
+
+class _Facts:
+    """A file with a record of fixed size for each document of a part."""
+
+    def __init__(self, path: Path):
+        self._whole, self._replacement = xxh3_128(), atomic.durable(path, "wb")
+
+    def __enter__(self) -> "_Facts":
+        self._file = self._replacement.__enter__()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._replacement.__exit__(*error)
+
+    def write(self, record: bytes) -> None:
+        """Append the record of the next document."""
+        self._file.write(record)
+        self._whole.update(record)
+
+    def hexdigest(self) -> str:
+        """xxh3_128 of the file."""
+        return self._whole.hexdigest()
 
 
 def _batches(items: Iterable, size: int) -> Iterator[list]:
@@ -132,42 +150,56 @@ def _batches(items: Iterable, size: int) -> Iterator[list]:
 
 def seal(
     number: int,
-    members: list[tuple[TokenizedPart, np.ndarray]],
+    members: list[tuple[TokenizedPart, int]],
     recipe: Recipe,
     dtype: str,
     eos: int,
 ) -> SealedGroup | Damaged:
-    """Copy the kept documents of some parts into one shard per split; what to note of it.
+    """Copy the documents of some parts that stay into one shard per split; what to note of it.
 
-    members: the parts, and which of their documents to keep, bool [documents].  Nothing is written
-    where a part is not as it was when it was tokenized.
+    members: the parts, and the number in the corpus of the first document of each.  Nothing is
+    written where a part is not as it was when it was tokenized.
     """
+    folder, ways = parts_folder(recipe), [*recipe.deduplicate]
     for part, _ in members:
-        if found := damage(recipe, part, "bin", "idx", "split.npy"):
+        if found := damage(folder, part, "bin", "idx", SPLIT):
             return found
     writers: dict[str, Writer] = {}
     counts = {}
-    for part, keep in members:
-        splits = np.load(part_file(recipe, part.part, "split.npy"))
-        one = {DROP + "duplicate": int((~keep).sum())}
+    for part, first in members:
+        splits = np.fromfile(part_file(folder, part.part, SPLIT), np.uint8)
+        try:
+            by = _dropped_by(folder, recipe, first, len(splits))
+        except DamagedFile as error:
+            return Damaged(error.path)
+        one = {f"{DROP}duplicate ({name})": int((by == i).sum()) for i, name in enumerate(ways, 1)}
         for place, split in enumerate(KEPT):
-            mine = keep & (splits == place)
+            mine = (by == 0) & (splits == place)
             one[split] = int(mine.sum())
             if not one[split]:
                 continue
             if split not in writers:
-                folder = Path(recipe.out) / split
-                writers[split] = Writer(folder, f"shard-{number:05d}", dtype, eos)
-            _copy(recipe, part.part, mine, writers[split])
+                folder_of_split = Path(recipe.out) / split
+                writers[split] = Writer(folder_of_split, f"shard-{number:05d}", dtype, eos)
+            _copy(folder, part.part, mine, writers[split])
         counts[str(part.part)] = one
     shards = {split: writer.close() for split, writer in writers.items()}
     return SealedGroup(number, shards, counts)
 
 
-def _copy(recipe: Recipe, part: int, mine: np.ndarray, writer: Writer) -> None:
+def _dropped_by(folder: Path, recipe: Recipe, first: int, count: int) -> np.ndarray:
+    """Of each document of a part: 0 where it stays, or which deduplicator drops it, from 1."""
+    if not recipe.deduplicate:
+        return np.zeros(count, np.uint8)
+    *_, last = recipe.deduplicate
+    records = record_limit(recipe.deduplicate_megabytes)
+    return masked(folder, last, records, first, first + count)
+
+
+def _copy(folder: Path, part: int, mine: np.ndarray, writer: Writer) -> None:
     """Append the documents of a part that `mine` marks, 8192 at a time."""
-    lengths = np.fromfile(part_file(recipe, part, "idx"), "<i4", len(mine), offset=HEADER)
-    tokens = np.memmap(part_file(recipe, part, "bin"), writer.dtype, "r")
+    lengths = np.fromfile(part_file(folder, part, "idx"), "<i4", len(mine), offset=HEADER)
+    tokens = np.memmap(part_file(folder, part, "bin"), writer.dtype, "r")
     ends = np.cumsum(lengths, dtype=np.int64)
     for start in range(0, len(mine), COPIED):
         here = slice(start, start + COPIED)

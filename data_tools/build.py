@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.counts import KEPT, table, total
+from data_tools.counts import KEPT, duplicate_rates, table, total
 from data_tools.decide_duplicates import decide
 from data_tools.find_duplicates import Search, record_limit
 from data_tools.journal import FRESH, Journal, part_file
@@ -121,6 +121,8 @@ def _run(it: Build, executor: Executor) -> None:
     counters = _counters(it)
     _publish(it, counters)
     it.report(table(counters))
+    for name, rate in duplicate_rates(counters, it.recipe.deduplicate).items():
+        it.report(f"duplicates ({name}): {rate['share']:.2%} of {rate['documents']:,} documents")
     for split in it.splits:
         it.report(_summary(it, it.out / split, ""))
     shutil.rmtree(it.out / "parts", ignore_errors=True)
@@ -281,4 +283,5 @@ def _publish(it: Build, counters: dict) -> None:
             recipe=it.journal.identity,
             packages=versions,
             counters=counters,
+            duplicates=duplicate_rates(counters, it.recipe.deduplicate),
         )

@@ -1,6 +1,7 @@
 """What became of every document: the numbers of a manifest, and the table that shows them."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from januslm.cli.table import drawn
@@ -8,6 +9,7 @@ from januslm.config import Refused, build
 
 KEPT = ("train", "valid")
 DROP = "dropped: "
+DUPLICATE = "duplicate ({})"  # the reason of a deduplicator
 
 
 def total(counts: Counter) -> dict:
@@ -24,6 +26,18 @@ def total(counts: Counter) -> dict:
     if report["read"] != report["train"] + report["valid"] + sum(dropped.values()):
         raise Refused(f"documents were lost without a reason, a bug in a source: {report}")
     return report
+
+
+def duplicate_rates(counters: dict[str, dict], ways: Iterable[str]) -> dict[str, dict]:
+    """Of each deduplicator, in order: the "documents" it saw, those "dropped", their "share"."""
+    reports = counters.values()
+    left = sum(report["read"] - sum(report["dropped"].values()) for report in reports)
+    rates = {}
+    for name in reversed([*ways]):
+        lost = sum(report["dropped"].get(DUPLICATE.format(name), 0) for report in reports)
+        left += lost
+        rates[name] = {"documents": left, "dropped": lost, "share": lost / left if left else 0.0}
+    return dict(reversed(rates.items()))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from xxhash import xxh3_64_intdigest, xxh3_128
 
-from data_tools.counts import DROP, KEPT
+from data_tools.counts import DROP, DUPLICATE, KEPT
 from data_tools.documents import Document, Dropped
 from data_tools.duplicates import deduplicator
 from data_tools.filtering import AFTER, BEFORE, rules, text_passed, tokens_dropped
@@ -172,7 +172,7 @@ def seal(
             by = _dropped_by(folder, recipe, first, len(splits))
         except DamagedFile as error:
             return Damaged(error.path)
-        one = {f"{DROP}duplicate ({name})": int((by == i).sum()) for i, name in enumerate(ways, 1)}
+        one = {DROP + DUPLICATE.format(w): int((by == i).sum()) for i, w in enumerate(ways, 1)}
         for place, split in enumerate(KEPT):
             mine = (by == 0) & (splits == place)
             one[split] = int(mine.sum())

@@ -1,6 +1,6 @@
 """What makes documents duplicates: the two kinds of deduplicators, and those of a recipe."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,72 +12,53 @@ from januslm.config import Refused
 from januslm.registry import find, options
 
 PACKAGE = "data_tools.dedup"
-NOTHING = np.uint32(2**32 - 1)  # each number in the signature of a document without words
+KEY = 16  # bytes; all zero: like no other
 
 Keep = Literal["first", "longest"]  # which of several duplicates stays; longest in tokens
 
 
 @dataclass(frozen=True)
 class Equal:
-    """Documents with the same key are duplicates; None: like no other.
-
-    A print is xxh3_128 of the key, uint64 [2].
-    """
+    """Documents with the same key are duplicates; None: like no other."""
 
     key: Callable[[Document], bytes | None]
     keep: Keep = "first"
 
-    dtype, width, bands = np.dtype("<u8"), 2, 1
+    bands, size = 1, KEY
 
     def print_of(self, document: Document) -> bytes:
-        """What is kept of a document until all are there; made in the worker processes."""
+        """What is kept of a document until all are there: xxh3_128 of the key."""
         key = self.key(document)
-        return bytes(16) if key is None else xxh3_128_digest(key)
-
-    def keys(self, prints: np.ndarray) -> np.ndarray:
-        """uint64 [documents, 1, 2] of prints [documents, 2]; zero for those like no other."""
-        return prints[:, None]
+        return bytes(KEY) if key is None else xxh3_128_digest(key)
 
 
 @dataclass(frozen=True)
 class Similar:
-    """Documents that agree in a band of their signatures, and in enough of all their numbers.
+    """Documents that share a key are compared by their sketches; those that agree are duplicates.
 
-    A print is the signature, uint32 [bands * rows].
+    sketched: of each band a key of 16 bytes, and a sketch; None: like no other.
+    sketch: bytes of a sketch, a multiple of 8.
+    agree: of sketches, uint8 [pairs, sketch] twice, bool [pairs]; None: a shared key is enough.
     """
 
-    signature: Callable[[Document], np.ndarray]
+    sketched: Callable[[Document], tuple[Sequence[bytes], bytes] | None]
     bands: int
-    rows: int
-    threshold: float = 0.0
+    sketch: int
+    agree: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     keep: Keep = "first"
 
-    dtype = np.dtype("<u4")
-
     @property
-    def width(self) -> int:
-        """Numbers of a signature."""
-        return self.bands * self.rows
+    def size(self) -> int:
+        """Bytes of a print."""
+        return self.bands * KEY + self.sketch
 
     def print_of(self, document: Document) -> bytes:
-        """What is kept of a document until all are there; made in the worker processes."""
-        return self.signature(document).astype(self.dtype).tobytes()
-
-    def keys(self, prints: np.ndarray) -> np.ndarray:
-        """uint64 [documents, bands, 2] of prints [documents, bands * rows]; zero: like no other."""
-        size = self.rows * self.dtype.itemsize
-        raw = np.ascontiguousarray(prints).tobytes()
-        # the band is the seed: equal numbers in different bands mean nothing
-        digests = (
-            xxh3_128_digest(raw[start : start + size], seed=place % self.bands)
-            for place, start in enumerate(range(0, len(raw), size))
-        )
-        found = np.frombuffer(b"".join(digests), "<u8").reshape(len(prints), self.bands, 2)
-        return np.where((prints == NOTHING).all(axis=1)[:, None, None], 0, found)
-
-    def agree(self, ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-        """Whether pairs of prints, [pairs, bands * rows] each, are of duplicates: bool [pairs]."""
-        return (ours == theirs).mean(axis=1) >= self.threshold
+        """What is kept of a document until all are there: the keys, then the sketch."""
+        found = self.sketched(document)
+        if found is None:
+            return bytes(self.size)
+        keys, sketch = found
+        return b"".join([*keys, sketch])
 
 
 Deduplicator = Equal | Similar

@@ -25,9 +25,9 @@ from data_tools.duplicates import Deduplicator, Equal, deduplicator
 from data_tools.journal import part_file
 from januslm.data.shards import HEADER
 
-KEY = np.dtype("<u8")
+U8 = np.dtype("<u8")
 BYTES = 256  # of memory for each key that a process sorts: twice what was measured
-COMPARED = 1 << 14  # pairs of prints read and compared at a time
+COMPARED = 1 << 13  # pairs of prints read and compared at a time
 
 
 @dataclass(frozen=True)
@@ -121,20 +121,17 @@ def sort_run(search: Search, number: int) -> int:
         where = (first, first + len(documents))
         documents = documents[masked(search.folder, before, search.records, *where) == 0]
     prints = _prints(search, first, search.span)[documents - first]
-    keys = search.way.keys(prints)
-    has = np.asarray(keys.any(axis=2))  # [documents, bands]
-    columns = np.empty((int(has.sum()), 4), KEY)
-    at, place = 0, documents.astype(KEY)
+    has = prints[:, : 2 * search.way.bands].any(axis=1)
+    documents, prints = documents[has], prints[has]
     other = _order(search, first, documents)
-    for band in range(search.way.bands):
-        mine = has[:, band]
-        rows = columns[at : at + int(mine.sum())]
-        rows[:, :2] = keys[mine, band]
-        rows[:, 2], rows[:, 3] = place[mine], other[mine]
-        at += len(rows)
-    found, decided = _grouped(search, columns, prints, documents)
+    # band after band, so that of equal keys the first document comes first
+    columns = np.empty((search.way.bands, len(documents), 4), U8)
+    columns[..., 2], columns[..., 3] = documents, other
+    for band, rows in enumerate(columns):
+        rows[:, :2] = prints[:, 2 * band : 2 * band + 2]
+    found, decided = _grouped(search, columns.reshape(-1, 4), prints, documents)
     cuts = np.arange(1, search.joins, dtype=object) * 2**64 // search.joins
-    places = np.searchsorted(found[:, 0], np.array(cuts, dtype=KEY))
+    places = np.searchsorted(found[:, 0], np.array(cuts, dtype=U8))
     return sections.write(
         search.file("run", number), [*np.split(found, places), np.unique(decided, axis=0)]
     )
@@ -143,11 +140,11 @@ def sort_run(search: Search, number: int) -> int:
 def _order(search: Search, first: int, documents: np.ndarray) -> np.ndarray:
     """The fourth column of a run's keys: see `_grouped`."""
     if not isinstance(search.way, Equal):
-        return documents.astype(KEY)
+        return documents.astype(U8)
     if search.way.keep == "first":
-        return np.zeros(len(documents), KEY)
+        return np.zeros(len(documents), U8)
     lengths = _lengths(search, first, search.span)[documents - first]
-    return (2**32 - lengths).astype(KEY)
+    return (2**32 - lengths).astype(U8)
 
 
 def _grouped(
@@ -181,20 +178,20 @@ def _grouped(
 def _alike(
     search: Search, pairs: np.ndarray, prints: np.ndarray | None, documents: np.ndarray | None
 ) -> np.ndarray:
-    """Those of the pairs whose signatures agree; prints: of `documents`, else of the parts."""
+    """Those of the pairs whose sketches agree; prints: of `documents`, else of the parts."""
     way = search.way
-    assert not isinstance(way, Equal)
-    if not way.threshold:
+    if isinstance(way, Equal) or way.agree is None:
         return pairs
     pairs = np.unique(pairs, axis=0)  # near duplicates share many bands
     same = [np.empty(0, bool)]
     for start in range(0, len(pairs), COMPARED):
         some = pairs[start : start + COMPARED]
         if prints is not None and documents is not None:
-            left, right = prints[np.searchsorted(documents, some.T)]
+            both = prints[np.searchsorted(documents, some.T)]
         else:
-            left, right = (_prints_at(search, one) for one in some.T)
-        same.append(way.agree(left, right))
+            both = np.stack([_prints_at(search, one) for one in some.T])
+        sketches = np.ascontiguousarray(both[..., 2 * way.bands :]).view(np.uint8)
+        same.append(way.agree(*sketches))
     return pairs[np.concatenate(same)]
 
 
@@ -210,33 +207,26 @@ def _pieces(search: Search, first: int, count: int) -> Iterator[tuple[int, int, 
 
 
 def _prints(search: Search, first: int, count: int) -> np.ndarray:
-    """The prints of neighbouring documents, [count, width]."""
-    way = search.way
-    found = [np.empty(0, way.dtype)]
-    for part, start, size in _pieces(search, first, count):
+    """The prints of neighbouring documents, uint64 [count, size / 8]."""
+    size = search.way.size
+    found = [np.empty(0, U8)]
+    for part, start, many in _pieces(search, first, count):
         path = part_file(search.folder, part, search.name)
-        found.append(
-            np.fromfile(path, way.dtype, size * way.width, offset=start * _print_size(way))
-        )
-    return np.concatenate(found).reshape(-1, way.width)
-
-
-def _print_size(way: Deduplicator) -> int:
-    return way.dtype.itemsize * way.width
+        found.append(np.fromfile(path, U8, many * size // 8, offset=start * size))
+    return np.concatenate(found).reshape(-1, size // 8)
 
 
 def _prints_at(search: Search, documents: np.ndarray) -> np.ndarray:
-    """The prints of any documents, [documents, width], read one by one: no file is mapped."""
-    way = search.way
-    size = _print_size(way)
-    found = np.empty((len(documents), way.width), way.dtype)
-    parts = np.searchsorted(np.array(search.starts, KEY), documents, "right") - 1
+    """The prints of any documents, as above, read one by one: no file is mapped into memory."""
+    size = search.way.size
+    found = np.empty((len(documents), size // 8), U8)
+    parts = np.searchsorted(np.array(search.starts, U8), documents, "right") - 1
     for part in np.unique(parts):
         handle = os.open(part_file(search.folder, int(part), search.name), os.O_RDONLY)
         try:
             for row in np.flatnonzero(parts == part):
                 start = (int(documents[row]) - search.starts[part]) * size
-                found[row] = np.frombuffer(os.pread(handle, size, start), way.dtype)
+                found[row] = np.frombuffer(os.pread(handle, size, start), U8)
         finally:
             os.close(handle)
     return found
@@ -262,7 +252,7 @@ def _runs(search: Search) -> Iterator[Path]:
 def join(search: Search, number: int) -> int:
     """Bring one section of all runs together; one section of what was found for each mask."""
     # in the order of the runs, so that of equal keys the first document comes first
-    every = [sections.read(path, number, KEY, 4) for path in _runs(search)]
+    every = [sections.read(path, number, U8, 4) for path in _runs(search)]
     _, found = _grouped(search, np.concatenate(every))
     if isinstance(search.way, Equal):
         return sections.write(search.file("join", number), _by_mask(search, np.sort(found)))
@@ -271,16 +261,16 @@ def join(search: Search, number: int) -> int:
 
 def _by_mask(search: Search, documents: np.ndarray) -> list[np.ndarray]:
     """Documents in order, cut where one mask ends and the next begins."""
-    cuts = np.arange(1, search.masks, dtype=KEY) * np.uint64(search.records)
-    return np.split(documents.astype(KEY), np.searchsorted(documents, cuts))
+    cuts = np.arange(1, search.masks, dtype=U8) * np.uint64(search.records)
+    return np.split(documents.astype(U8), np.searchsorted(documents, cuts))
 
 
 def _pairs(search: Search) -> Iterator[np.ndarray]:
     """All pairs of duplicates that runs and joins have found."""
     for path in _runs(search):
-        yield sections.read(path, search.joins, KEY, 2)
+        yield sections.read(path, search.joins, U8, 2)
     for number in range(search.joins):
-        yield sections.read(search.file("join", number), 0, KEY, 2)
+        yield sections.read(search.file("join", number), 0, U8, 2)
 
 
 def cluster(search: Search, number: int) -> int:
@@ -288,7 +278,7 @@ def cluster(search: Search, number: int) -> int:
     members, first = clusters(lambda: _pairs(search))
     lengths = None
     if search.way.keep == "longest":
-        bounds = np.searchsorted(members, np.array(search.starts, KEY))
+        bounds = np.searchsorted(members, np.array(search.starts, U8))
         lengths = np.zeros(len(members), np.int32)
         for part, (start, end) in enumerate(pairwise(bounds)):
             if start < end:
@@ -314,6 +304,6 @@ def mask(search: Search, number: int) -> int:
     else:
         lost = [(search.file("clusters", 0), number)]
     for path, section in lost:
-        documents = sections.read(path, section, KEY)
+        documents = sections.read(path, section, U8)
         found[documents.astype(np.int64) - first] = search.place + 1
     return sections.write(search.file("mask", number), [found])

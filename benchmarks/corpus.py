@@ -163,7 +163,7 @@ def memory(given: argparse.Namespace) -> dict:
         for text in perturbed(base, gigabytes * 1e9, np.random.default_rng(1)):
             if room <= 0:
                 file = (folder / f"{count:09d}.jsonl").open("w")
-                room = 30e6
+                room = 10e6
             line = json.dumps({"text": text}) + "\n"
             file.write(line)
             count, room = count + 1, room - len(line)

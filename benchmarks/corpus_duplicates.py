@@ -11,6 +11,11 @@ from xxhash import xxh3_64_intdigest
 
 LEAST = 0.8  # Jaccard of what must be found
 NGRAM = 5
+# a letter of Thai, Lao, Burmese, Khmer, Japanese, Chinese is a word, as docs/corpora.md says
+ALONE = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+)
+WORD = re.compile(f"[{ALONE}]|[^\\W{ALONE}]+")
 BUCKETS = (0.0, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.82, 0.85, 0.9, 0.95, 1.0)
 
 
@@ -25,7 +30,7 @@ class Planted:
 
 def shingles(text: str) -> np.ndarray:
     """Hashes of the different word n-grams of a text, uint64 in order; made by code of its own."""
-    words = re.findall(r"\w+", text.lower())
+    words = WORD.findall(text.lower())
     count = max(1, len(words) - NGRAM + 1)
     grams = (" ".join(words[place : place + NGRAM]) for place in range(count))
     return np.unique(np.fromiter((xxh3_64_intdigest(g.encode()) for g in grams), np.uint64, count))

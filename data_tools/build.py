@@ -1,5 +1,6 @@
 """Documents in, verified token shards out: a build that goes on where it was stopped.
 
+0. Where paragraphs are compared, each bundle of inputs is read, and decided which are to go.
 1. Each bundle of inputs is read, filtered and tokenized into a part (OUT/parts), by many processes.
 2. What is alike among all documents decides, in the order of the bundles, which are duplicates.
 3. The remaining documents of some parts at a time are copied into a shard of OUT/train and one
@@ -9,20 +10,31 @@ Every finished step is one line of OUT/journal.jsonl; the manifests come last.
 
 import shutil
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
 
 from data_tools.counts import KEPT, duplicate_rates, table, total
 from data_tools.decide_duplicates import decide
+from data_tools.duplicates import cutting, dropping
 from data_tools.find_duplicates import Search, record_limit
-from data_tools.journal import FRESH, Journal, part_file
+from data_tools.journal import FRESH, Journal, Step, part_file
 from data_tools.recipe import Bundle, Recipe, bundles, identity
-from data_tools.tokenize_parts import SPLIT, Damaged, parts_folder, seal, tokenize
+from data_tools.tokenize_parts import (
+    SPLIT,
+    Damaged,
+    cut,
+    damage,
+    damaged_file,
+    parts_folder,
+    seal,
+    tokenize,
+)
 from data_tools.train_tokenizer import Report, learn_with
 from data_tools.workers import finished, pool, ranks
 from januslm.cli.progress import Progress
@@ -82,7 +94,11 @@ def build(recipe: Recipe, report: Report, fresh: bool = False, mpi: bool = False
 
 def _check_numbers(it: Build) -> None:
     """Refuse a journal that notes what the recipe has not; its shards would be taken for ours."""
-    parts = [*it.journal.parts, *(int(p) for g in it.journal.sealed.values() for p in g.counts)]
+    parts = [
+        *it.journal.cut,
+        *it.journal.parts,
+        *(int(p) for g in it.journal.sealed.values() for p in g.counts),
+    ]
     splits = {split for group in it.journal.sealed.values() for split in group.shards}
     if not set(parts) <= set(range(len(it.work))) or not splits <= set(KEPT):
         raise Refused(f"{it.journal.path}: notes parts that this corpus has not; {FRESH}")
@@ -109,14 +125,16 @@ def _summary(it: Build, folder: Path, how: str) -> str:
 def _run(it: Build, executor: Executor) -> None:
     progress = Progress("build")
     for _ in range(ROUNDS):
-        _tokenize_all(it, executor, progress)
-        damaged = _decide(it, executor, progress) or _seal_all(it, executor, progress)
-        for found in damaged:
-            _forget(it, found)
+        steps = (_cut_all, _tokenize_all, _decide, _seal_all)
+        damaged = next((found for do in steps if (found := do(it, executor, progress))), [])
+        for one in damaged:
+            _forget(it, one)
         if not damaged:
             break
     else:
-        raise Refused(f"{found.file}: damaged again, in each of {ROUNDS} attempts: a failing disk?")
+        raise Refused(
+            f"{damaged[0].file}: damaged again, in each of {ROUNDS} attempts: a failing disk?"
+        )
     progress.end()
     counters = _counters(it)
     _publish(it, counters)
@@ -129,14 +147,53 @@ def _run(it: Build, executor: Executor) -> None:
     it.report(f"built in {progress.seconds:.0f} s")
 
 
-def _tokenize_all(it: Build, executor: Executor, progress: Progress) -> None:
+def _cut_all(it: Build, executor: Executor, progress: Progress) -> list[Damaged]:
+    """Decide which pieces of texts are to go, where the recipe says so; what was damaged."""
+    if all(_there(it, bundle) for bundle in it.work):
+        return []
+    folder = parts_folder(it.recipe)
+    for name in cutting(it.recipe.deduplicate):
+        left = [b for b in it.work if not part_file(folder, b.number, name).is_file()]
+        left += [b for b in it.work if b.number not in it.journal.cut and b not in left]
+        progress.phase(len(it.work), f"{name}: parts read", len(it.work) - len(left))
+        tasks = [partial(cut, bundle, recipe=it.recipe, name=name) for bundle in left]
+        folder.mkdir(parents=True, exist_ok=True)
+        for _, line in finished(executor, tasks, progress.show):
+            it.journal.append(line)
+        parts = [it.journal.cut[bundle.number] for bundle in it.work]
+        checks = [partial(damaged_file, folder, part.cut, part.facts) for part in parts]
+        starts = (0, *accumulate(part.pieces for part in parts))
+        records = record_limit(it.recipe.deduplicate_megabytes)
+        search = Search(folder, 0, (name,), it.recipe.deduplicate[name], starts, records)
+        if damaged := decide(search, checks, it.journal, executor, progress):
+            return damaged
+    return []
+
+
+def _pieces(it: Build) -> dict[int, tuple[int, int]]:
+    """Where texts lose pieces: the first of each bundle's in the corpus, and where they end."""
+    if not cutting(it.recipe.deduplicate):
+        return {}
+    counts = [it.journal.cut[bundle.number].pieces for bundle in it.work]
+    return dict(enumerate(pairwise([0, *accumulate(counts)])))
+
+
+def _tokenize_all(it: Build, executor: Executor, progress: Progress) -> list[Damaged]:
+    """Tokenize what is not tokenized; what was found to be damaged."""
     left = [bundle for bundle in it.work if not _there(it, bundle)]
     before = len(it.work) - len(left)
     if before:
         it.report(f"{it.out}: {before} of {len(it.work)} parts are there already")
     left.sort(key=lambda bundle: -bundle.bytes)  # the longest first, so that all end together
+    pieces = _pieces(it) if left else {}
     tasks = [
-        partial(tokenize, bundle, recipe=it.recipe, tokenizer_file=str(it.recipe.tokenizer_file))
+        partial(
+            tokenize,
+            bundle,
+            recipe=it.recipe,
+            tokenizer_file=str(it.recipe.tokenizer_file),
+            pieces=pieces.get(bundle.number),
+        )
         for bundle in left
     ]
     progress.phase(len(it.work), "parts tokenized", before)
@@ -146,8 +203,18 @@ def _tokenize_all(it: Build, executor: Executor, progress: Progress) -> None:
         tokens = size / np.dtype(it.dtype).itemsize
         progress.show(before + done, f"{tokens / 1e6:.1f} M tokens")
 
-    for _, line in finished(executor, tasks, tick):
-        it.journal.append(line)
+    return _noted(it, finished(executor, tasks, tick))
+
+
+def _noted(it: Build, results: Iterable[tuple[int, Step | Damaged]]) -> list[Damaged]:
+    """Note what is finished; what was found to be damaged."""
+    damaged = []
+    for _, found in results:
+        if isinstance(found, Damaged):
+            damaged.append(found)
+        else:
+            it.journal.append(found)
+    return [*dict.fromkeys(damaged)]
 
 
 def _size(path: Path) -> int:
@@ -160,7 +227,7 @@ def _size(path: Path) -> int:
 def _there(it: Build, bundle: Bundle) -> bool:
     """Whether a part is finished and still there; `seal` looks at its bytes."""
     part = it.journal.parts.get(bundle.number)
-    if not part or {SPLIT, *it.recipe.deduplicate} - part.facts.keys():
+    if not part or {SPLIT, *dropping(it.recipe.deduplicate)} - part.facts.keys():
         return False
     sizes: dict[str, int | None] = {**part.shard.sizes, **dict.fromkeys(part.facts)}
     folder = parts_folder(it.recipe)
@@ -180,11 +247,11 @@ def _decide(it: Build, executor: Executor, progress: Progress) -> list[Damaged]:
     """Find what is duplicate, by each deduplicator after the other; what was damaged."""
     parts = [it.journal.parts[bundle.number] for bundle in it.work]
     records = record_limit(it.recipe.deduplicate_megabytes)
-    names = tuple(it.recipe.deduplicate)
-    for place, options in enumerate(it.recipe.deduplicate.values()):
-        starts = tuple(_starts(it))
-        search = Search(parts_folder(it.recipe), place, names, options, starts, records)
-        if damaged := decide(search, parts, it.journal, executor, progress):
+    folder, ways, starts = parts_folder(it.recipe), dropping(it.recipe.deduplicate), _starts(it)
+    for place, (name, options) in enumerate(ways.items()):
+        search = Search(folder, place, tuple(ways), dict(options), tuple(starts), records)
+        checks = [partial(damage, folder, part, name, "idx") for part in parts]
+        if damaged := decide(search, checks, it.journal, executor, progress):
             return damaged
     return []
 
@@ -196,7 +263,8 @@ def _forget(it: Build, found: Damaged) -> None:
         it.journal.duplicates.pop(found.file.name, None)
     else:
         it.report(f"{found.file}: damaged since it was written; its part is made anew")
-        it.journal.parts.pop(found.part, None)
+        pieces = found.file.suffix[1:] in cutting(it.recipe.deduplicate)
+        (it.journal.cut if pieces else it.journal.parts).pop(found.part, None)
 
 
 def _seal_all(it: Build, executor: Executor, progress: Progress) -> list[Damaged]:
@@ -219,13 +287,7 @@ def _seal_all(it: Build, executor: Executor, progress: Progress) -> list[Damaged
     ]
     before = len(groups) - len(tasks)
     progress.phase(len(groups), "shards sealed", before)
-    damaged: list[Damaged] = []
-    for _, found in finished(executor, tasks, lambda done: progress.show(before + done)):
-        if isinstance(found, Damaged):
-            damaged.append(found)
-        else:
-            it.journal.append(found)
-    return damaged
+    return _noted(it, finished(executor, tasks, lambda done: progress.show(before + done)))
 
 
 def _sealed(it: Build, number: int) -> bool:

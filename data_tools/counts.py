@@ -9,6 +9,7 @@ from januslm.config import Refused, build
 
 KEPT = ("train", "valid")
 DROP = "dropped: "
+CHANGED, EDITED = "changed: ", "edited: "
 DUPLICATE = "duplicate ({})"  # the reason of a deduplicator
 
 

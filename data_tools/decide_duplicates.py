@@ -5,9 +5,9 @@ from concurrent.futures import Executor
 from functools import partial
 
 from data_tools.find_duplicates import Search
-from data_tools.journal import DuplicatesFile, Journal, TokenizedPart
+from data_tools.journal import DuplicatesFile, Journal
 from data_tools.sections import DamagedFile
-from data_tools.tokenize_parts import Damaged, damage
+from data_tools.tokenize_parts import Damaged
 from data_tools.workers import finished
 from januslm.cli.progress import Progress
 
@@ -21,22 +21,21 @@ WORDS = {  # for the progress line, by the kind of step
 
 def decide(
     search: Search,
-    parts: Sequence[TokenizedPart],
+    checks: Sequence[Callable[[], Damaged | None]],
     journal: Journal,
     executor: Executor,
     progress: Progress,
 ) -> list[Damaged]:
     """Write the masks of one deduplicator, or go on with them; what was found to be damaged.
 
+    checks: of the files of each part that are read.
+
     The masks say of each document which deduplicator drops it; nothing else is needed later.
     """
     if all(_there(search, journal, "mask", number) for number in range(search.masks)):
         return []
-    progress.phase(len(parts), f"{search.name}: parts checked")
-    tasks: Sequence[Callable] = [
-        partial(damage, search.folder, part, search.name, "idx") for part in parts
-    ]
-    damaged = [found for _, found in finished(executor, tasks, progress.show) if found]
+    progress.phase(len(checks), f"{search.name}: parts checked")
+    damaged = [found for _, found in finished(executor, checks, progress.show) if found]
     for kind, count, step in () if damaged else search.phases():
         left = [number for number in range(count) if not _there(search, journal, kind, number)]
         before = count - len(left)

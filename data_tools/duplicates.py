@@ -19,10 +19,15 @@ Keep = Literal["first", "longest"]  # which of several duplicates stays; longest
 
 @dataclass(frozen=True)
 class Equal:
-    """Documents with the same key are duplicates; None: like no other."""
+    """Documents with the same key are duplicates; None: like no other.
+
+    pieces: what a text is cut into, each piece a document of its own for the search; what is left
+    of a text is its other pieces, end to end.  None: whole documents are compared.
+    """
 
     key: Callable[[Document], bytes | None]
     keep: Keep = "first"
+    pieces: Callable[[str], list[str]] | None = None
 
     bands, size = 1, KEY
 
@@ -85,7 +90,23 @@ def tables(given: Any, where: str) -> dict[str, Any]:
 
 def checked(given: Mapping[str, Mapping], where: str) -> dict[str, dict]:
     """The same with all options of each, in the order they are asked; Refused for a mistake."""
-    return {
+    found = {
         name: options(find(PACKAGE, name).deduplicator, table, f"{where}: deduplicate.{name}")
         for name, table in given.items()
     }
+    if late := [name for name in cutting(found) if name != next(iter(found))]:
+        raise Refused(
+            f"{where}: deduplicate: {late[0]} must be the first, it changes what others compare"
+        )
+    return found
+
+
+def cutting(ways: Mapping[str, Mapping]) -> list[str]:
+    """Those that take pieces out of documents, before the tokenizer."""
+    found = {name: deduplicator(name, table) for name, table in ways.items()}
+    return [name for name, way in found.items() if isinstance(way, Equal) and way.pieces]
+
+
+def dropping(ways: Mapping[str, Mapping]) -> dict[str, Mapping]:
+    """Those that drop documents, after the tokenizer."""
+    return {name: table for name, table in ways.items() if name not in cutting(ways)}

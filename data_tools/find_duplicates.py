@@ -26,7 +26,7 @@ from data_tools.journal import part_file
 from januslm.data.shards import HEADER
 
 U8 = np.dtype("<u8")
-BYTES = 256  # of memory for each key that a process sorts: twice what was measured
+BYTES = 512  # of memory for each key that a process sorts, with its share of a print
 COMPARED = 1 << 13  # pairs of prints read and compared at a time
 
 
@@ -122,7 +122,8 @@ def sort_run(search: Search, number: int) -> int:
         documents = documents[masked(search.folder, before, search.records, *where) == 0]
     prints = _prints(search, first, search.span)[documents - first]
     has = prints[:, : 2 * search.way.bands].any(axis=1)
-    documents, prints = documents[has], prints[has]
+    if not has.all():
+        documents, prints = documents[has], prints[has]
     other = _order(search, first, documents)
     # band after band, so that of equal keys the first document comes first
     columns = np.empty((search.way.bands, len(documents), 4), U8)

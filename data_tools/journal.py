@@ -32,6 +32,15 @@ class TokenizedPart:
 
 
 @dataclass(frozen=True)
+class CutPart:
+    """A bundle whose texts were cut into pieces, of which prints were kept."""
+
+    cut: int  # the bundle's number
+    pieces: int
+    facts: dict[str, str]  # xxh3_128 of the file of prints, by its suffix
+
+
+@dataclass(frozen=True)
 class DuplicatesFile:
     """A file of the search for duplicates; its content carries its own hashes."""
 
@@ -52,14 +61,21 @@ class SealedGroup:
             raise Refused(f"counts must be by the numbers of parts, got {strange[0]!r}")
 
 
-Step = TokenizedPart | DuplicatesFile | SealedGroup
+Step = CutPart | TokenizedPart | DuplicatesFile | SealedGroup
+
+
+KINDS: dict[str, type[Step]] = {  # by a key that no other step has
+    "cut": CutPart,
+    "part": TokenizedPart,
+    "duplicates": DuplicatesFile,
+}
 
 
 class Journal:
     """The journal of one output folder, which it locks until `close`.
 
-    `parts` and `sealed` hold the finished steps by their numbers, `duplicates` the sizes of files
-    by their names.  A line that a kill cut short is left out, and so is a damaged one, which is
+    `cut`, `parts` and `sealed` hold the finished steps by their numbers, `duplicates` by the names
+    of their files.  A line that a kill cut short is left out, and so is a damaged one, which is
     reported: its step is done again.
     """
 
@@ -76,6 +92,7 @@ class Journal:
             raise Refused(f"{out}: another build is writing to it") from None
         if fresh:
             _clear(out)
+        self.cut: dict[int, CutPart] = {}
         self.parts: dict[int, TokenizedPart] = {}
         self.duplicates: dict[str, DuplicatesFile] = {}
         self.sealed: dict[int, SealedGroup] = {}
@@ -84,6 +101,7 @@ class Journal:
         # written anew: what a kill left of a half line must not stay in front of the next one
         with atomic.durable(self.path) as file:
             file.write(sealed.line(identity))
+            file.writelines(_line(part) for part in self.cut.values())
             file.writelines(_line(part) for part in self.parts.values())
             file.writelines(_line(one) for one in self.duplicates.values())
             file.writelines(_line(group) for group in self.sealed.values())
@@ -104,6 +122,8 @@ class Journal:
     def _note(self, step: Step) -> None:
         if isinstance(step, TokenizedPart):
             self.parts[step.part] = step
+        elif isinstance(step, CutPart):
+            self.cut[step.cut] = step
         elif isinstance(step, DuplicatesFile):
             self.duplicates[step.duplicates] = step
         else:
@@ -126,8 +146,7 @@ class Journal:
             if line is None:
                 report(f"{self.path}:{number}: damaged; what it noted is done again")
             else:
-                kinds: dict[str, type[Step]] = {"part": TokenizedPart, "duplicates": DuplicatesFile}
-                kind = next((kinds[key] for key in kinds if key in line), SealedGroup)
+                kind = next((KINDS[key] for key in KINDS if key in line), SealedGroup)
                 steps.append(build(kind, line, f"{self.path}:{number}"))
         return steps
 

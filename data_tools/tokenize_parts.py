@@ -2,23 +2,24 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from xxhash import xxh3_64_intdigest, xxh3_128
 
-from data_tools.counts import DROP, DUPLICATE, KEPT
+from data_tools.counts import CHANGED, DROP, DUPLICATE, EDITED, KEPT
 from data_tools.documents import Document, Dropped
-from data_tools.duplicates import deduplicator
+from data_tools.duplicates import Equal, cutting, deduplicator, dropping
 from data_tools.filtering import AFTER, BEFORE, rules, text_passed, tokens_dropped
 from data_tools.find_duplicates import masked, record_limit
-from data_tools.journal import SealedGroup, TokenizedPart, part_file
+from data_tools.journal import CutPart, SealedGroup, TokenizedPart, part_file
 from data_tools.recipe import Bundle, Recipe
 from data_tools.sections import DamagedFile
+from januslm.config import Refused
 from januslm.data import atomic
 from januslm.data.shard_writer import Writer, dtype_for
 from januslm.data.shards import HEADER
@@ -71,14 +72,19 @@ def parts_folder(recipe: Recipe) -> Path:
 def damage(folder: Path, part: TokenizedPart, *suffixes: str) -> Damaged | None:
     """The first of these files of a part that is missing or does not match its hash."""
     wanted = {"bin": part.shard.bin, "idx": part.shard.idx} | part.facts
-    for suffix in suffixes:
-        path = part_file(folder, part.part, suffix)
+    return damaged_file(folder, part.part, {suffix: wanted[suffix] for suffix in suffixes})
+
+
+def damaged_file(folder: Path, part: int, wanted: Mapping[str, str]) -> Damaged | None:
+    """The first file of a part that has not the hash its suffix should have."""
+    for suffix, hash in wanted.items():
+        path = part_file(folder, part, suffix)
         try:
             found = _digest(path)
         except OSError:  # missing, a folder, a bad sector
             found = ""
-        if found != wanted[suffix]:
-            return Damaged(path, part.part)
+        if found != hash:
+            return Damaged(path, part)
     return None
 
 
@@ -87,18 +93,74 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, xxh3_128).hexdigest()
 
 
-def tokenize(bundle: Bundle, recipe: Recipe, tokenizer_file: str) -> TokenizedPart:
-    """Write the part of a bundle and the facts about its documents; what to note of it."""
+def cut(bundle: Bundle, recipe: Recipe, name: str) -> CutPart:
+    """Write the prints of all pieces of a bundle's texts; what to note of it."""
+    way = deduplicator(name, recipe.deduplicate[name])
+    assert isinstance(way, Equal)
+    assert way.pieces is not None
+    count = 0
+    with _Facts(part_file(parts_folder(recipe), bundle.number, name)) as facts:
+        for document in passed(bundle, recipe, Counter()):
+            for piece in way.pieces(document.text):
+                facts.write(way.print_of(replace(document, text=piece)))
+                count += 1
+    return CutPart(bundle.number, count, {name: facts.hexdigest()})
+
+
+def _without_repeated(
+    documents: Iterable[Document], recipe: Recipe, gone: np.ndarray, counts: Counter
+) -> Iterator[Document]:
+    """The documents without the pieces that came before; `counts` gets those with nothing left.
+
+    gone: which pieces of all documents these are, bool [pieces].
+    """
+    (name,) = cutting(recipe.deduplicate)
+    way, at = deduplicator(name, recipe.deduplicate[name]), 0
+    assert isinstance(way, Equal)
+    assert way.pieces is not None
+    for document in documents:
+        pieces = way.pieces(document.text)
+        lost = gone[at : at + len(pieces)]
+        at += len(pieces)
+        if not lost.any():
+            yield document
+            continue
+        left = "".join(pieces[i] for i in np.flatnonzero(~lost))
+        if left.strip():
+            counts[CHANGED + name] += 1
+            counts[f"{EDITED}{name}: pieces that came before"] += int(lost.sum())
+            yield replace(document, text=left)
+        else:
+            counts[DROP + DUPLICATE.format(name)] += 1
+    if at != len(gone):
+        raise Refused(f"{document.group}: was changed while it was read; begin anew with --fresh")
+
+
+def tokenize(
+    bundle: Bundle, recipe: Recipe, tokenizer_file: str, pieces: tuple[int, int] | None = None
+) -> TokenizedPart | Damaged:
+    """Write the part of a bundle and the facts about its documents; what to note of it.
+
+    pieces: where texts lose some, the first of this bundle's in the corpus and where they end.
+    """
     tokenizer, folder = _tokenizer(tokenizer_file), parts_folder(recipe)
     stem = part_file(folder, bundle.number, "bin").stem
     writer = Writer(folder, stem, dtype_for(tokenizer.size), tokenizer.special.eos)
     after = rules(recipe.filters, AFTER)
-    ways = {name: deduplicator(name, table) for name, table in recipe.deduplicate.items()}
+    ways = {name: deduplicator(name, t) for name, t in dropping(recipe.deduplicate).items()}
     counts: Counter = Counter()
+    documents = passed(bundle, recipe, counts)
+    if pieces:
+        (name,) = cutting(recipe.deduplicate)
+        try:
+            gone = masked(folder, name, record_limit(recipe.deduplicate_megabytes), *pieces) > 0
+        except DamagedFile as error:
+            return Damaged(error.path)
+        documents = _without_repeated(documents, recipe, gone, counts)
     with ExitStack() as opened:
         paths = {name: part_file(folder, bundle.number, name) for name in (SPLIT, *ways)}
         facts = {name: opened.enter_context(_Facts(path)) for name, path in paths.items()}
-        for batch in _batches(passed(bundle, recipe, counts), BATCH):
+        for batch in _batches(documents, BATCH):
             ids = tokenizer.encode([document.text for document in batch])
             kept = []
             for document, tokens in zip(batch, ids, strict=True):
@@ -160,7 +222,7 @@ def seal(
     members: the parts, and the number in the corpus of the first document of each.  Nothing is
     written where a part is not as it was when it was tokenized.
     """
-    folder, ways = parts_folder(recipe), [*recipe.deduplicate]
+    folder, ways = parts_folder(recipe), dropping(recipe.deduplicate)
     for part, _ in members:
         if found := damage(folder, part, "bin", "idx", SPLIT):
             return found
@@ -189,9 +251,9 @@ def seal(
 
 def _dropped_by(folder: Path, recipe: Recipe, first: int, count: int) -> np.ndarray:
     """Of each document of a part: 0 where it stays, or which deduplicator drops it, from 1."""
-    if not recipe.deduplicate:
+    if not dropping(recipe.deduplicate):
         return np.zeros(count, np.uint8)
-    *_, last = recipe.deduplicate
+    *_, last = dropping(recipe.deduplicate)
     records = record_limit(recipe.deduplicate_megabytes)
     return masked(folder, last, records, first, first + count)
 

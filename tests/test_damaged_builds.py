@@ -211,7 +211,7 @@ def built(tmp_path_factory, tokenizer) -> Path:
         (folder / f"{number}.jsonl").write_bytes(lines(texts))
     sources = '[sources.jsonl]\nfiles = ["*.jsonl"]'
     more = 'validation = 0.3\npart_megabytes = 0.001\ndeduplicate = ["exact", "minhash"]'
-    path = recipe(folder, tokenizer, sources, f"{more}\ndeduplicate_megabytes = 0.05")
+    path = recipe(folder, tokenizer, sources, f"{more}\ndeduplicate_megabytes = 0.1")
     build(read(str(path)), lambda _: None)
     obstacle = folder / "half" / "train" / "shard-00000.bin.new"
     obstacle.mkdir(parents=True)

@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import itertools
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from xxhash import xxh3_128_digest
 
 from data_tools import sections
 from data_tools.clusters import clusters, dropped
-from data_tools.dedup import minhash, url
+from data_tools.dedup import minhash, paragraph, url
 from data_tools.documents import Document
 from data_tools.duplicates import PACKAGE, Equal, Similar, checked, deduplicator, tables
 from data_tools.find_duplicates import Search, masked, record_limit
@@ -204,7 +205,7 @@ def test_without_a_threshold_all_pairs_that_share_a_band_are_one_cluster(folder,
 
 @pytest.mark.parametrize("name", names(PACKAGE))
 def test_of_documents_that_are_all_equal_one_stays(folder, name):
-    documents = [Document("the same words in each of them", "g", url="http://a.org")] * 300
+    documents = [Document("the same words in each of them " * 3, "g", url="http://a.org")] * 300
     ways = checked(tables(name, "test"), "test")
     by = found(folder, documents, [4] * 300, ways, [100, 100], 32, np.random.default_rng(0))
     assert by == [0] + [1] * 299
@@ -344,9 +345,9 @@ def test_equal_numbers_of_a_signature_estimate_the_overlap_of_ngrams():
     assert 0.85 < np.std(errors) < 1.15
 
 
-@pytest.mark.parametrize(("size", "deviation"), [(60, 0.02), (300, 0.02), (3000, 0.022)])
+@pytest.mark.parametrize(("size", "deviation"), [(60, 0.015), (300, 0.015), (3000, 0.02)])
 def test_a_sketch_estimates_the_overlap_more_closely(size, deviation):
-    """512 numbers of a signature would err by 0.022 at an overlap of one half, 112 by 0.047."""
+    """126 numbers of a signature err by 0.045 at an overlap of one half."""
     of_words, *_ = minhash.functions(1, 5, 0)
     errors = []
     for one, other, true in pairs_of_texts(size, 100):
@@ -370,7 +371,7 @@ def test_texts_of_fewer_words_than_an_ngram_are_compared_as_a_whole():
 def test_a_signature_is_the_same_on_every_machine():
     text = "The quick brown fox jumps over the lazy dog, \u00fcber alle Z\u00e4une hinweg."
     digest = xxh3_128_digest(minhash.deduplicator().print_of(Document(text, "g"))).hex()
-    assert digest == "96c00465d9c308283b9b96a773faede9"
+    assert digest == "096668e622de8cdb04ac953b2ad72402"
 
 
 def test_a_long_text_is_hashed_in_pieces_and_to_the_same_numbers(monkeypatch):
@@ -378,6 +379,30 @@ def test_a_long_text_is_hashed_in_pieces_and_to_the_same_numbers(monkeypatch):
     whole = minhash.deduplicator().print_of(Document(text, "g"))
     monkeypatch.setattr(minhash, "CHUNK", 77)
     assert minhash.deduplicator().print_of(Document(text, "g")) == whole
+
+
+# --- paragraphs
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.sampled_from("ab \t\n"), max_size=30), st.sampled_from(["blank", "line"]))
+def test_paragraphs_end_to_end_are_the_text(text, split):
+    way = paragraph.deduplicator(split=split)
+    pieces = way.pieces(text)
+    assert "".join(pieces) == text
+    inside = [piece.strip() for piece in pieces]
+    ends = r"\n[ \t]*\n" if split == "blank" else r"\n"
+    assert not any(re.search(ends, piece) for piece in inside)
+    assert [one for one in inside if one] == [
+        one.strip() for one in re.split(ends, text) if one.strip()
+    ]
+
+
+def test_paragraphs_of_few_words_are_left_alone_and_white_space_does_not_count():
+    way = paragraph.deduplicator(least_words=3)
+    prints = [way.print_of(Document(text, "g")) for text in ("a b", "a b c", " a\tb\n c\n\n", "")]
+    assert prints[0] == prints[3] == bytes(16)
+    assert prints[1] == prints[2] != bytes(16)
 
 
 # --- addresses
@@ -441,7 +466,7 @@ def test_a_mistake_is_refused_by_its_key(given_, message):
 
 
 def test_more_memory_is_more_records():
-    assert [record_limit(size) for size in (1e-9, 0.001, 1, 256)] == [1, 2, 2048, 2**19]
+    assert [record_limit(size) for size in (1e-9, 0.002, 1, 256)] == [1, 2, 1024, 2**18]
 
 
 # --- files of sections

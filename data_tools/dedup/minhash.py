@@ -27,8 +27,8 @@ WORD = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+")
 # the same for ASCII alone, four times as fast: each byte in lower case, or a space
 ASCII = bytes(ord(chr(i).lower()) if WORD.match(chr(i)) else 32 for i in range(128)) + b" " * 128
 CHUNK = 1024  # n-grams hashed at a time, which a processor's cache holds
-BINS = 512  # of a sketch
-BIN_SHIFT = np.uint64(64 - 9)
+BINS = 1024  # of a sketch
+BIN_SHIFT = np.uint64(64 - 10)
 MIX = np.uint64(0x9E3779B97F4A7C15)  # odd, its bits half ones: the golden ratio's
 
 
@@ -37,7 +37,7 @@ def deduplicator(
     bands: Annotated[int, Allowed(low=1, high=256)] = 18,
     rows: Annotated[int, Allowed(low=1, high=64)] = 7,
     ngram: Annotated[int, Allowed(low=1, high=64)] = 5,
-    threshold: Annotated[float, Allowed(low=0, high=1)] = 0.77,
+    threshold: Annotated[float, Allowed(low=0, high=1)] = 0.79,
     seed: Annotated[int, Allowed(low=0)] = 0,
     keep: Keep = "first",
 ) -> Similar:

@@ -43,7 +43,7 @@ from januslm.data.shard_writer import dtype_for, write_manifest
 from januslm.data.shards import MANIFEST, open_corpus
 from januslm.data.tokenizer import Tokenizer
 
-ROUNDS = 3  # that parts may be found damaged and are tokenized anew
+ROUNDS = 3  # that a file may be found damaged and is made anew
 
 
 @dataclass(frozen=True)
@@ -124,17 +124,18 @@ def _summary(it: Build, folder: Path, how: str) -> str:
 
 def _run(it: Build, executor: Executor) -> None:
     progress = Progress("build")
-    for _ in range(ROUNDS):
+    times: Counter[Path] = Counter()
+    damaged: list[Damaged] | None = None
+    while damaged != []:
         steps = (_cut_all, _tokenize_all, _decide, _seal_all)
         damaged = next((found for do in steps if (found := do(it, executor, progress))), [])
+        times.update(one.file for one in damaged)
         for one in damaged:
+            if times[one.file] == ROUNDS:
+                raise Refused(
+                    f"{one.file}: damaged again, in each of {ROUNDS} attempts: a failing disk?"
+                )
             _forget(it, one)
-        if not damaged:
-            break
-    else:
-        raise Refused(
-            f"{damaged[0].file}: damaged again, in each of {ROUNDS} attempts: a failing disk?"
-        )
     progress.end()
     counters = _counters(it)
     _publish(it, counters)
@@ -153,8 +154,11 @@ def _cut_all(it: Build, executor: Executor, progress: Progress) -> list[Damaged]
         return []
     folder = parts_folder(it.recipe)
     for name in cutting(it.recipe.deduplicate):
-        left = [b for b in it.work if not part_file(folder, b.number, name).is_file()]
-        left += [b for b in it.work if b.number not in it.journal.cut and b not in left]
+        there = [
+            bundle.number in it.journal.cut and part_file(folder, bundle.number, name).is_file()
+            for bundle in it.work
+        ]
+        left = [bundle for bundle, is_there in zip(it.work, there, strict=True) if not is_there]
         progress.phase(len(it.work), f"{name}: parts read", len(it.work) - len(left))
         tasks = [partial(cut, bundle, recipe=it.recipe, name=name) for bundle in left]
         folder.mkdir(parents=True, exist_ok=True)

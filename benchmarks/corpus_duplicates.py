@@ -120,6 +120,7 @@ def judged(texts: Sequence[str], kept: set[str], planted: Sequence[Planted]) -> 
             "documents": int((best < cut).sum()),
             "removed": int(removed[best < cut].sum()),
             "share": float(removed[best < cut].mean()) if (best < cut).any() else 0.0,
+            "share_of_all": float(removed[best < cut].sum() / len(texts)),
         }
         for cut in (0.8, 0.75, 0.7, 0.6, 0.5)
     }

@@ -273,13 +273,14 @@ def _all(one, numbers: range, processes: int) -> Iterator[Case]:
 def warm_up() -> None:
     """Import what takes long; children that are forked have it."""
     import pyarrow.parquet  # noqa: F401
+    import resiliparse.extract.html2text  # noqa: F401
     import sacrebleu  # noqa: F401
     import torch
 
     import januslm.decoding.speculative
     import januslm.hub.export
     import januslm.inference.generator
-    import januslm.interop.bart  # noqa: F401
+    import januslm.interop.weights  # noqa: F401
 
     torch.set_num_threads(1)
     gc.freeze()  # else a child's collector touches, and so copies, all that is imported

@@ -59,6 +59,24 @@ invalid = "replace"
 [sources.parquet]
 files = ["*.parquet"]
 field = "text"
+[sources.table]
+files = ["*.csv"]
+field = "body"
+url_field = "link"
+id_field = "id"
+header = []
+invalid = "replace"
+[sources.warc]
+files = ["*.warc.gz"]
+extractor = "resiliparse"
+main_content = true
+invalid = "replace"
+[sources.wet]
+files = ["*.wet.gz"]
+invalid = "drop"
+[sources.wikipedia]
+files = ["*.xml.bz2"]
+namespaces = [0, 1]
 [filters.max_bytes]
 limit = 4000
 [filters.max_tokens]
@@ -246,6 +264,8 @@ def _texts(folder: Path) -> None:
     (folder / "more.jsonl.zst").write_bytes(zstandard.compress(rows.replace("row", "z").encode()))
     with zipfile.ZipFile(folder / "box.zip", "w", zipfile.ZIP_DEFLATED) as box:
         box.writestr("a.txt", "\n".join(f"boxed {text}" for text in GERMAN))
+    for name in ("table.csv", "warc.warc.gz", "wet.warc.wet.gz", "wikipedia.xml.bz2"):
+        shutil.copy(ROOT / "tests" / "fixtures" / "sources" / name, folder / name)
     table = pyarrow.table({"text": [f"cell {text}" for text in GERMAN]})
     pyarrow.parquet.write_table(table, folder / "cells.parquet")
 

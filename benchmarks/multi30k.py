@@ -37,6 +37,13 @@ def _weights(**kl: float) -> str:
 
 
 PUBLISHED = _weights(ar_nar=1.0, ar_aux=3.0, nar_aux=1.0)
+# As many parameters (7.6 M) in twelve narrow layers that read and two that write.
+DEEP = (
+    "model.encoder_layers=12",
+    "model.decoder_layers=2",
+    "model.width=184",
+    "model.ffn=768",
+)
 AS_AR = "model.dropout=0.3"  # as AR alone and CMLM alone have it
 # Run file of finetune/runs/ and what differs from it.  The first three are the claim, the others
 # what moves it.  "detached": the stream named first teaches the other.
@@ -44,6 +51,10 @@ ROWS = {
     "ar": ("multi30k_ar", ()),
     "cmlm": ("multi30k_cmlm", ()),
     "janus": ("multi30k_janus", ()),
+    "block": ("multi30k_block", ()),
+    "ar_deep": ("multi30k_ar", DEEP),
+    "block_deep": ("multi30k_block", DEEP),
+    "janus_deep": ("multi30k_janus", DEEP),
     "ar_less_dropout": ("multi30k_ar", ("model.dropout=0.2",)),
     "janus_more_dropout": ("multi30k_janus", ("model.dropout=0.25",)),
     "janus_more_kl": ("multi30k_janus", (_weights(ar_aux=2.0, nar_aux=1.0),)),
@@ -77,11 +88,22 @@ BOTH = (
     ),
     Way("speculative", "speculative"),
 )
-WAYS = {"ar": AR, "cmlm": NAR, "janus": AR + NAR + BOTH}
+DRAFTS = (
+    Way("draft", "draft"),
+    Way("draft, one pass", "draft", {"form": "one"}),
+    Way("draft, 4 lines", "draft", {"form": "one", "lines": 4}),
+    Way("draft, two passes", "draft", {"form": "two"}),
+    Way("blocks of 8", "blockwise"),
+)
+WAYS = {"ar": AR, "cmlm": NAR, "janus": AR + NAR + BOTH, "block": AR + DRAFTS}
 # What is claimed: way of one row minus way of another.
 CLAIMS = (
     ("janus", "AR greedy", "ar", "AR greedy"),
     ("janus", "AR beam 5", "ar", "AR beam 5"),
+    ("block", "AR greedy", "ar", "AR greedy"),
+    ("block", "AR beam 5", "ar", "AR beam 5"),
+    ("block_deep", "AR greedy", "ar_deep", "AR greedy"),
+    ("janus_deep", "AR greedy", "ar_deep", "AR greedy"),
     ("janus", "AR greedy", "ar_less_dropout", "AR greedy"),
     ("janus", "AR beam 5", "ar_less_dropout", "AR beam 5"),
     ("janus", "NAR 10 x 5, AR chooses", "janus", "AR greedy"),

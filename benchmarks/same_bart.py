@@ -19,8 +19,7 @@ from januslm.data.tokenizer import SPECIALS, Special
 from januslm.decoding import greedy
 from januslm.inference.cuda_graphs import GraphedDecoder
 from januslm.inference.incremental import IncrementalDecoder
-from januslm.interop import bart
-from januslm.interop.bart_config import read_config
+from januslm.interop import hf_folder, weights
 from januslm.layout import Example
 from januslm.model.packing import Packer
 from januslm.model.transformer import Seq2Seq
@@ -112,7 +111,8 @@ def load(folder: Path, device: torch.device, half: bool, graphs: bool = False) -
     """All programs that are installed; half: in bf16, else in fp32."""
     from transformers import BartForConditionalGeneration
 
-    model = bart.load(folder, read_config(folder))
+    foreign = hf_folder.read(folder)
+    model = weights.load(folder, foreign, foreign.sizes)
     hf = BartForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     kind = torch.bfloat16 if half else torch.float32
     model, hf = (m.eval().to(device=device, dtype=kind) for m in (model, hf))

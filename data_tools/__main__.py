@@ -75,10 +75,14 @@ def _verify(given: argparse.Namespace) -> None:
 
 
 def _inspect(given: argparse.Namespace) -> None:
+    from data_tools import inspect_rejected
     from data_tools.inspect_corpus import inspect
 
     if given.amount < 0:
         raise Refused(f"N must be at least 0 documents, got {given.amount}")
+    if given.rejected is not None:
+        inspect_rejected.inspect(given.folder, given.rejected, given.amount, _report)
+        return
     inspect(given.folder, given.amount, given.tokenizer, _report)
 
 
@@ -124,6 +128,10 @@ def _parser() -> argparse.ArgumentParser:
             one.add_argument(
                 "amount", nargs="?", type=int, default=3, metavar="N", help="documents"
             )
+            one.add_argument(
+                "--rejected", nargs="?", const="", metavar="RULE",
+                help="what filters dropped instead, or RULE alone, with N examples of each reason",
+            )  # fmt: skip
     return parser
 
 

@@ -22,9 +22,12 @@ import numpy as np
 from data_tools.counts import KEPT, duplicate_rates, table, total
 from data_tools.decide_duplicates import decide
 from data_tools.duplicates import cutting, dropping
+from data_tools.filtering import described
 from data_tools.find_duplicates import Search, record_limit
 from data_tools.journal import FRESH, Journal, Step, part_file
-from data_tools.recipe import Bundle, Recipe, bundles, identity
+from data_tools.readable import poor_files, tallied
+from data_tools.recipe import PREPARED, Bundle, Recipe, bundles, identity, notes
+from data_tools.rejected import file_of
 from data_tools.tokenize_parts import (
     SPLIT,
     Damaged,
@@ -87,7 +90,10 @@ def build(recipe: Recipe, report: Report, fresh: bool = False, mpi: bool = False
         try:
             _check_numbers(it)
             if not _done(it):
+                for note in notes(work):
+                    report(note)
                 _run(it, executor)
+            shutil.rmtree(it.out / PREPARED, ignore_errors=True)
         finally:
             journal.close()
 
@@ -207,7 +213,10 @@ def _tokenize_all(it: Build, executor: Executor, progress: Progress) -> list[Dam
         tokens = size / np.dtype(it.dtype).itemsize
         progress.show(before + done, f"{tokens / 1e6:.1f} M tokens")
 
-    return _noted(it, finished(executor, tasks, tick))
+    damaged = _noted(it, finished(executor, tasks, tick))
+    if not damaged:
+        _check_sources(it)
+    return damaged
 
 
 def _noted(it: Build, results: Iterable[tuple[int, Step | Damaged]]) -> list[Damaged]:
@@ -221,6 +230,15 @@ def _noted(it: Build, results: Iterable[tuple[int, Step | Damaged]]) -> list[Dam
     return [*dict.fromkeys(damaged)]
 
 
+def _check_sources(it: Build) -> None:
+    """Report files that could hardly be read; Refused where a whole source could not."""
+    parts = [it.journal.parts[bundle.number] for bundle in it.work]
+    pairs = zip(it.work, parts, strict=True)
+    found = tallied((b.source, part.counts.get("read", 0), part.files) for b, part in pairs)
+    for line in poor_files(it.recipe, found, it.recipe.minimum_kept):
+        it.report(line)
+
+
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
@@ -232,6 +250,8 @@ def _there(it: Build, bundle: Bundle) -> bool:
     """Whether a part is finished and still there; `seal` looks at its bytes."""
     part = it.journal.parts.get(bundle.number)
     if not part or {SPLIT, *dropping(it.recipe.deduplicate)} - part.facts.keys():
+        return False
+    if it.recipe.rejected and not file_of(it.out, bundle.number).is_file():
         return False
     sizes: dict[str, int | None] = {**part.shard.sizes, **dict.fromkeys(part.facts)}
     folder = parts_folder(it.recipe)
@@ -330,7 +350,8 @@ def _counters(it: Build) -> dict[str, dict]:
 
 def _publish(it: Build, counters: dict) -> None:
     """Write the manifests, unless there is nothing to write one for."""
-    versions = {one.name: one.version for b in it.work for one in b.inputs if one.version}
+    named = [b for b in it.work if "files" not in it.recipe.sources[b.source]]  # the rest: hashes
+    versions = {one.name: one.version for b in named for one in b.inputs if one.version}
     groups = [group.shards for _, group in sorted(it.journal.sealed.items())]
     shards = {split: [one[split] for one in groups if split in one] for split in it.splits}
     for split in it.splits:
@@ -350,4 +371,5 @@ def _publish(it: Build, counters: dict) -> None:
             packages=versions,
             counters=counters,
             duplicates=duplicate_rates(counters, it.recipe.deduplicate),
+            filters={bundle.source: described(bundle.rules) for bundle in it.work},
         )

@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from xxhash import xxh3_128_hexdigest
@@ -23,12 +23,16 @@ def part_file(folder: Path, number: int, suffix: str) -> Path:
 
 @dataclass(frozen=True)
 class TokenizedPart:
-    """A bundle that was tokenized into a part, with facts about its documents."""
+    """A bundle that was tokenized into a part, with facts about its documents.
+
+    files: what its source could not read, as in readable.Tally.
+    """
 
     part: int  # the bundle's number
     shard: Shard
     counts: dict[str, int]
     facts: dict[str, str]  # xxh3_128 of the files of facts, by suffix: split, and deduplicators
+    files: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -190,6 +194,7 @@ def _clear(out: Path) -> None:
         "journal.*",
         "parts/part-*",
         "parts/duplicates-*",
+        "rejected/part-*",
         "train/shard-*",
         "valid/shard-*",
     ):

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
@@ -11,19 +11,23 @@ from pathlib import Path
 import numpy as np
 from xxhash import xxh3_64_intdigest, xxh3_128
 
-from data_tools.counts import CHANGED, DROP, DUPLICATE, EDITED, KEPT
-from data_tools.documents import Document, Dropped
+from data_tools.counts import DROP, DUPLICATE, KEPT
+from data_tools.documents import LONGEST, Document, Dropped, Input
 from data_tools.duplicates import Equal, cutting, deduplicator, dropping
-from data_tools.filtering import AFTER, BEFORE, rules, text_passed, tokens_dropped
+from data_tools.filtering import CHANGED, EDITED, Rejected, text_passed, tokens_dropped
 from data_tools.find_duplicates import masked, record_limit
 from data_tools.journal import CutPart, SealedGroup, TokenizedPart, part_file
+from data_tools.readable import Tally
 from data_tools.recipe import Bundle, Recipe
+from data_tools.rejected import RejectedFile
 from data_tools.sections import DamagedFile
 from januslm.config import Refused
 from januslm.data import atomic
 from januslm.data.shard_writer import Writer, dtype_for
 from januslm.data.shards import HEADER
 from januslm.data.tokenizer import Tokenizer
+
+Pieces = tuple[int, int] | None  # of a bundle's texts: from which of the corpus' to which
 
 BATCH = 256  # documents per call of the tokenizer
 SPLIT = "split"  # suffix of the file with each document's place in KEPT
@@ -35,19 +39,42 @@ def _tokenizer(path: str) -> Tokenizer:
     return Tokenizer.load(path)  # once per process
 
 
-def passed(bundle: Bundle, recipe: Recipe, counts: Counter) -> Iterator[Document]:
-    """The documents of a bundle that pass the filters of texts; `counts` gets the others."""
-    before = rules(recipe.filters, BEFORE)
+def passed(
+    bundle: Bundle,
+    recipe: Recipe,
+    counts: Counter,
+    tally: Tally,
+    reject: Callable[[Rejected], object] = lambda rejected: None,
+) -> Iterator[Document]:
+    """The documents of a bundle that pass the filters of texts; `counts` gets the others.
+
+    tally: gets what the source itself could not read.  reject: is given each document that a filter
+    drops.
+    """
+    LONGEST.set(recipe.longest(bundle.source))
     for source_input in bundle.inputs:
-        for found in source_input.read():
+        first, unread = counts["read"], Counter[str]()
+        for found in _read(source_input):
             counts["read"] += 1
-            if isinstance(found, Document):
-                counts["repaired"] += found.repaired
-                found = text_passed(found, before)
             if isinstance(found, Dropped):
                 counts[DROP + found.reason] += 1
+                unread[found.reason] += 1
+                continue
+            counts["repaired"] += found.repaired
+            result = text_passed(found, bundle.rules, counts)
+            if isinstance(result, Rejected):
+                counts[DROP + result.dropped.reason] += 1
+                reject(result)
             else:
-                yield found
+                yield result
+        tally.note(source_input.name, counts["read"] - first, unread)
+
+
+def _read(source_input: Input) -> Iterator[Document | Dropped]:
+    try:
+        yield from source_input.read()
+    except MemoryError:
+        raise Refused(f"{source_input.name}: more than the memory holds; split it") from None
 
 
 def split_of(document: Document, recipe: Recipe) -> int:
@@ -100,7 +127,7 @@ def cut(bundle: Bundle, recipe: Recipe, name: str) -> CutPart:
     assert way.pieces is not None
     count = 0
     with _Facts(part_file(parts_folder(recipe), bundle.number, name)) as facts:
-        for document in passed(bundle, recipe, Counter()):
+        for document in passed(bundle, recipe, Counter(), Tally()):
             for piece in way.pieces(document.text):
                 facts.write(way.print_of(replace(document, text=piece)))
                 count += 1
@@ -137,19 +164,32 @@ def _without_repeated(
 
 
 def tokenize(
-    bundle: Bundle, recipe: Recipe, tokenizer_file: str, pieces: tuple[int, int] | None = None
+    bundle: Bundle, recipe: Recipe, tokenizer_file: str, pieces: Pieces = None
 ) -> TokenizedPart | Damaged:
     """Write the part of a bundle and the facts about its documents; what to note of it.
 
     pieces: where texts lose some, the first of this bundle's in the corpus and where they end.
     """
+    if not recipe.rejected:
+        return _tokenize(bundle, recipe, tokenizer_file, pieces, lambda rejected: None)
+    with RejectedFile(Path(recipe.out), bundle.number, bundle.source) as file:
+        return _tokenize(bundle, recipe, tokenizer_file, pieces, file.write)
+
+
+def _tokenize(
+    bundle: Bundle,
+    recipe: Recipe,
+    tokenizer_file: str,
+    pieces: Pieces,
+    reject: Callable[[Rejected], object],
+) -> TokenizedPart | Damaged:
     tokenizer, folder = _tokenizer(tokenizer_file), parts_folder(recipe)
     stem = part_file(folder, bundle.number, "bin").stem
     writer = Writer(folder, stem, dtype_for(tokenizer.size), tokenizer.special.eos)
-    after = rules(recipe.filters, AFTER)
     ways = {name: deduplicator(name, t) for name, t in dropping(recipe.deduplicate).items()}
     counts: Counter = Counter()
-    documents = passed(bundle, recipe, counts)
+    tally = Tally()
+    documents = passed(bundle, recipe, counts, tally, reject)
     if pieces:
         (name,) = cutting(recipe.deduplicate)
         try:
@@ -164,8 +204,9 @@ def tokenize(
             ids = tokenizer.encode([document.text for document in batch])
             kept = []
             for document, tokens in zip(batch, ids, strict=True):
-                if dropped := tokens_dropped(tokens, after):
-                    counts[DROP + dropped.reason] += 1
+                if dropped := tokens_dropped(document, tokens, bundle.rules):
+                    counts[DROP + dropped.dropped.reason] += 1
+                    reject(dropped)
                     continue
                 kept.append(tokens)
                 facts[SPLIT].write(bytes([split_of(document, recipe)]))
@@ -173,7 +214,7 @@ def tokenize(
                     facts[name].write(way.print_of(document))
             writer.add(kept)
     hashes = {name: one.hexdigest() for name, one in facts.items()}
-    return TokenizedPart(bundle.number, writer.close(), dict(counts), hashes)
+    return TokenizedPart(bundle.number, writer.close(), dict(counts), hashes, tally.files)
 
 
 class _Facts:

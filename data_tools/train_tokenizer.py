@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
 
+from data_tools.readable import NOTHING, Tally, poor_files, tallied
 from data_tools.recipe import Bundle, Recipe, bundles
 from data_tools.tokenize_parts import passed, split_of
 from data_tools.workers import finished, pool
@@ -36,9 +37,12 @@ def learn_with(executor: Executor, recipe: Recipe, work: list[Bundle], report: R
     ]
     progress = Progress("tokenizer", len(work), "parts read")
     found: dict[int, list[str]] = {}
-    for place, texts in finished(executor, tasks, progress.show):
+    tallies = []
+    for place, (texts, tally) in finished(executor, tasks, progress.show):
         found[place] = texts
+        tallies.append((work[place].source, tally.read, tally.files))
     progress.end()
+    poor_files(recipe, tallied(tallies), NOTHING if recipe.minimum_kept else 0)
     size = sum(len(text) for texts in found.values() for text in texts)
     if not size:
         raise Refused(f"{recipe.out}: the sources hold no text to learn a tokenizer from")
@@ -53,13 +57,15 @@ def learn_with(executor: Executor, recipe: Recipe, work: list[Bundle], report: R
     )
 
 
-def _texts(bundle: Bundle, recipe: Recipe, most: int) -> list[str]:
+def _texts(bundle: Bundle, recipe: Recipe, most: int) -> tuple[list[str], Tally]:
     """The first documents of a bundle, up to `most` bytes, without the held-out ones."""
     texts, size = [], 0
-    for document in passed(bundle, recipe, Counter()):
+    counts, tally = Counter[str](), Tally()
+    for document in passed(bundle, recipe, counts, tally):
         if size >= most:
             break
         if not split_of(document, recipe):
             texts.append(document.text)
             size += len(document.raw)
-    return texts
+    tally.read = counts["read"]  # of the file that was left in its middle, too
+    return texts, tally

@@ -70,9 +70,11 @@ class FinetuneRun:
     published: bool = False  # true: the task's FINETUNE holds where this file says nothing
     # where the texts lie, how much is read of each
     data: FinetuneData = field(default_factory=FinetuneData)
-    # a run's folder or its export/, or hf:FOLDER, a BART of Hugging Face's; "": from scratch, with
-    # [model] and tokenizer
+    # a run's folder or its export/, or hf:FOLDER, Hugging Face's (docs/interop.md); "": from
+    # scratch, with [model] and tokenizer
     start: str = ""
+    # of a start that is an encoder alone: random weights, or the encoder's
+    start_decoder: Literal["random", "encoder"] = "random"
     tokenizer: str = ""  # the words of a model from scratch; a start brings its own
     # preset, and what differs; with a start only what may change: dropout and the like
     model: dict = field(default_factory=dict)
@@ -149,7 +151,8 @@ def resolve(run: FinetuneRun, where: str, data: str, ds: str = "") -> ResolvedFi
     table = _inherit(run.objective, start) if start else run.objective
     objective = resolve_objective(table, run.noise, run.loss, "nmt", tokenizer.special, where)
     if start:
-        model = config.build(ModelConfig, asdict(start.config) | run.model, f"{where}: model")
+        sizes = start.sizes(objective.extra_vectors)
+        model = config.build(ModelConfig, asdict(sizes) | run.model, f"{where}: model")
     else:
         model = configure(run.model, tokenizer.size, f"{where}: model", objective.extra_vectors)
     _fits(run.data, model, objective, where)
@@ -201,7 +204,7 @@ def _start(run: FinetuneRun, where: str) -> tuple[ExportFacts | None, Path]:
             f"{where}: model.{min(unknown)} is given by start = {run.start!r}; what can be "
             f"changed: {', '.join(CHANGEABLE)}"
         )
-    start = read_start(run.start)
+    start = read_start(run.start, run.start_decoder)
     return start, start.tokenizer_file
 
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune import tables
-from finetune.tables import DIALECTS
 from januslm.config import Refused, suggest
+from januslm.data import tables
+from januslm.data.tables import DIALECTS
 
 KINDS = ("lines", "jsonl", "csv", "tsv")
 STREAM = "-"

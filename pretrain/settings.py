@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from januslm.config import Refused
 from januslm.data.token_samples import PretrainData, Texts
@@ -35,8 +36,11 @@ class PretrainRun:
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)  # of the learning rate
     packing: PackingSettings = field(default_factory=PackingSettings)  # how examples share rows
     plugins: str = ""  # a folder of your own with objectives/, noise/ and so on
-    # an exported model to go on from, or hf:FOLDER, a BART of Hugging Face's; "": from scratch
+    # an exported model to go on from, or hf:FOLDER, Hugging Face's (docs/interop.md); "": from
+    # scratch
     start: str = ""
+    # of a start that is an encoder alone: random weights, or the encoder's
+    start_decoder: Literal["random", "encoder"] = "random"
     ds: str = ""  # a file of ds_configs/; "": cpu_fp32 on a CPU, zero1_bf16 on a GPU
 
 
@@ -75,7 +79,16 @@ def resolve(run: PretrainRun, where: str, ds: str = "", quick: bool = False) -> 
     tokenizer = Tokenizer.load(run.tokenizer)
     special = tokenizer.special
     objective = resolve_objective(run.objective, run.noise, run.loss, "pretrain", special, where)
-    model = configure(run.model, tokenizer.size, f"{where}: model", objective.extra_vectors)
+    start = read_start(run.start, run.start_decoder) if run.start else None
+    if start and start.tokenizer.sha256 != tokenizer.sha256:
+        raise Refused(f"{where}: start = {run.start!r} was trained with another tokenizer")
+    sizes = start.sizes(objective.extra_vectors) if start else None
+    extra = sizes.extra_vectors if sizes else objective.extra_vectors
+    model = configure(run.model, tokenizer.size, f"{where}: model", extra, sizes)
+    if sizes and (found := unlike(sizes, model)):
+        raise Refused(
+            f"{where}: start = {run.start!r} has model.{found[0]} {found[1]}, this run {found[2]}"
+        )
     need = objective.positions(run.data.length + 1)
     if need > model.max_positions:
         raise Refused(
@@ -89,13 +102,6 @@ def resolve(run: PretrainRun, where: str, ds: str = "", quick: bool = False) -> 
     data = replace(run.data, verify="size") if quick else run.data
     texts = Texts(data, data.train, tokenizer, run.train.seed)
     valid = Texts(data, data.valid, tokenizer, seed=0)
-    start = read_start(run.start) if run.start else None
-    if start and start.tokenizer.sha256 != tokenizer.sha256:
-        raise Refused(f"{where}: start = {run.start!r} was trained with another tokenizer")
-    if start and (found := unlike(start.config, model)):
-        raise Refused(
-            f"{where}: start = {run.start!r} has model.{found[0]} {found[1]}, this run {found[2]}"
-        )
     about = asdict(run) | {
         "objective": {"name": objective.name, **objective.options},
         "noise": {"name": objective.noise, **objective.noise_options},

@@ -49,30 +49,36 @@ def test_a_source_gives_inputs_below_a_root(name):
 
 @pytest.mark.parametrize("name", names(FILTERS))
 def test_a_filter_is_asked_once_before_or_after_the_tokenizer(name):
-    there = [k for k in (filtering.BEFORE, filtering.AFTER) if hasattr(find(FILTERS, name), k)]
-    assert len(there) == 1
-    function = getattr(find(FILTERS, name), there[0])
+    module = find(FILTERS, name)
+    there = [k for k in (filtering.BEFORE, filtering.AFTER) if hasattr(module, k)]
+    assert len(there) == 1 or (not there and hasattr(module, filtering.READY))
+    function = getattr(module, (*there, filtering.READY)[0])
     _, *others = inspect.signature(function).parameters.values()
-    assert all(one.kind is one.KEYWORD_ONLY for one in others)
+    assert all(one.kind is one.KEYWORD_ONLY for one in others[not there :])
     optional(function, name)
 
 
 def test_filters_drop_beyond_their_limit_and_not_at_it():
     text = Document("\u00fc" * 5, "g")
     assert max_bytes.of_text(text, limit=10) is text
-    assert max_bytes.of_text(text, limit=9) == Dropped("longer than 9 bytes")
+    assert max_bytes.of_text(text, limit=9) == Dropped("longer than 9 bytes", 10)
     assert max_tokens.of_tokens(np.arange(5), limit=5) is None
-    assert max_tokens.of_tokens(np.arange(5), limit=4) == Dropped("longer than 4 tokens")
+    assert max_tokens.of_tokens(np.arange(5), limit=4) == Dropped("longer than 4 tokens", 5)
     assert empty.of_text(Document(" \n\u2003", "g")) == Dropped("empty")
 
 
 def test_filters_are_asked_in_order_and_the_first_that_drops_names_the_reason():
     tables = filtering.checked({"max_tokens": {"limit": 3}, "max_bytes": {"limit": 2}}, "f")
     assert list(tables) == ["empty", "max_bytes", "max_tokens"]
-    before = filtering.rules(tables, filtering.BEFORE)
-    assert filtering.text_passed(Document("   ", "g"), before) == Dropped("empty")
-    assert filtering.text_passed(Document("abc", "g"), before).reason == "longer than 2 bytes"
-    assert len(filtering.rules(tables, filtering.AFTER)) == 1
+    rules = [filtering.prepared(name, tables[name], Path(), Path()) for name in tables]
+    assert [rule.kind for rule in rules] == [filtering.BEFORE, filtering.BEFORE, filtering.AFTER]
+    blank, long, short = (Document(text, "g") for text in ("   ", "abc", "ab"))
+    rejected = filtering.text_passed(blank, rules)
+    assert rejected == filtering.Rejected(blank, "empty", Dropped("empty"))
+    assert filtering.text_passed(long, rules).dropped.reason == "longer than 2 bytes"
+    assert filtering.text_passed(short, rules) is short
+    assert filtering.tokens_dropped(short, np.arange(3), rules) is None
+    assert filtering.tokens_dropped(short, np.arange(4), rules).rule == "max_tokens"
 
 
 SHOUT = '''"""Upper case; nothing that asks."""

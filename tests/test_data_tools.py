@@ -471,8 +471,8 @@ def many(tmp_path_factory, tokenizer) -> Path:
     recipe(
         folder,
         tokenizer,
-        '[sources.jsonl]\nfiles = ["*.jsonl"]',
-        "validation = 0.05\npart_megabytes = 0.1\nshard_megabytes = 0.3",
+        '[sources.jsonl]\nfiles = ["*.jsonl"]\n[filters.length]\nleast_words = 6\n',
+        "validation = 0.05\npart_megabytes = 0.1\nshard_megabytes = 0.3\nrejected = true",
     )
     build(read(str(folder / "corpus.toml")), lambda _: None)
     return folder

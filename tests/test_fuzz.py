@@ -9,8 +9,9 @@ from random import Random
 
 import pytest
 
-from benchmarks import fuzz, fuzz_inputs, fuzz_mutations
+from benchmarks import fuzz, fuzz_inputs, fuzz_mutations, fuzz_sources
 from januslm.data import sealed
+from januslm.registry import names
 from tests.conftest import ROOT
 
 TRACEBACK = f"""Traceback (most recent call last):
@@ -77,3 +78,22 @@ def test_no_command_ends_in_a_traceback_on_spoiled_inputs():
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^all +80 .* 0$", done.stdout, re.M), done.stdout
+
+
+@pytest.mark.slow
+def test_no_spoiled_file_ends_in_a_traceback_or_reads_otherwise_in_pieces():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.fuzz_sources", "--cases", "150", "--seed", "7"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^all +150 .* 0$", done.stdout, re.M), done.stdout
+
+
+def test_every_kind_of_source_that_reads_files_is_fuzzed(tmp_path):
+    made = list(fuzz_sources.sound_files(tmp_path))
+    assert {one.kind for one in made} | set(fuzz_sources.OWN) == set(names("data_tools.sources"))
+    assert all(one.texts for one in made)

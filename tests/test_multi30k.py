@@ -14,6 +14,7 @@ from finetune.settings import load
 from januslm.config import Refused
 from januslm.data.tokenizer import Special
 from januslm.metrics import bleu
+from januslm.model.config import PRESETS, ModelConfig
 from januslm.objective import resolve_objective
 
 RECORDS = sorted(FOLDER.glob("multi30k_*.json"))
@@ -28,12 +29,21 @@ def test_every_row_is_a_run_with_terms_that_exist(row):
 
 
 def test_rows_are_of_one_size_on_the_same_data_for_as_many_updates():
-    """Dropout is each row's own."""
+    """Dropout is each row's own; rows of twelve narrow layers have as many parameters."""
     same = [load(ROOT / "finetune" / "runs" / f"{f}.toml", c) for f, c in multi30k.ROWS.values()]
+    sizes = []
     for run in same:
         run.model.pop("dropout")
+        preset = PRESETS[run.model["preset"]]
+        rest = {key: value for key, value in run.model.items() if key != "preset"}
+        config = ModelConfig(**(preset | rest | {"vocabulary": 8000}))
+        sizes.append(config.least_parameters)
+        for change in multi30k.DEEP:
+            run.model.pop(change.partition("=")[0].removeprefix("model."))
         for table in ("model", "data", "optimizer", "schedule", "tokenizer", "train", "ds"):
             assert getattr(run, table) == getattr(same[0], table), table
+    assert len(set(sizes)) == 2
+    assert max(sizes) < 1.02 * min(sizes)
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)

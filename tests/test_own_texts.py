@@ -9,8 +9,9 @@ import sys
 import pytest
 
 import januslm
-from finetune import tables, text_files
+from finetune import text_files
 from januslm.config import Refused
+from januslm.data import tables
 from tests.conftest import ROOT
 from tests.test_distill import GERMAN, root, teach  # noqa: F401
 from tests.test_generate import main, refused  # noqa: F401

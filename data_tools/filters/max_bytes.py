@@ -13,4 +13,5 @@ def of_text(
 
     limit: bytes of UTF-8.
     """
-    return document if len(document.raw) <= limit else Dropped(f"longer than {limit} bytes")
+    size = len(document.raw)
+    return document if size <= limit else Dropped(f"longer than {limit} bytes", size)

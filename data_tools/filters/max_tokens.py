@@ -13,4 +13,4 @@ def of_tokens(ids: np.ndarray, *, limit: Annotated[int, Allowed(low=1)]) -> Drop
 
     limit: tokens, the final eos not counted.
     """
-    return Dropped(f"longer than {limit} tokens") if len(ids) > limit else None
+    return Dropped(f"longer than {limit} tokens", len(ids)) if len(ids) > limit else None

@@ -1,23 +1,26 @@
-"""Plain text, as it is or packed (.gz, .zst, .zip): a document per file, paragraph or line."""
+"""Plain text, as it is or packed (.gz, .bz2, .xz, .zst, .zip): a document per file or part."""
 
 import re
 import zipfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated, BinaryIO, Literal, cast
+from typing import Annotated, BinaryIO, Literal, NamedTuple, cast
 
 from data_tools.documents import (
+    LONGEST,
     Document,
     Dropped,
+    Found,
     Input,
     Invalid,
+    Span,
     document,
-    lines,
-    matching,
-    opened,
-    whole,
+    too_long,
 )
+from data_tools.files import File, damage_of, matching, raw
+from data_tools.formats import HEAD, JSON_LINES, TEXT, UTF_16, UTF_32, ZIP, refuse_other
+from data_tools.text_lines import decoded, divisible, lines, place, text
 from januslm.config import Allowed, Refused
 
 
@@ -29,77 +32,127 @@ def inputs(
     encoding: str = "utf-8",
     minimum_words: Annotated[int, Allowed(low=0)] = 0,
     undo_bpe: bool = False,
-    invalid: Invalid = "replace",  # what to do with bytes that are not UTF-8
+    invalid: Invalid = "replace",  # what to do with bytes that are not of the encoding
 ) -> list[Input]:
     """One input per file; of a .zip, every member that ends in .txt.
 
-    files: patterns below root, ** for any depth.  split: what ends a document: the file, a blank
-    line, or every line.  encoding: of the files, e.g. latin-1.  minimum_words: shorter documents,
-    headings for example, are dropped.  undo_bpe: ha@@ us of subword-nmt is read as haus.
+    files: patterns below root, ** for any depth, or addresses.  split: what ends a document: the
+    file, a blank line, or every line.  encoding: of the files, e.g. latin-1; a byte order mark
+    says more.  minimum_words: shorter documents, headings for example, are dropped.  undo_bpe:
+    ha@@ us of subword-nmt is read as haus.
     """
     try:
         bytes(range(256)).decode(encoding, "replace")  # some that Python knows are of other use
     except (LookupError, ValueError):
         raise Refused(f"encoding {encoding!r} is not known; utf-8 and latin-1 are") from None
-    reader = partial(
-        _read, split=split, encoding=encoding, least=minimum_words, joined=undo_bpe, invalid=invalid
-    )
+    reads: tuple[str, ...] = (TEXT, UTF_16, UTF_32)
+    if split == "file":
+        reads += (JSON_LINES,)  # a program's file may be one object
+    if encoding != "utf-8":
+        reads = ()  # its bytes may look like anything
+    rules = _Rules(split, encoding, minimum_words, undo_bpe, invalid, reads)
     return [
-        Input(name, path.stat().st_size, partial(reader, name, path))
-        for name, path in matching(root, files)
+        Input(
+            file.name,
+            file.bytes,
+            partial(_read, file, rules),
+            file.version,
+            split != "file" and file.suffix != ".zip" and divisible(file, encoding),
+        )
+        for file in matching(root, files, *((*reads, ZIP) if reads else ()))
     ]
 
 
-def _read(
-    name: str, path: Path, split: str, encoding: str, least: int, joined: bool, invalid: str
-) -> Iterator[Document | Dropped]:
-    for where, raw in _chunks(path, split):
-        text = raw.strip()
-        if encoding != "utf-8":
-            text = raw.decode(encoding, "replace").strip().encode()
-        if joined:
-            text = re.sub(rb"@@(?: |$)", b"", text, flags=re.MULTILINE)
-        found = document(text, name, invalid, where)
+class _Rules(NamedTuple):
+    split: str
+    encoding: str
+    least: int
+    joined: bool
+    invalid: str
+    reads: tuple[str, ...]
+
+
+# The bytes of what may be a document, None for what is too long to be held; where it stands.
+_Part = tuple[bytes | None, str]
+
+
+def _read(file: File, rules: _Rules, span: Span | None = None) -> Iterator[Found]:
+    most = LONGEST.get()
+    for raw_part, where in _parts_of(file, rules, most, span):
+        if raw_part is None:
+            yield too_long(most)
+            continue
+        body = raw_part.strip()
+        if rules.joined:
+            body = re.sub(rb"@@(?: |$)", b"", body, flags=re.MULTILINE)
+        found = document(body, file.name, rules.invalid, where)
         if not isinstance(found, Document):
             yield found
-        elif not found.text and split != "file":
+        elif not found.text and rules.split != "file":
             continue  # blank lines separate documents, they are not empty ones
-        elif found.text and len(found.text.split()) < least:
-            yield Dropped(f"fewer than {least} words")
+        elif found.text and len(found.text.split()) < rules.least:
+            yield Dropped(f"fewer than {rules.least} words")
         else:
             yield found
 
 
-def _chunks(path: Path, split: str) -> Iterator[tuple[str, bytes]]:
-    with opened(path) as file:
-        if path.suffix == ".zip":
-            with zipfile.ZipFile(file) as archive:
-                names = sorted(n for n in archive.namelist() if n.endswith(".txt"))
-                for name in names:
-                    yield from _parts(_member(archive, name, path), split, f"{path}/{name}")
-            return
-        yield from _parts(file, split, str(path))
+def _parts_of(file: File, rules: _Rules, most: int, span: Span | None) -> Iterator[_Part]:
+    if file.suffix != ".zip":
+        with text(file, *rules.reads, encoding=rules.encoding) as stream:
+            yield from _parts(stream, rules.split, file.place, most, span)
+        return
+    with raw(file) as packed, damage_of(file), zipfile.ZipFile(packed) as archive:
+        for name in sorted(n for n in archive.namelist() if n.endswith(".txt")):
+            where = f"{file.place}/{name}"
+            with _member(archive, name, file.place) as member:
+                if rules.reads:
+                    refuse_other(member.peek(HEAD)[:HEAD], where, rules.reads)
+                stream = decoded(cast(BinaryIO, member), rules.encoding)
+                yield from _parts(stream, rules.split, where, most, None)
 
 
-def _member(archive: zipfile.ZipFile, name: str, path: Path) -> BinaryIO:
+def _member(archive: zipfile.ZipFile, name: str, place: str) -> zipfile.ZipExtFile:
     try:
-        return cast(BinaryIO, archive.open(name))
-    except RuntimeError as error:  # encrypted, or packed in a way that zipfile does not know
-        raise Refused(f"{path}: {error}; unpack it yourself") from None
+        return cast(zipfile.ZipExtFile, archive.open(name))
+    except (RuntimeError, NotImplementedError) as error:  # encrypted, or of an unknown packing
+        raise Refused(f"{place}: {error}; unpack it yourself") from None
 
 
-def _parts(file: BinaryIO, split: str, where: str) -> Iterator[tuple[str, bytes]]:
-    """(where it stands, its bytes) of each piece that may be a document."""
+def _parts(
+    stream: BinaryIO, split: str, where: str, most: int, span: Span | None
+) -> Iterator[_Part]:
+    """What may be a document, and where it stands; each piece of a file is given exactly once."""
     if split == "file":
-        yield where, whole(file, where)
+        whole = stream.read(most + 1)
+        yield whole if len(whole) <= most else None, where
     elif split == "line":
-        yield from ((f"{where}:{n}", line) for n, line in enumerate(lines(file, where), 1))
+        for line, number, at in lines(stream, most, span):
+            yield line, place(where, number, at)
     else:
-        paragraph, start = [], 1
-        for number, line in enumerate(lines(file, where), 1):
-            if line.strip():
+        yield from _paragraphs(stream, where, most, span)
+
+
+def _paragraphs(stream: BinaryIO, where: str, most: int, span: Span | None) -> Iterator[_Part]:
+    """What blank lines separate.  A paragraph belongs to the span of the blank line before it."""
+    start, end = span or (0, LAST)
+    paragraph: list[bytes] = []
+    size, first, mine = 0, "", not start
+    for line, number, at in lines(stream, most, (start, LAST) if span else None):
+        if line is not None and not line.strip():
+            if size:
+                yield b"".join(paragraph) if size <= most else None, first
+            if at >= end:
+                return
+            paragraph, size, mine = [], 0, True
+        elif mine:
+            first = first if size else place(where, number, at)
+            size += most + 1 if line is None else len(line)
+            if size > most:
+                paragraph = []
+            elif line is not None:
                 paragraph.append(line)
-                continue
-            yield f"{where}:{start}", b"".join(paragraph)
-            paragraph, start = [], number + 1
-        yield f"{where}:{start}", b"".join(paragraph)
+    if size:
+        yield b"".join(paragraph) if size <= most else None, first
+
+
+LAST = 1 << 63  # a paragraph may go on after the end of its span

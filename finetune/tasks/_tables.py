@@ -6,10 +6,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from finetune import tables
-from finetune.tables import Row
 from januslm.config import Refused, json_table, suggest
-from januslm.data import text_pairs
+from januslm.data import tables, text_pairs
+from januslm.data.tables import Row
 from januslm.data.text_pairs import lines, records
 
 ROWS = 1024  # of a parquet file or a dataset at a time

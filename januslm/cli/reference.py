@@ -49,7 +49,7 @@ KINDS = {  # plug-ins: the folder, the function whose options they are
     "filter": ("data_tools.filters", "of_text"),
     "dedup": ("data_tools.dedup", "deduplicator"),
 }
-OTHERWISE = {"filter": "of_tokens"}  # the function of a plug-in that has not the first
+OTHERWISE = {"filter": ("of_tokens", "prepared")}  # of a plug-in that has not the first
 
 
 @dataclass(frozen=True)
@@ -317,10 +317,10 @@ def _plugin(kind: str, name: str) -> Table:
     tree = ast.parse(source)
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     about = (ast.get_docstring(tree) or "").partition("\n")[0]
-    if function not in functions:
-        function = OTHERWISE.get(kind, function)
-    if function not in functions:
+    there = [one for one in (function, *OTHERWISE.get(kind, ())) if one in functions]
+    if not there:
         return Table(f"{kind}.{name}", about, ())
+    function = there[0]
     known = registry.declared(package, name, function).parameters
     definition = functions[function]
     sentences = _sentences(ast.get_docstring(definition) or "", known)

@@ -7,13 +7,13 @@ import numpy as np
 from januslm.config import Refused
 from januslm.inference import request
 from januslm.interop.export_folder import ExportFacts
-from januslm.layout import NONE, ArRead
+from januslm.layout import NONE, ArRead, Codes, visible
 from januslm.objective import Objective
 
 TARGETS = {"hf": "BART where it fits, else a class of its own", "bart": "BART: AR alone"}
 OWN = {
     "positions": ("learned", "sinusoidal", "rotary", "rotary_cross", "none"),
-    "position_bias": ("", "t5"),
+    "position_bias": ("", "prophetnet", "t5", "xlnet"),
 }
 TRIED = range(3, 12)  # lengths of a template that are looked at
 
@@ -35,7 +35,7 @@ class Exported:
 def choose(facts: ExportFacts, to: str) -> Exported:
     """The class for `--to`; Refused, with what to do, where it cannot express the model."""
     objective = request.objective(facts)
-    read, nar = objective.ar_read, objective.template is not None
+    read, nar = objective.ar_read, bool(objective.template or objective.row)
     blocks = bool(read and read.drafts)
     why = _no_bart(facts, objective)
     if to == "bart" and why:
@@ -63,6 +63,7 @@ def _no_bart(facts: ExportFacts, objective: Objective) -> str:
         "norm": "post",
         "positions": "learned",
         "position_bias": "",
+        "norm_eps": 1e-5,
         "embedding_norm": True,
         "tied": True,
     }
@@ -118,20 +119,15 @@ def _own(facts: ExportFacts, objective: Objective) -> Exported:
                 f"{where}: model.{key} {got!r} is not known to the exported modelling file, which "
                 f"has {', '.join(filter(None, able))}: add it to januslm/hub/own_class/"
             )
-    template = _template(objective, where)
-    if read is None and template is None:
+    template, row = _template(objective, where), objective.row is not None
+    if row:
+        _check_row(objective, where)
+    if read is None and template is None and not row:
         raise Refused(
             f"{where}: a checkpoint of objective {objective.name!r} cannot write: fine-tune it "
             "with one that can, as ar or janus, and export that"
         )
-    if read and read.asks != read.words:
-        beside = not (read.behind or read.own) and read.query == objective.special.mask
-        if not beside:
-            raise Refused(
-                f"{where}: AR of objective {objective.name!r} is asked for by other slots than a "
-                "<mask> beside each word, which the exported modelling file does not know; "
-                "fine-tune it with one it knows, as ar or janus, and export that"
-            )
+    chain = _chain(objective, where) if read else False
     model = {
         key: value
         for key, value in asdict(config).items()
@@ -144,7 +140,12 @@ def _own(facts: ExportFacts, objective: Objective) -> Exported:
         "unk_token_id": special.unk,
         "ar_prefix": list(prefix) or None,
         "asks": bool(read and read.asks != read.words),
+        "query_token_id": _query(objective),
+        "query_behind": read.behind if read else 0,
+        "query_own": bool(read and read.own),
         "block": len(read.drafts) if read else 0,
+        "chain": chain,
+        "row": row,
         "template": template,
     }
     names = {
@@ -157,6 +158,60 @@ def _own(facts: ExportFacts, objective: Objective) -> Exported:
         "tie_word_embeddings": False,  # the class ties by itself, as `tied` says
     }
     return Exported(False, _shared(facts, prefix) | names | model | writing, read)
+
+
+def _query(objective: Objective) -> int:
+    """The token of slots that ask, and of the masks of a block or a row."""
+    if objective.ar_read:
+        return objective.ar_read.query
+    return int(objective.row(2).token[0]) if objective.row else objective.special.mask
+
+
+def _chain(objective: Objective, where) -> bool:
+    """Whether masks of a block read the ones before them alone; False: each other.
+
+    Refused where a slot reads anything else than the exported modelling file knows: words read the
+    words up to themselves, a slot beside a word what the word reads and, if it does, itself; so
+    does a block behind a word.
+    """
+    read, rule = objective.ar_read, objective.plugin.RULE
+    assert read is not None
+    word = np.arange(TRIED.start)
+    kinds = list(dict.fromkeys([read.words, read.asks, *read.drafts]))
+    streams = np.array([rule.streams.index(kind) for kind in kinds]).repeat(len(word))
+    rank = np.tile(word, len(kinds))
+    seen = visible(rule, Codes(streams, rank), Codes(streams, rank))
+    drafts = [rule.streams.index(kind) for kind in read.drafts]
+
+    def wanted(chain: bool) -> np.ndarray:
+        of, at = streams[:, None], rank[:, None]
+        out = (streams == streams[0]) & (rank <= at)
+        if read.own:
+            out |= (streams == of) & (of != streams[0]) & (rank == at)
+        block = np.isin(of, drafts) & np.isin(streams, drafts) & (rank == at)
+        return out | (block & (streams <= of) if chain else block)
+
+    for chain in (False, True):
+        if (seen == wanted(chain)).all():
+            return chain and len(drafts) > 1
+    raise Refused(
+        f"{where}: objective {objective.name!r} reads in a way that the exported modelling file "
+        "does not know; fine-tune it with one it knows, as ar or janus, and export that"
+    )
+
+
+def _check_row(objective: Objective, where) -> None:
+    """Refuse a row that is not masks from place 1 on which read the ones before them."""
+    assert objective.row is not None
+    for length in TRIED:
+        slots = objective.row(length)
+        order = np.arange(1, length)
+        plain = (slots.position == order).all() and (slots.token == _query(objective)).all()
+        if not plain or (visible(objective.plugin.RULE, slots, slots) != np.tri(len(order))).any():
+            raise Refused(
+                f"{where}: what objective {objective.name!r} writes from in one pass is not a row "
+                "of masks, which is all that the exported modelling file knows"
+            )
 
 
 def _template(objective: Objective, where) -> dict | None:

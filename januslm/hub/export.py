@@ -83,7 +83,7 @@ def _write(facts: ExportFacts, exported: Exported, texts: Mapping[str, str], out
     """All of it, or nothing: written aside, then renamed."""
     from safetensors.torch import save_file  # torch from here on
 
-    from januslm.interop import bart, start
+    from januslm.interop import start, weights
 
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -91,7 +91,7 @@ def _write(facts: ExportFacts, exported: Exported, texts: Mapping[str, str], out
         for name, text in texts.items():
             (aside / name).write_text(text, encoding="utf-8")
         model = start.created(facts.config, facts)
-        state = bart.save(model) if exported.bart else model.state_dict()
+        state = weights.save(model, "bart") if exported.bart else model.state_dict()
         save_file(state, aside / WEIGHTS, metadata={"format": "pt"})
         mask = _umask()
         aside.chmod(0o777 & ~mask)

@@ -26,6 +26,14 @@ DRAFT = """
 written = model.draft(**batch)  # greedy's words in fewer passes, for one text after another
 print(tokenizer.batch_decode(written, skip_special_tokens=True))
 """
+ROW = """
+written = model.one_pass(**batch)  # all at once, without a model of the length
+print(tokenizer.batch_decode(written, skip_special_tokens=True))
+"""
+BLOCKS = """
+written = model.blockwise(**batch)  # a block in each pass, unchecked
+print(tokenizer.batch_decode(written, skip_special_tokens=True))
+"""
 
 
 def model_card(facts: ExportFacts, exported: Exported, run: Path, place: str) -> str:
@@ -33,12 +41,13 @@ def model_card(facts: ExportFacts, exported: Exported, run: Path, place: str) ->
     trust = "" if exported.bart else ", trust_remote_code=True"
     code = LOADED.format(place=place, trust=trust, text="A text of yours.")
     code += AR if exported.read else ""
-    code += NAR if not exported.bart and exported.config["template"] else ""
-    code += DRAFT if not exported.bart and exported.config["block"] else ""
+    known = {} if exported.bart else exported.config
+    for key, snippet in (("template", NAR), ("row", ROW), ("block", DRAFT + BLOCKS)):
+        code += snippet if known.get(key) else ""
     what = "BART (`BartForConditionalGeneration`)" if exported.bart else "its own modelling file"
     ways = [
         *(["word by word (AR)"] if exported.read else []),
-        *(["all at once (NAR)"] if "mask_predict" in code else []),
+        *(["all at once (NAR)"] if known.get("template") or known.get("row") else []),
     ]
     lines = [
         "---",

@@ -1,11 +1,12 @@
-"""What lies in the folder of a model, read without torch: an export's, or Hugging Face's BART."""
+"""What lies in the folder of a model, read without torch: an export's, or Hugging Face's."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from januslm.config import Refused, build, json_table
 from januslm.data.tokenizer import Tokenizer
-from januslm.interop import bart_config
+from januslm.interop import hf_folder
+from januslm.interop.hf_folder import Foreign
 from januslm.model.config import ModelConfig
 from januslm.registry import extend_again
 
@@ -24,11 +25,21 @@ class ExportFacts:
     objective: str
     options: dict  # of the objective: read, query_position
     about: dict  # the run it came from
-    bart: bool = False  # the weights are Hugging Face's BART's
+    foreign: Foreign | None = None  # the weights are another project's
+    decoder: str = "random"  # where the decoder comes from beside an encoder alone; or encoder
 
     @property
     def tokenizer_file(self) -> Path:
         return self.folder / FILES[2]
+
+    def sizes(self, extra_vectors: int) -> ModelConfig:
+        """Of a model that starts from it, for an objective that needs so many vectors.
+
+        Beside another project's weights those are new, as far as it has none.
+        """
+        if not self.foreign:
+            return self.config
+        return replace(self.config, extra_vectors=max(extra_vectors, self.config.extra_vectors))
 
 
 def locate(folder: str | Path) -> Path:
@@ -43,19 +54,28 @@ def locate(folder: str | Path) -> Path:
     raise Refused(f"{near}: no {', '.join(missing)}: not an exported model{hint}")
 
 
-def read_start(start: str) -> ExportFacts:
+def read_start(start: str, decoder: str = "random") -> ExportFacts:
     """What `start` of a run file names: an export or a run's folder, or hf:FOLDER.
 
     Of Hugging Face's folder ids are kept: the tokenizer says where the special tokens stand.
+    decoder: see ExportFacts; Refused where there is a decoder.
     """
-    if not start.startswith(HF):
+    foreign = None
+    if start.startswith(HF):
+        folder = Path(start.removeprefix(HF)).expanduser()
+        foreign = hf_folder.read(folder)
+    if decoder != "random" and not (foreign and foreign.plugin.ENCODER):
+        raise Refused(
+            f"start_decoder = {decoder!r}: {start} is no encoder alone, it has a decoder of its own"
+        )
+    if not foreign:
         return read_facts(start)
-    folder = Path(start.removeprefix(HF)).expanduser()
-    config = bart_config.read_config(folder)
-    tokenizer = Tokenizer.load(folder / FILES[2])
-    bart_config.check_ids(folder, tokenizer.special)
-    options = bart_config.ar_options(folder, tokenizer.special)
-    return ExportFacts(folder, config, tokenizer, "ar", options, {"from": start}, bart=True)
+    config, tokenizer = foreign.sizes, Tokenizer.load(folder / FILES[2])
+    foreign.check_ids(tokenizer)
+    hf_folder.check_weights(folder, foreign, config)
+    name, options = foreign.taught(tokenizer.special)
+    about = {"from": start}
+    return ExportFacts(folder, config, tokenizer, name, options, about, foreign, decoder)
 
 
 def read_facts(folder: str | Path) -> ExportFacts:

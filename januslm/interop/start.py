@@ -1,10 +1,10 @@
-"""The model a run starts from: random weights, an export's, or a BART's of Hugging Face's."""
+"""The model a run starts from: random weights, an export's, or another project's."""
 
 from collections.abc import Callable
 
 from torch import nn
 
-from januslm.interop import bart, native
+from januslm.interop import native, weights
 from januslm.interop.export_folder import FILES, ExportFacts
 from januslm.model.config import ModelConfig
 from januslm.model.transformer import Seq2Seq
@@ -22,7 +22,7 @@ def created(
     """
     if not start:
         return Seq2Seq(config, shard=shard)
-    if start.bart:
-        return bart.load(start.folder, config)
+    if start.foreign:
+        return weights.load(start.folder, start.foreign, config, start.decoder)
     path = start.folder / FILES[0]
     return native.filled(config, native.load(path), path)

@@ -16,7 +16,7 @@
   replay RUN STEP            which examples of an update have a loss that is not finite
   export RUN OUT --to hf     a model as a folder that Hugging Face's transformers loads as it is
   push OUT NAME/MODEL        that folder to a hub
-  interop bart FROM TO       weights from Hugging Face's BART
+  interop KIND FROM TO       weights of BART, BERT, MPNet, ProphetNet or BANG as a folder of ours
   runs [FOLDER]              all runs below a folder (runs/), a line each; runs show RUN: its story;
                              runs compare A B: settings that differ, losses, scores, speed
   report RUN ... -o FILE     one HTML file that tells runs: curves, scores, examples, data

@@ -1,6 +1,6 @@
 """Sizes and style of a model: read and checked without torch."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from januslm import registry
@@ -25,6 +25,7 @@ class ModelConfig:
     norm: Literal["post", "pre"] = "post"  # LayerNorm after each sum, or before each layer
     positions: str = "learned"  # a file of januslm/model/positions/
     position_bias: str = ""  # a file of januslm/model/position_bias/, added to the scores; "": none
+    norm_eps: float = setting(1e-5, above=0, below=1)  # added to each LayerNorm's variance
     embedding_norm: bool = True  # LayerNorm on the embedded tokens
     embedding_scale: bool = False  # embeddings times the root of `width`
     tied: bool = True  # the output matrix is the embedding
@@ -101,30 +102,41 @@ SIZES = (
 )
 
 
+# What weights mean, beside their shapes: with another value they compute something else.
+MEANING = ("heads", "activation", "norm_eps", "embedding_scale")
+
 # Keys that no run file says, and who says them.
 GIVEN_BY_OTHERS = {"vocabulary": "the tokenizer", "extra_vectors": "the objective"}
 
 
-def configure(table: dict, vocabulary: int, where: str, extra_vectors: int = 0) -> ModelConfig:
+def configure(
+    table: dict,
+    vocabulary: int,
+    where: str,
+    extra_vectors: int = 0,
+    start: ModelConfig | None = None,
+) -> ModelConfig:
     """A ModelConfig from a run file's [model] table: `preset` and what differs from it.
 
-    extra_vectors: what the objective needs.  Raises Refused for an unknown preset, key or value.
+    extra_vectors: what the objective needs.  start: of the weights a run starts from, which is what
+    a table without a preset differs from.  Raises Refused for an unknown preset, key or value.
     """
     table = dict(table)
-    name = table.pop("preset", "tiny")
-    if not isinstance(name, str) or name not in PRESETS:
+    name = table.pop("preset", "" if start else "tiny")
+    if not isinstance(name, str) or name not in PRESETS | ({"": {}} if start else {}):
         raise Refused(f"{where}: no model preset {name!r}{suggest(str(name), PRESETS)}")
+    usual = PRESETS[name] if name else asdict(start) if start else {}
     given = {"vocabulary": vocabulary, "extra_vectors": extra_vectors}
     for key, owner in GIVEN_BY_OTHERS.items():
         if key in table:
             raise Refused(f"{where}: {key} comes from {owner}, take it out of [model]")
-    return build(ModelConfig, PRESETS[name] | table | given, where)
+    return build(ModelConfig, usual | table | given, where)
 
 
 def unlike(one: ModelConfig, other: ModelConfig) -> tuple[str, object, object] | None:
-    """The first size in which two models differ, so that weights of one do not fit the other."""
+    """What comes first in which two models differ so that weights of one are not the other's."""
     learned = "learned" in (one.positions, other.positions)
-    for name in (*SIZES, *(("positions", "max_positions") if learned else ())):
+    for name in (*SIZES, *MEANING, *(("positions", "max_positions") if learned else ())):
         mine, theirs = getattr(one, name), getattr(other, name)
         if mine != theirs:
             return name, mine, theirs

@@ -82,13 +82,14 @@ class Layer(nn.Module):
         self.number, self.pre, self.drop = number, config.norm == "pre", config.dropout
         self.act = gelu if config.activation == "gelu" else relu
         self.self_attn = Attention(width, config.heads, config.attention_dropout)
-        self.self_attn_layer_norm = nn.LayerNorm(width)
+        norm = partial(nn.LayerNorm, width, eps=config.norm_eps)
+        self.self_attn_layer_norm = norm()
         if crosses:
             self.encoder_attn = Attention(width, config.heads, config.attention_dropout)
-            self.encoder_attn_layer_norm = nn.LayerNorm(width)
+            self.encoder_attn_layer_norm = norm()
         self.fc1 = nn.Linear(width, config.ffn)
         self.fc2 = nn.Linear(config.ffn, width)
-        self.final_layer_norm = nn.LayerNorm(width)
+        self.final_layer_norm = norm()
 
     def forward(self, x: Tensor, view: View, memory=None) -> Tensor:
         """x: [N, D]; memory: [M, D], or its keys and values if they are known -> [N or G, D]."""
@@ -169,13 +170,11 @@ class Stack(nn.Module):
             kind = find("januslm.model.position_bias", config.position_bias)
             if crosses or getattr(kind, "ENCODER", True):
                 self.position_bias = kind.PositionBias(config, layers)
-        norm = nn.LayerNorm(config.width) if config.embedding_norm else nn.Identity()
-        self.embedding_layer_norm = norm
+        norm = partial(nn.LayerNorm, config.width, eps=config.norm_eps)
+        self.embedding_layer_norm = norm() if config.embedding_norm else nn.Identity()
         stacked = nn.ModuleList(made(Layer(config, crosses, i)) for i in range(layers))
         self.layers: Sequence[Layer] = stacked  # type: ignore[assignment]  # not generic
-        self.final_layer_norm = (
-            nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
-        )
+        self.final_layer_norm = norm() if config.norm == "pre" else nn.Identity()
 
     def view(self, attend: AttentionPlan, position: Tensor, **reading) -> View:
         """How a pass of this stack reads; reading: cross, keys, rows, memory_position of View."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from januslm.config import Allowed
 from januslm.layout import NONE, ArRead, Layout, Rule, Slots, stack
-from januslm.objectives.prophetnet import MOST, asking
+from januslm.objectives.prophetnet import MOST, Prefix, asking, first, opened
 
 STREAMS = ("past", "next", *("2nd", "3rd"), *(f"{n}th" for n in range(4, MOST + 1)), "mask")
 PAST, NEXT, MASK = 0, 1, MOST + 1
@@ -56,6 +56,7 @@ def layout(
     way: Way = "streams",
     ahead: Ahead = 9,  # masks of a chain; words of a block
     nar: Share = 0.5,  # share of the examples of `mixed` that are nar
+    prefix: Prefix = "bos",  # what stands before the first word; the published weights have EOS
 ) -> Layout:
     """Slots of one target int64 [T].
 
@@ -64,6 +65,7 @@ def layout(
     """
     if way == "nar" or (way == "mixed" and rng.random() < nar):
         return Layout(_one_chain(len(target), special), RULE)
+    target = opened(target, special, prefix)
     if way == "semi":
         return Layout(_blocks(target, special, ahead, rng), RULE)
     most = ahead if way == "streams" else 1
@@ -96,10 +98,10 @@ def row(length: int, special, *, way: Way) -> Slots | None:
     return _one_chain(length, special) if way in ("nar", "mixed") else None
 
 
-def ar_read(special, *, way: Way, ahead: Ahead) -> ArRead | None:
+def ar_read(special, *, way: Way, ahead: Ahead, prefix: Prefix) -> ArRead | None:
     """As the slots are laid out; a chain of more than one drafts."""
     if way == "nar":
         return None
     drafts = STREAMS[1 : ahead + 1] if way in ("streams", "semi") and ahead > 1 else ()
-    query, prefix = special.extra[0], (special.bos,)
-    return ArRead("past", "next", query, prefix, behind=1, own=True, drafts=drafts)
+    query, before = special.extra[0], (first(special, prefix),)
+    return ArRead("past", "next", query, before, behind=1, own=True, drafts=drafts)

@@ -5,7 +5,7 @@ Each is a learned vector at the place it asks for, and reads itself and the word
 `next` is read when text is written.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 
@@ -22,6 +22,7 @@ NORMALIZE = {"nmt": "term", "pretrain": "term"}
 EXTRA_VECTORS = MOST
 
 Ahead = Annotated[int, Allowed(low=1, high=MOST)]
+Prefix = Literal["bos", "eos"]
 
 
 def sees(q, k):
@@ -38,13 +39,28 @@ def weights(preset: str) -> dict[str, float]:
     return {f"ce/{name}": 1.0 for name in RULE.distributions}
 
 
-def layout(target, hidden, special, rng, *, ahead: Ahead = 2) -> Layout:
-    """Slots of one target int64 [T]; of `hidden` bool [T] only those words, where there are any.
-
-    ahead: how many words are asked for at once, the next one among them.
-    """
+def layout(
+    target: np.ndarray,
+    hidden: np.ndarray,
+    special,
+    rng,
+    *,
+    ahead: Ahead = 2,  # words that are asked for at once, the next one among them
+    prefix: Prefix = "bos",  # what stands before the first word; the published weights have EOS
+) -> Layout:
+    """Slots of one target int64 [T]; of `hidden` bool [T] only those words, where there are any."""
     streams = [(special.extra[n - 1], n) for n in range(1, ahead + 1)]
-    return Layout(asking(target, hidden, streams), RULE)
+    return Layout(asking(opened(target, special, prefix), hidden, streams), RULE)
+
+
+def opened(target: np.ndarray, special, prefix: Prefix) -> np.ndarray:
+    """int64 [T], the target with its prefix in the place of BOS."""
+    return np.concatenate([[first(special, prefix)], target[1:]])
+
+
+def first(special, prefix: Prefix) -> int:
+    """The token that stands before the first word."""
+    return special.eos if prefix == "eos" else special.bos
 
 
 def asking(target: np.ndarray, hidden: np.ndarray, streams: list[tuple[int, int]]) -> Slots:
@@ -63,6 +79,7 @@ def asking(target: np.ndarray, hidden: np.ndarray, streams: list[tuple[int, int]
     return joined(*parts)
 
 
-def ar_read(special) -> ArRead:
+def ar_read(special, *, prefix: Prefix) -> ArRead:
     """As the slots are laid out."""
-    return ArRead("past", "next", special.extra[0], (special.bos,), behind=1, own=True)
+    before = (first(special, prefix),)
+    return ArRead("past", "next", special.extra[0], before, behind=1, own=True)

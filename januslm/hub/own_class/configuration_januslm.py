@@ -26,7 +26,8 @@ class JanusLMConfig(PretrainedConfig):
         activation: str = "gelu",  # or relu
         norm: str = "post",  # or pre
         positions: str = "learned",  # or sinusoidal, rotary, rotary_cross, none
-        position_bias: str = "",  # or t5
+        position_bias: str = "",  # or prophetnet, t5, xlnet
+        norm_eps: float = 1e-5,  # added to each LayerNorm's variance
         embedding_norm: bool = True,
         embedding_scale: bool = False,  # embeddings times the root of `width`
         tied: bool = True,  # the output matrix is the embedding
@@ -37,8 +38,13 @@ class JanusLMConfig(PretrainedConfig):
         mask_token_id: int = 4,
         unk_token_id: int = 3,
         ar_prefix: list[int] | None = None,  # before the first word of AR; None: no AR
-        asks: bool = False,  # AR is read from a <mask> beside each word, not from the word
+        asks: bool = False,  # AR is read from a slot beside each word, not from the word
+        query_token_id: int = 4,  # what such a slot and the masks of a block or a row hold
+        query_behind: int = 0,  # places that such a slot stands behind its word
+        query_own: bool = False,  # such a slot reads itself, too
         block: int = 0,  # masks behind a word that draft what follows it; 0: it has not learnt to
+        chain: bool = False,  # those masks read the ones before them; else each other
+        row: bool = False,  # NAR from a row of masks that read the ones before them, BANG's
         template: dict | None = None,  # NAR: first (position), head, tail (tokens given); None: no
         **kwargs,
     ):

@@ -1,4 +1,4 @@
-"""A januslm model in transformers: AR by `generate()`, NAR by `mask_predict()` or `draft()`.
+"""A januslm model in transformers: AR by `generate()`, NAR by `mask_predict()`, `draft()`, ..
 
 Needs torch and transformers alone; tensors are named as in januslm/model/transformer.py.
 B = texts, N = source tokens, S = decoder inputs, K = keys, D = width, H = heads, V = vocabulary,
@@ -29,6 +29,7 @@ class Reading:
     mask: Tensor | None  # bool [B or 1, 1, S, K]: which input sees which key; None: all see all
     memory_mask: Tensor | None = None  # bool [B, 1, 1, N]: source tokens that are no padding
     keys: int | None = None  # so many inputs, the first, can be read; None: all
+    passing: int = 0  # so many inputs after those can be read in this pass alone: no cache has them
     cache: Any = None  # transformers' EncoderDecoderCache, or None
 
 
@@ -53,22 +54,76 @@ class Positions(nn.Module):
         return x
 
 
-class PositionBias(nn.Module):
-    """T5's bias on attention scores, the same table for all layers of a stack."""
+class T5Bias(nn.Module):
+    """A table of buckets in both directions, the same for all layers of a stack (Raffel 2020)."""
 
     BUCKETS, FAR = 32, 128
 
-    def __init__(self, config: JanusLMConfig):
+    def __init__(self, config: JanusLMConfig, layers: int):
         super().__init__()
         self.table = nn.Embedding(self.BUCKETS, config.heads)
 
-    def forward(self, reading: Reading) -> Tensor:
-        """[1, H, S, K]."""
-        distance = reading.key_position - reading.position[:, None]
+    def bucket(self, distance: Tensor) -> Tensor:
+        """int64, a key's place minus the query's -> int64."""
         half, exact, far = self.BUCKETS // 2, self.BUCKETS // 4, distance.abs()
         grown = torch.log(far.clamp(min=1) / exact) / math.log(self.FAR / exact) * (half - exact)
         near = torch.where(far < exact, far, (exact + grown.long()).clamp(max=half - 1))
-        return self.table(near + half * (distance > 0)).permute(2, 0, 1)[None]
+        return near + half * (distance > 0)
+
+    def values(self, layer: int, query: Tensor, attention: "Attention") -> Tensor:
+        """What a layer's attention reads [B, S, D] -> [B or 1, H, S or 1, buckets]."""
+        return self.table.weight.t()[None, :, None]
+
+
+class ProphetNetBias(nn.Module):
+    """Buckets of how far back a key stands, weighed by the reader's hidden state (Qi 2020)."""
+
+    BUCKETS, FAR = 32, 128
+
+    def __init__(self, config: JanusLMConfig, layers: int):
+        super().__init__()
+        each = (nn.Linear(config.width, self.BUCKETS * config.heads) for _ in range(layers))
+        self.relative_pos_embeddings = nn.ModuleList(each)
+
+    def bucket(self, distance: Tensor) -> Tensor:
+        back, exact = (-distance).clamp(min=0), self.BUCKETS // 2
+        grown = torch.log(back.clamp(min=1) / exact) / math.log(self.FAR / exact) * exact
+        return torch.where(back < exact, back, (exact + grown.long()).clamp(max=self.BUCKETS - 1))
+
+    def values(self, layer: int, query: Tensor, attention: "Attention") -> Tensor:
+        found = self.relative_pos_embeddings[layer](query)
+        return found.unflatten(-1, (self.BUCKETS, attention.heads)).permute(0, 3, 1, 2)
+
+
+class XLNetBias(nn.Module):
+    """The query against a learned map of the distance's wave (Yang 2019, Dai 2019)."""
+
+    FAR = 128
+
+    def __init__(self, config: JanusLMConfig, layers: int):
+        super().__init__()
+        width = config.width
+        self.r = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(layers))
+        biases = (nn.Parameter(torch.zeros(width)) for _ in range(layers))
+        self.r_r_bias = nn.ParameterList(biases)
+
+    def bucket(self, distance: Tensor) -> Tensor:
+        return distance.clamp(-self.FAR, self.FAR) + self.FAR
+
+    def values(self, layer: int, query: Tensor, attention: "Attention") -> Tensor:
+        width, heads = query.shape[-1], attention.heads
+        half = (width + 1) // 2
+        rate = 1e4 ** (-torch.arange(half, dtype=torch.float64) / half)
+        angle = torch.arange(self.FAR, -self.FAR - 1, -1)[:, None] * rate
+        wave = torch.cat([angle.sin(), angle.cos()], 1)[:, :width].float().to(query)
+        asks = query @ attention.q_proj.weight.t() + self.r_r_bias[layer]
+        far = self.r[layer](wave).unflatten(-1, (heads, -1)).permute(1, 2, 0)  # [H, d, buckets]
+        asks = asks.unflatten(-1, (heads, -1)).transpose(1, 2)
+        return asks @ far * asks.shape[-1] ** -0.5
+
+
+BIASES = {"prophetnet": ProphetNetBias, "t5": T5Bias, "xlnet": XLNetBias}
+DECODERS = ("prophetnet",)  # biases that the encoder has none of
 
 
 def rotate(x: Tensor, position: Tensor) -> Tensor:
@@ -103,6 +158,16 @@ class Attention(nn.Module):
         return self.out_proj(values.transpose(1, 2).flatten(-2))
 
 
+def _norm(config: JanusLMConfig) -> nn.LayerNorm:
+    return nn.LayerNorm(config.width, eps=config.norm_eps)
+
+
+def _spread(values: Tensor, bucket: Tensor) -> Tensor:
+    """[B or 1, H, S or 1, buckets], of each query, at int64 [S, K] -> [B or 1, H, S, K]."""
+    values = values.expand(-1, -1, len(bucket), -1)
+    return values.gather(-1, bucket.expand(*values.shape[:2], -1, -1))
+
+
 class Layer(nn.Module):
     """Self-attention, attention to the source if there is one, feed-forward."""
 
@@ -113,16 +178,16 @@ class Layer(nn.Module):
         self.turns_cross = config.positions == "rotary_cross"
         self.act = gelu if config.activation == "gelu" else relu
         self.self_attn = Attention(config)
-        self.self_attn_layer_norm = nn.LayerNorm(config.width)
+        self.self_attn_layer_norm = _norm(config)
         if crosses:
             self.encoder_attn = Attention(config)
-            self.encoder_attn_layer_norm = nn.LayerNorm(config.width)
+            self.encoder_attn_layer_norm = _norm(config)
         self.fc1 = nn.Linear(config.width, config.ffn)
         self.fc2 = nn.Linear(config.ffn, config.width)
-        self.final_layer_norm = nn.LayerNorm(config.width)
+        self.final_layer_norm = _norm(config)
 
-    def forward(self, x: Tensor, reading: Reading, bias: Tensor | None, memory=None) -> Tensor:
-        """x: [B, S, D]; bias: [1, H, S, K]; memory: [B, N, D]."""
+    def forward(self, x: Tensor, reading: Reading, bias, memory=None) -> Tensor:
+        """x: [B, S, D]; bias: a scheme and the buckets int64 [S, K]; memory: [B, N, D]."""
         x = self._add(self.self_attn_layer_norm, x, lambda h: self._read_own(h, reading, bias))
         if memory is not None:
             x = self._add(
@@ -134,15 +199,24 @@ class Layer(nn.Module):
         more = dropout(change(norm(x) if self.pre else x), self.drop, self.training)
         return x + more if self.pre else norm(x + more)
 
-    def _read_own(self, h: Tensor, reading: Reading, bias: Tensor | None) -> Tensor:
-        q, (k, v) = self.self_attn.queries(h), self.self_attn.keys(h[:, : reading.keys])
+    def _read_own(self, h: Tensor, reading: Reading, bias) -> Tensor:
+        keys = h.shape[1] if reading.keys is None else reading.keys
+        read = keys + reading.passing
+        q, both = self.self_attn.queries(h), self.self_attn.keys(h[:, :read])
+        k, v = both
         if self.turns:
-            q, k = rotate(q, reading.position), rotate(k, reading.position[: k.shape[2]])
+            q, k = rotate(q, reading.position), rotate(k, reading.position[:read])
         if reading.cache is not None:
-            k, v = reading.cache.self_attention_cache.update(k, v, self.number)
+            passing = k[:, :, keys:], v[:, :, keys:]
+            both = reading.cache.self_attention_cache.update(
+                k[:, :, :keys], v[:, :, :keys], self.number
+            )
+            k, v = (torch.cat(parts, 2) for parts in zip(both, passing, strict=True))
         mask = reading.mask
         if bias is not None:
-            mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
+            scheme, bucket = bias
+            scores = _spread(scheme.values(self.number, h, self.self_attn), bucket)
+            mask = scores if mask is None else scores.masked_fill(~mask, -torch.inf)
         return self.self_attn(q, k, v, mask)
 
     def _read_source(self, h: Tensor, reading: Reading, memory: Tensor) -> Tensor:
@@ -173,10 +247,12 @@ class Stack(nn.Module):
         super().__init__()
         self.drop = config.dropout
         self.positions = Positions(config)
-        self.position_bias = PositionBias(config) if config.position_bias else None
+        kind = config.position_bias
+        wanted = kind and (crosses or kind not in DECODERS)
+        self.position_bias: Any = BIASES[kind](config, layers) if wanted else None
         norms = (config.embedding_norm, config.norm == "pre")
         self.embedding_layer_norm, self.final_layer_norm = (
-            nn.LayerNorm(config.width) if wanted else nn.Identity() for wanted in norms
+            _norm(config) if wanted else nn.Identity() for wanted in norms
         )
         self.layers = nn.ModuleList(Layer(config, i, crosses) for i in range(layers))
 
@@ -184,7 +260,9 @@ class Stack(nn.Module):
         """Embedded tokens [B, S, D] -> [B, S, D]."""
         x = self.embedding_layer_norm(self.positions(x, reading.position))
         x = dropout(x, self.drop, self.training)
-        bias = None if self.position_bias is None else self.position_bias(reading)
+        bias, scheme = None, self.position_bias
+        if scheme is not None:
+            bias = scheme, scheme.bucket(reading.key_position - reading.position[:, None])
         for layer in self.layers:
             x = layer(x, reading, bias, memory)
         return self.final_layer_norm(x)
@@ -255,7 +333,7 @@ class JanusLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         The first of them are config.ar_prefix.
         """
         if self.config.ar_prefix is None:
-            raise ValueError("this model writes all at once: use mask_predict()")
+            raise ValueError(self._no_ar())
         if labels is not None:
             raise ValueError("this class only writes: train the model with januslm")
         if decoder_input_ids is None:
@@ -270,12 +348,19 @@ class JanusLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         mask = (key_position <= position[:, None])[None, None]
         if decoder_attention_mask is not None:
             mask = mask & decoder_attention_mask[:, None, None, : before + words].bool()
-        tokens = decoder_input_ids
-        if self.config.asks:  # <mask> slots that ask for the next word see what the word sees
-            asking = torch.full_like(tokens, self.config.mask_token_id)
+        tokens, passing = decoder_input_ids, 0
+        if self.config.asks:  # slots that ask for the next word see what the word sees
+            asking = torch.full_like(tokens, self.config.query_token_id)
             tokens = torch.cat([tokens, asking], 1)
-            position, mask = position.repeat(2), mask.repeat(1, 1, 2, 1)
-        reading = Reading(position, key_position, mask, _real(attention_mask), words, cache)
+            asked = (position + self.config.query_behind).clamp(max=self.config.max_positions - 1)
+            position, mask = torch.cat([position, asked]), mask.repeat(1, 1, 2, 1)
+            if self.config.query_own:  # and themselves
+                passing, key_position = words, torch.cat([key_position, asked])
+                own = torch.eye(words, dtype=torch.bool, device=device)
+                own = torch.cat([torch.zeros_like(own), own]).expand(*mask.shape[:2], -1, -1)
+                mask = torch.cat([mask, own], 3)
+        real = _real(attention_mask)
+        reading = Reading(position, key_position, mask, real, words, passing, cache)
         memory = encoder_outputs[0]
         x = self.decoder.run(self.embed(tokens), reading, memory)[:, -words:]
         return Seq2SeqLMOutput(logits=self.logits(x), encoder_last_hidden_state=memory)
@@ -283,7 +368,7 @@ class JanusLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def generate(self, inputs: Tensor | None = None, *args, **kwargs):
         """AR, as any model's; AR's first words are given to it where there are several."""
         if self.config.ar_prefix is None:
-            raise ValueError("this model writes all at once: use mask_predict()")
+            raise ValueError(self._no_ar())
         given = inputs if inputs is not None else kwargs.get("input_ids")
         if "decoder_input_ids" not in kwargs and given is not None:
             prefix = torch.tensor(self.config.ar_prefix, device=given.device)
@@ -349,17 +434,64 @@ class JanusLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         A pass reads the words so far, the words it guessed before, and behind each of the latter a
         block of masks: words up to the first wrong guess stand, the block behind it guesses on.
         """
-        if not self.config.block:
-            raise ValueError("this model was not taught to draft blocks")
+        most = self._blocks(max_words)
+        return self._one_by_one(input_ids, attention_mask, lambda one: self._drafted(one, most))
+
+    @torch.no_grad()
+    def blockwise(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, max_words: int = 200
+    ) -> Tensor:
+        """Semi-NAR, int64 [B, T] as mask_predict's: each pass writes a block, unchecked."""
+        most = self._blocks(max_words)
+        return self._one_by_one(input_ids, attention_mask, lambda one: self._blockwise(one, most))
+
+    @torch.no_grad()
+    def one_pass(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, max_words: int = 200
+    ) -> Tensor:
+        """NAR in one pass, int64 [B, T] as mask_predict's (BANG, Qi 2021).
+
+        As many masks as the source has tokens; the text ends at the first EOS, and of equal tokens
+        side by side one stays.
+        """
+        self._require(self.config.row, "was not taught to write from a row of masks")
+        most = min(max_words, self.config.max_positions - 2)
+        return self._one_by_one(input_ids, attention_mask, lambda one: self._row(one, most))
+
+    def _no_ar(self) -> str:
+        way = "one_pass" if self.config.row else "mask_predict"
+        return f"this model writes all at once: use {way}()"
+
+    def _require(self, able: bool, lacks: str) -> None:
+        if not able:
+            raise ValueError(f"this model {lacks}")
         if self.training:
-            raise ValueError("call .eval() before draft()")
+            raise ValueError("call .eval() before it writes")
+
+    def _blocks(self, max_words: int) -> int:
+        """Most words of a text that is written in blocks."""
+        self._require(self.config.block > 0, "was not taught to draft blocks")
+        return min(max_words, self.config.max_positions - len(self.config.ar_prefix))
+
+    def _one_by_one(self, input_ids: Tensor, attention_mask: Tensor | None, write) -> Tensor:
+        """`write` makes of int64 [1, N] the words int64 [T], without EOS."""
         real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        most = min(max_words, self.config.max_positions - len(self.config.ar_prefix))
         pairs = zip(input_ids, real.bool(), strict=True)
-        return self._padded([self._drafted(ids[one][None], most) for ids, one in pairs])
+        return self._padded([write(ids[one][None]) for ids, one in pairs])
+
+    def _row(self, source: Tensor, most: int) -> Tensor:
+        c, memory = self.config, self.encoder(source)[0]
+        places = max(1, min(source.shape[1], most))
+        position = 1 + torch.arange(places + 1, device=source.device)
+        mask = (position <= position[:, None])[None, None]
+        tokens = torch.full_like(position, c.query_token_id)[None]
+        reading = Reading(position, position, mask)
+        found = self._words(self.decoder.run(self.embed(tokens), reading, memory))[0]
+        ends = (found[:places] == c.eos_token_id).nonzero()
+        words = found[: ends[0, 0] if len(ends) else places]
+        return torch.unique_consecutive(words)
 
     def _drafted(self, source: Tensor, most: int) -> Tensor:
-        """source int64 [1, N] -> the words int64 [T], without EOS."""
         eos, prefix = self.config.eos_token_id, self.config.ar_prefix
         memory = self.encoder(source)[0]
         words: list[int] = []
@@ -372,27 +504,43 @@ class JanusLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             while right < len(guess) and guess[right] == after[right]:
                 right += 1
             words += after[: right + 1]
-            guess = behind[right]
+            guess = behind[right][1:]
             if words[-1] == eos or len(words) > most:
                 return source.new_tensor(words[:-1])
 
+    def _blockwise(self, source: Tensor, most: int) -> Tensor:
+        eos, memory = self.config.eos_token_id, self.encoder(source)[0]
+        words: list[int] = []
+        while eos not in words and len(words) <= most:
+            words += self._draft_pass([*self.config.ar_prefix, *words], 1, memory)[1][0]
+        return source.new_tensor(words[: words.index(eos)] if eos in words[:most] else words[:most])
+
     def _draft_pass(self, words: list[int], last: int, memory: Tensor) -> tuple[list, list]:
-        """What follows each of the `last` words, and what the block behind each says after that."""
+        """What follows each of the `last` words, and what the block behind each says."""
         c, size, device = self.config, self.config.block, memory.device
         step, blocks = torch.arange(len(words), device=device), torch.arange(last, device=device)
         block = blocks.repeat_interleave(size)  # of each mask
         first = len(words) - last + blocks  # the word that each block stands behind
         place = (first[:, None] + 1 + torch.arange(size, device=device)).flatten()
-        place = torch.cat([step, place]).clamp(max=c.max_positions - 1)
         reads = torch.cat([step, first[block]])[:, None] >= step
-        own = torch.nn.functional.pad(block[:, None] == block, (0, 0, len(words), 0))
+        own = block[:, None] == block
+        if c.chain:
+            own = own & (place[:, None] >= place)
+        own = torch.nn.functional.pad(own, (0, 0, len(words), 0))
+        place = torch.cat([step, place]).clamp(max=c.max_positions - 1)
         reading = Reading(place, place, torch.cat([reads, own], 1)[None, None])
-        tokens = torch.tensor([words + [c.mask_token_id] * len(block)], device=device)
-        scores = self.logits(self.decoder.run(self.embed(tokens), reading, memory))[0]
-        scores[:, [c.bos_token_id, c.pad_token_id, c.unk_token_id, c.mask_token_id]] = -torch.inf
-        found = scores.argmax(-1)
-        after, behind = found[len(words) - last : len(words)], found[len(words) :].view(last, size)
-        return after.tolist(), behind[:, 1:].tolist()
+        tokens = torch.tensor([words + [c.query_token_id] * len(block)], device=device)
+        found = self._words(self.decoder.run(self.embed(tokens), reading, memory))[0]
+        behind = found[len(words) :].view(last, size)
+        after = behind[:, 0] if c.asks else found[len(words) - last : len(words)]
+        return after.tolist(), behind.tolist()
+
+    def _words(self, x: Tensor) -> Tensor:
+        """[.., D] -> the likeliest words or EOS, int64 [..]."""
+        c, scores = self.config, self.logits(x)
+        barred = [c.bos_token_id, c.pad_token_id, c.unk_token_id, c.mask_token_id]
+        scores[..., barred] = -torch.inf
+        return scores.argmax(-1)
 
     def _likeliest_lengths(self, memory: Tensor, attention_mask, count: int) -> Tensor:
         """int64 [B, C], BOS and EOS counted."""

@@ -17,13 +17,16 @@ DIALECTS: dict[str, dict[str, Any]] = {
 }
 
 
-def rows(lines: Iterable[str], where: str, kind: str, header: Sequence[str] = ()) -> Iterator[Row]:
+def rows(
+    lines: Iterable[str], where: str, kind: str, header: Sequence[str] = (), cell: int = CELL
+) -> Iterator[Row]:
     """The rows of a table, by the columns of its first line, or of `header` where it has none.
 
-    lines: with their line ends.  kind: csv or tsv.  Empty lines are left out.  Refused, with the
-    line, for a row of another width, a column that comes twice, and quotes that do not end.
+    lines: with their line ends.  kind: csv or tsv.  cell: letters of one cell, at most.  Empty
+    lines are left out.  Refused, with the line, for a row of another width, a column that comes
+    twice, a longer cell, and quotes that do not end.
     """
-    csv.field_size_limit(CELL)
+    csv.field_size_limit(cell)
     reader = csv.reader(lines, **DIALECTS[kind])
     names = list(header)
     try:

@@ -40,7 +40,7 @@ def write(run: str, way: Way, folder: Path, where: Sequence[str], gpu: bool) -> 
     file = folder / f"{way.name.replace(' ', '-').replace(',', '')}.jsonl"
     options = [f"{key}={json.dumps(value)}" for key, value in way.options.items()]
     words = [run, "--algorithm", way.algorithm, *options, *where, "--out", str(file)]
-    if way.algorithm == "speculative":
+    if way.algorithm in ("speculative", "draft"):
         words.append("--verify")
     _called("finetune.generate", words, gpu, allowed=(0, 1))  # 1: --verify found a difference
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]

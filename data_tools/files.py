@@ -149,6 +149,9 @@ def raw(file: File) -> Iterator[io.BufferedReader]:
         except OSError as error:
             raise Refused(f"{file.place}: cannot be read ({error.strerror or error})") from None
     with stream:
+        far = remote.is_remote(file.place)
+        if not far and os.fstat(stream.fileno()).st_size != file.bytes:
+            raise Refused(f"{file.place}: changed since the build began")
         yield stream
 
 

@@ -20,7 +20,7 @@ from data_tools.build import build
 from data_tools.documents import Document, Dropped
 from data_tools.files import matching
 from data_tools.recipe import read
-from data_tools.sources import jsonl, parquet, table, text, warc, wet, wikipedia
+from data_tools.sources import hf, jsonl, parquet, table, text, warc, wet, wikipedia
 from januslm.config import Refused
 from januslm.data.shards import open_corpus
 from tests.conftest import ROOT
@@ -82,9 +82,9 @@ def test_a_file_of_another_format_is_refused_by_what_it_is(tmp_path, name, packe
 
 def test_a_crawl_is_not_read_as_text_or_rows(tmp_path):
     shutil.copy(ROOT / "tests/fixtures/sources/warc.warc.gz", tmp_path / "a.warc.gz")
-    for source in (text, jsonl):
+    for source, more in ((text, {}), (text, {"encoding": "latin-1"}), (jsonl, {})):
         with pytest.raises(Refused, match=r'a\.warc\.gz: looks like WARC records; kind = "warc"'):
-            source.inputs(tmp_path, files=["*.gz"])
+            source.inputs(tmp_path, files=["*.gz"], **more)
 
 
 def test_rows_are_not_read_as_lines_of_text_nor_text_as_a_crawl(tmp_path):
@@ -245,6 +245,25 @@ def test_a_large_file_has_another_version_if_its_ends_or_a_whole_block_change(tm
             file.write(b"y" * many)
         seen.add(matching(tmp_path, ["a.txt"])[0].version)
     assert len(seen) == 4
+
+
+def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(ROWS)
+    inputs = jsonl.inputs(tmp_path, files=["a.jsonl"])
+    (tmp_path / "a.jsonl").write_bytes(ROWS * 2)
+    with pytest.raises(Refused, match=r"a\.jsonl: changed since the build began"):
+        found(inputs)
+
+
+def test_a_damaged_dataset_is_one_line(tmp_path):
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.Dataset.from_dict({"text": ["é" * 50] * 9}).save_to_disk(tmp_path / "saved")
+    [path] = (tmp_path / "saved").glob("*.arrow")
+    path.write_bytes(path.read_bytes().replace("éé".encode(), b"\xc3\xff\xc3\xff"))
+    with pytest.raises(Refused, match=r"saved: rows from 0: damaged \('utf-8' codec"):
+        found(hf.inputs(tmp_path, path="saved"))
 
 
 # --- bombs

@@ -227,7 +227,8 @@ class _Stream:
         while (line := self._line()).strip():
             head.append(line)
             size += len(line)
-            if size > HEADERS:
+            if size > HEADERS or BEGINS.match(line):  # the next record already
+                self._unread(line)
                 return DAMAGED
         headers = fields(head)
         length = headers.get("content-length", "")

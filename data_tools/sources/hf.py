@@ -61,7 +61,12 @@ def _read(
 ) -> Iterator[Document | Dropped]:
     data = _dataset(path, name, split).select_columns([field])
     for first in range(start, min(start + ROWS, len(data)), 1000):
-        for number, value in enumerate(data[first : first + 1000][field], first):
+        try:
+            values = data[first : first + 1000][field]
+        except Exception as error:  # damaged bytes; the library raises a dozen types
+            reason = " ".join(str(error).split())
+            raise Refused(f"{path}: rows from {first}: damaged ({reason[:300]})") from None
+        for number, value in enumerate(values, first):
             if isinstance(value, str):
                 yield document(value, f"{path}/{split}", invalid, f"{path}: row {number}")
             else:

@@ -19,7 +19,17 @@ from data_tools.documents import (
     too_long,
 )
 from data_tools.files import File, damage_of, matching, raw
-from data_tools.formats import HEAD, JSON_LINES, TEXT, UTF_16, UTF_32, ZIP, refuse_other
+from data_tools.formats import (
+    BINARY,
+    HEAD,
+    JSON_LINES,
+    TEXT,
+    UNMARKED,
+    UTF_16,
+    UTF_32,
+    ZIP,
+    refuse_other,
+)
 from data_tools.text_lines import decoded, divisible, lines, place, text
 from januslm.config import Allowed, Refused
 
@@ -49,7 +59,7 @@ def inputs(
     if split == "file":
         reads += (JSON_LINES,)  # a program's file may be one object
     if encoding != "utf-8":
-        reads = ()  # its bytes may look like anything
+        reads += (UNMARKED, BINARY)  # as text of UTF-16 or UTF-32 looks
     rules = _Rules(split, encoding, minimum_words, undo_bpe, invalid, reads)
     return [
         Input(
@@ -59,7 +69,7 @@ def inputs(
             file.version,
             split != "file" and file.suffix != ".zip" and divisible(file, encoding),
         )
-        for file in matching(root, files, *((*reads, ZIP) if reads else ()))
+        for file in matching(root, files, *reads, ZIP)
     ]
 
 
@@ -105,8 +115,7 @@ def _parts_of(file: File, rules: _Rules, most: int, span: Span | None) -> Iterat
         for name in sorted(n for n in archive.namelist() if n.endswith(".txt")):
             where = f"{file.place}/{name}"
             with _member(archive, name, file.place) as member:
-                if rules.reads:
-                    refuse_other(member.peek(HEAD)[:HEAD], where, rules.reads)
+                refuse_other(member.peek(HEAD)[:HEAD], where, rules.reads)
                 stream = decoded(cast(BinaryIO, member), rules.encoding)
                 yield from _parts(stream, rules.split, where, most, None)
 

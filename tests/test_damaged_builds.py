@@ -210,7 +210,7 @@ def built(tmp_path_factory, tokenizer) -> Path:
         texts = [*sentences(60, number), *sentences(60, 0)[:9], *near]
         (folder / f"{number}.jsonl").write_bytes(lines(texts))
     sources = '[sources.jsonl]\nfiles = ["*.jsonl"]'
-    more = 'validation = 0.3\npart_megabytes = 0.001\ndeduplicate = ["exact", "minhash"]'
+    more = 'validation = 0.3\npart_megabytes = 0.01\ndeduplicate = ["exact", "minhash"]'
     path = recipe(folder, tokenizer, sources, f"{more}\ndeduplicate_megabytes = 0.1")
     build(read(str(path)), lambda _: None)
     obstacle = folder / "half" / "train" / "shard-00000.bin.new"

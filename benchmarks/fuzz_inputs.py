@@ -40,7 +40,8 @@ tokenizer_megabytes = 1.0
 processes = 1
 part_megabytes = 0.001
 shard_megabytes = 0.002
-deduplicate = "exact"
+deduplicate = ["paragraph", "exact", "minhash"]
+deduplicate_megabytes = 1.0
 validation = 0.3
 validation_groups = ["rows.jsonl.gz"]
 [sources.text]

@@ -1,7 +1,8 @@
 """Documents in, verified token shards out: a build that goes on where it was stopped.
 
+0. Where paragraphs are compared, each bundle of inputs is read, and decided which are to go.
 1. Each bundle of inputs is read, filtered and tokenized into a part (OUT/parts), by many processes.
-2. The hashes of all documents decide, in the order of the bundles, which are duplicates.
+2. What is alike among all documents decides, in the order of the bundles, which are duplicates.
 3. The remaining documents of some parts at a time are copied into a shard of OUT/train and one
    of OUT/valid.
 Every finished step is one line of OUT/journal.jsonl; the manifests come last.
@@ -10,21 +11,35 @@ Every finished step is one line of OUT/journal.jsonl; the manifests come last.
 import errno
 import shutil
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
 
 from data_tools import corpus_card
-from data_tools.counts import KEPT, table, total
+from data_tools.counts import KEPT, duplicate_rates, table, total
+from data_tools.decide_duplicates import decide
+from data_tools.duplicates import cutting, dropping
 from data_tools.filtering import described
-from data_tools.journal import FRESH, Journal
+from data_tools.find_duplicates import Search, record_limit
+from data_tools.journal import FRESH, Journal, Step, part_file
 from data_tools.readable import poor_files, tallied
 from data_tools.recipe import PREPARED, Bundle, Recipe, bundles, identity, notes
 from data_tools.rejected import file_of
-from data_tools.tokenize_parts import Damaged, damage, part_file, seal, tokenize
+from data_tools.tokenize_parts import (
+    SPLIT,
+    Damaged,
+    cut,
+    damage,
+    damaged_file,
+    parts_folder,
+    seal,
+    tokenize,
+)
 from data_tools.train_tokenizer import Report, learn_with
 from data_tools.workers import finished, pool, ranks
 from januslm.cli.progress import Progress
@@ -33,10 +48,9 @@ from januslm.data import atomic
 from januslm.data.shard_writer import dtype_for, write_manifest
 from januslm.data.shards import MANIFEST, open_corpus
 from januslm.data.tokenizer import Tokenizer
-from januslm.registry import find
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # a write that fails so does not say where
-ROUNDS = 3  # that parts may be found damaged and are tokenized anew
+ROUNDS = 3  # that a file may be found damaged and is made anew
 
 
 @dataclass(frozen=True)
@@ -108,7 +122,11 @@ def _keep_tokenizer(it: Build, fresh: bool) -> None:
 
 def _check_numbers(it: Build) -> None:
     """Refuse a journal that notes what the recipe has not; its shards would be taken for ours."""
-    parts = [*it.journal.parts, *(int(p) for g in it.journal.sealed.values() for p in g.counts)]
+    parts = [
+        *it.journal.cut,
+        *it.journal.parts,
+        *(int(p) for g in it.journal.sealed.values() for p in g.counts),
+    ]
     splits = {split for group in it.journal.sealed.values() for split in group.shards}
     if not set(parts) <= set(range(len(it.work))) or not splits <= set(KEPT):
         raise Refused(f"{it.journal.path}: notes parts that this corpus has not; {FRESH}")
@@ -134,35 +152,80 @@ def _summary(it: Build, folder: Path, how: str) -> str:
 
 def _run(it: Build, executor: Executor) -> None:
     progress = Progress("build")
-    for _ in range(ROUNDS):
-        _tokenize_all(it, executor, progress)
-        _check_sources(it)
-        damaged = _damaged_prints(it) or _seal_all(it, executor, progress)
-        for found in damaged:
-            it.report(f"{found.file}: damaged since it was written; its part is made anew")
-            del it.journal.parts[found.part]
-        if not damaged:
-            break
-    else:
-        raise Refused(f"{found.file}: damaged again, in each of {ROUNDS} attempts: a failing disk?")
+    times: Counter[Path] = Counter()
+    damaged: list[Damaged] | None = None
+    while damaged != []:
+        steps = (_cut_all, _tokenize_all, _decide, _seal_all)
+        damaged = next((found for do in steps if (found := do(it, executor, progress))), [])
+        times.update(one.file for one in damaged)
+        for one in damaged:
+            if times[one.file] == ROUNDS:
+                raise Refused(
+                    f"{one.file}: damaged again, in each of {ROUNDS} attempts: a failing disk?"
+                )
+            _forget(it, one)
     progress.end()
     counters = _counters(it)
     _publish(it, counters)
     it.report(table(counters))
+    for name, rate in duplicate_rates(counters, it.recipe.deduplicate).items():
+        it.report(f"duplicates ({name}): {rate['share']:.2%} of {rate['documents']:,} documents")
     for split in it.splits:
         it.report(_summary(it, it.out / split, ""))
     shutil.rmtree(it.out / "parts", ignore_errors=True)
     it.report(f"built in {progress.seconds:.0f} s")
 
 
-def _tokenize_all(it: Build, executor: Executor, progress: Progress) -> None:
+def _cut_all(it: Build, executor: Executor, progress: Progress) -> list[Damaged]:
+    """Decide which pieces of texts are to go, where the recipe says so; what was damaged."""
+    if all(_there(it, bundle) for bundle in it.work):
+        return []
+    folder = parts_folder(it.recipe)
+    for name in cutting(it.recipe.deduplicate):
+        there = [
+            bundle.number in it.journal.cut and part_file(folder, bundle.number, name).is_file()
+            for bundle in it.work
+        ]
+        left = [bundle for bundle, is_there in zip(it.work, there, strict=True) if not is_there]
+        progress.phase(len(it.work), f"{name}: parts read", len(it.work) - len(left))
+        tasks = [partial(cut, bundle, recipe=it.recipe, name=name) for bundle in left]
+        folder.mkdir(parents=True, exist_ok=True)
+        for _, line in finished(executor, tasks, progress.show):
+            it.journal.append(line)
+        parts = [it.journal.cut[bundle.number] for bundle in it.work]
+        checks = [partial(damaged_file, folder, part.cut, part.facts) for part in parts]
+        starts = (0, *accumulate(part.pieces for part in parts))
+        records = record_limit(it.recipe.deduplicate_megabytes)
+        search = Search(folder, 0, (name,), it.recipe.deduplicate[name], starts, records)
+        if damaged := decide(search, checks, it.journal, executor, progress):
+            return damaged
+    return []
+
+
+def _pieces(it: Build) -> dict[int, tuple[int, int]]:
+    """Where texts lose pieces: the first of each bundle's in the corpus, and where they end."""
+    if not cutting(it.recipe.deduplicate):
+        return {}
+    counts = [it.journal.cut[bundle.number].pieces for bundle in it.work]
+    return dict(enumerate(pairwise([0, *accumulate(counts)])))
+
+
+def _tokenize_all(it: Build, executor: Executor, progress: Progress) -> list[Damaged]:
+    """Tokenize what is not tokenized; what was found to be damaged."""
     left = [bundle for bundle in it.work if not _there(it, bundle)]
     before = len(it.work) - len(left)
     if before:
         it.report(f"{it.out}: {before} of {len(it.work)} parts are there already")
     left.sort(key=lambda bundle: -bundle.bytes)  # the longest first, so that all end together
+    pieces = _pieces(it) if left else {}
     tasks = [
-        partial(tokenize, bundle, recipe=it.recipe, tokenizer_file=str(it.recipe.kept_tokenizer))
+        partial(
+            tokenize,
+            bundle,
+            recipe=it.recipe,
+            tokenizer_file=str(it.recipe.kept_tokenizer),
+            pieces=pieces.get(bundle.number),
+        )
         for bundle in left
     ]
     progress.phase(len(it.work), "parts tokenized", before)
@@ -172,8 +235,21 @@ def _tokenize_all(it: Build, executor: Executor, progress: Progress) -> None:
         tokens = size / np.dtype(it.dtype).itemsize
         progress.show(before + done, f"{tokens / 1e6:.1f} M tokens")
 
-    for _, line in finished(executor, tasks, tick):
-        it.journal.append(line)
+    damaged = _noted(it, finished(executor, tasks, tick))
+    if not damaged:
+        _check_sources(it)
+    return damaged
+
+
+def _noted(it: Build, results: Iterable[tuple[int, Step | Damaged]]) -> list[Damaged]:
+    """Note what is finished; what was found to be damaged."""
+    damaged = []
+    for _, found in results:
+        if isinstance(found, Damaged):
+            damaged.append(found)
+        else:
+            it.journal.append(found)
+    return [*dict.fromkeys(damaged)]
 
 
 def _check_sources(it: Build) -> None:
@@ -195,30 +271,51 @@ def _size(path: Path) -> int:
 def _there(it: Build, bundle: Bundle) -> bool:
     """Whether a part is finished and still there; `seal` looks at its bytes."""
     part = it.journal.parts.get(bundle.number)
-    if not part or (it.recipe.deduplicate and not part.print):
+    if not part or {SPLIT, *dropping(it.recipe.deduplicate)} - part.facts.keys():
         return False
     if it.recipe.rejected and not file_of(it.out, bundle.number).is_file():
         return False
-    sizes = part.shard.sizes | {"split.npy": None, "print.npy": None}
-    if not it.recipe.deduplicate:
-        del sizes["print.npy"]
-    paths = {part_file(it.recipe, bundle.number, suffix): size for suffix, size in sizes.items()}
+    sizes: dict[str, int | None] = {**part.shard.sizes, **dict.fromkeys(part.facts)}
+    folder = parts_folder(it.recipe)
+    paths = {part_file(folder, bundle.number, suffix): size for suffix, size in sizes.items()}
     return all(
         path.is_file() and size in (None, path.stat().st_size) for path, size in paths.items()
     )
 
 
-def _damaged_prints(it: Build) -> list[Damaged]:
-    """The parts whose hashes of documents are damaged; they decide about all the others."""
-    if not it.recipe.deduplicate:
-        return []
-    parts = (it.journal.parts[bundle.number] for bundle in it.work)
-    return [found for part in parts if (found := damage(it.recipe, part, "print.npy"))]
+def _starts(it: Build) -> list[int]:
+    """The number in the corpus of the first document of each part, then of all documents."""
+    sizes = [it.journal.parts[bundle.number].shard.documents for bundle in it.work]
+    return [0, *accumulate(sizes)]
+
+
+def _decide(it: Build, executor: Executor, progress: Progress) -> list[Damaged]:
+    """Find what is duplicate, by each deduplicator after the other; what was damaged."""
+    parts = [it.journal.parts[bundle.number] for bundle in it.work]
+    records = record_limit(it.recipe.deduplicate_megabytes)
+    folder, ways, starts = parts_folder(it.recipe), dropping(it.recipe.deduplicate), _starts(it)
+    for place, (name, options) in enumerate(ways.items()):
+        search = Search(folder, place, tuple(ways), dict(options), tuple(starts), records)
+        checks = [partial(damage, folder, part, name, "idx") for part in parts]
+        if damaged := decide(search, checks, it.journal, executor, progress):
+            return damaged
+    return []
+
+
+def _forget(it: Build, found: Damaged) -> None:
+    """Note that a file is to be made anew."""
+    if found.part is None:
+        it.report(f"{found.file}: damaged since it was written; it is made anew")
+        it.journal.duplicates.pop(found.file.name, None)
+    else:
+        it.report(f"{found.file}: damaged since it was written; its part is made anew")
+        pieces = found.file.suffix[1:] in cutting(it.recipe.deduplicate)
+        (it.journal.cut if pieces else it.journal.parts).pop(found.part, None)
 
 
 def _seal_all(it: Build, executor: Executor, progress: Progress) -> list[Damaged]:
     """Seal what is not sealed; the parts that were found to be damaged."""
-    keep = _kept(it)
+    starts = _starts(it)
     groups = _groups(it)
     if strange := it.journal.sealed.keys() - set(range(len(groups))):
         raise Refused(f"{it.journal.path}: notes shard {min(strange)} of {len(groups)}; {FRESH}")
@@ -226,7 +323,7 @@ def _seal_all(it: Build, executor: Executor, progress: Progress) -> list[Damaged
         partial(
             seal,
             number,
-            members=[(it.journal.parts[part], keep[part]) for part in group],
+            members=[(it.journal.parts[part], starts[part]) for part in group],
             recipe=it.recipe,
             dtype=it.dtype,
             eos=it.tokenizer.special.eos,
@@ -236,13 +333,7 @@ def _seal_all(it: Build, executor: Executor, progress: Progress) -> list[Damaged
     ]
     before = len(groups) - len(tasks)
     progress.phase(len(groups), "shards sealed", before)
-    damaged = []
-    for _, found in finished(executor, tasks, lambda done: progress.show(before + done)):
-        if isinstance(found, Damaged):
-            damaged.append(found)
-        else:
-            it.journal.append(found)
-    return damaged
+    return _noted(it, finished(executor, tasks, lambda done: progress.show(before + done)))
 
 
 def _sealed(it: Build, number: int) -> bool:
@@ -253,15 +344,6 @@ def _sealed(it: Build, number: int) -> bool:
         for split, shard in group.shards.items()
         for suffix, size in shard.sizes.items()
     )
-
-
-def _kept(it: Build) -> list[np.ndarray]:
-    """Which documents of each part are not dropped as duplicates: bool [documents] each."""
-    if not it.recipe.deduplicate:
-        sizes = [it.journal.parts[bundle.number].shard.documents for bundle in it.work]
-        return [np.ones(size, dtype=bool) for size in sizes]
-    prints = [np.load(part_file(it.recipe, bundle.number, "print.npy")) for bundle in it.work]
-    return find("data_tools.dedup", it.recipe.deduplicate).kept(prints)
 
 
 def _groups(it: Build) -> list[list[int]]:
@@ -312,5 +394,6 @@ def _publish(it: Build, counters: dict) -> None:
             packages=versions,
             licenses=it.recipe.licenses,
             counters=counters,
+            duplicates=duplicate_rates(counters, it.recipe.deduplicate),
             filters={bundle.source: described(bundle.rules) for bundle in it.work},
         )

@@ -1,6 +1,7 @@
 """What became of every document: the numbers of a manifest, and the table that shows them."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from data_tools.filtering import CHANGED, EDITED
@@ -10,6 +11,7 @@ from januslm.config import Refused, build
 KEPT = ("train", "valid")
 DROP = "dropped: "
 LANGUAGE = "language: "  # of documents that passed the filters, where one of them found it out
+DUPLICATE = "duplicate ({})"  # the reason of a deduplicator
 
 
 def total(counts: Counter) -> dict:
@@ -40,6 +42,18 @@ def _after(begin: str, counts: Counter) -> dict[str, int]:
     """The counts whose names begin so, without the beginning, in order."""
     found = {k.removeprefix(begin): n for k, n in counts.items() if k.startswith(begin) and n}
     return dict(sorted(found.items()))
+
+
+def duplicate_rates(counters: dict[str, dict], ways: Iterable[str]) -> dict[str, dict]:
+    """Of each deduplicator, in order: the "documents" it saw, those "dropped", their "share"."""
+    reports = counters.values()
+    left = sum(report["read"] - sum(report["dropped"].values()) for report in reports)
+    rates = {}
+    for name in reversed([*ways]):
+        lost = sum(report["dropped"].get(DUPLICATE.format(name), 0) for report in reports)
+        left += lost
+        rates[name] = {"documents": left, "dropped": lost, "share": lost / left if left else 0.0}
+    return dict(reversed(rates.items()))
 
 
 @dataclass(frozen=True)

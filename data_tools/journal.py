@@ -24,9 +24,14 @@ WRITTEN = {
 FRESH = "--fresh deletes what was built and builds again"
 
 
+def part_file(folder: Path, number: int, suffix: str) -> Path:
+    """Where a file of a part lies until its shard is finished; folder: OUT/parts."""
+    return folder / f"part-{number:05d}.{suffix}"
+
+
 @dataclass(frozen=True)
 class TokenizedPart:
-    """A bundle that was tokenized into a part; split, print: xxh3_128 of those .npy, "": none.
+    """A bundle that was tokenized into a part, with facts about its documents.
 
     files: what its source could not read, as in readable.Tally.
     """
@@ -34,9 +39,25 @@ class TokenizedPart:
     part: int  # the bundle's number
     shard: Shard
     counts: dict[str, int]
-    split: str
-    print: str = ""
+    facts: dict[str, str]  # xxh3_128 of the files of facts, by suffix: split, and deduplicators
     files: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CutPart:
+    """A bundle whose texts were cut into pieces, of which prints were kept."""
+
+    cut: int  # the bundle's number
+    pieces: int
+    facts: dict[str, str]  # xxh3_128 of the file of prints, by its suffix
+
+
+@dataclass(frozen=True)
+class DuplicatesFile:
+    """A file of the search for duplicates; its content carries its own hashes."""
+
+    duplicates: str  # its name in OUT/parts
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -52,14 +73,22 @@ class SealedGroup:
             raise Refused(f"counts must be by the numbers of parts, got {strange[0]!r}")
 
 
-Step = TokenizedPart | SealedGroup
+Step = CutPart | TokenizedPart | DuplicatesFile | SealedGroup
+
+
+KINDS: dict[str, type[Step]] = {  # by a key that no other step has
+    "cut": CutPart,
+    "part": TokenizedPart,
+    "duplicates": DuplicatesFile,
+}
 
 
 class Journal:
     """The journal of one output folder, which it locks until `close`.
 
-    `parts` and `sealed` hold the finished steps by their numbers.  A line that a kill cut short is
-    left out, and so is a damaged one, which is reported: its step is done again.
+    `cut`, `parts` and `sealed` hold the finished steps by their numbers, `duplicates` by the names
+    of their files.  A line that a kill cut short is left out, and so is a damaged one, which is
+    reported: its step is done again.
     """
 
     def __init__(
@@ -75,7 +104,9 @@ class Journal:
             raise Refused(f"{out}: another build is writing to it") from None
         if fresh:
             _clear(out)
+        self.cut: dict[int, CutPart] = {}
         self.parts: dict[int, TokenizedPart] = {}
+        self.duplicates: dict[str, DuplicatesFile] = {}
         self.sealed: dict[int, SealedGroup] = {}
         for step in self._steps(identity, report):
             self._note(step)
@@ -83,7 +114,9 @@ class Journal:
         # written anew: what a kill left of a half line must not stay in front of the next one
         with atomic.durable(self.path) as file:
             file.write(sealed.line(identity))
+            file.writelines(_line(part) for part in self.cut.values())
             file.writelines(_line(part) for part in self.parts.values())
+            file.writelines(_line(one) for one in self.duplicates.values())
             file.writelines(_line(group) for group in self.sealed.values())
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
 
@@ -102,6 +135,10 @@ class Journal:
     def _note(self, step: Step) -> None:
         if isinstance(step, TokenizedPart):
             self.parts[step.part] = step
+        elif isinstance(step, CutPart):
+            self.cut[step.cut] = step
+        elif isinstance(step, DuplicatesFile):
+            self.duplicates[step.duplicates] = step
         else:
             self.sealed[step.sealed] = step
 
@@ -122,7 +159,7 @@ class Journal:
             if line is None:
                 report(f"{self.path}:{number}: damaged; what it noted is done again")
             else:
-                kind: type[Step] = TokenizedPart if "part" in line else SealedGroup
+                kind = next((KINDS[key] for key in KINDS if key in line), SealedGroup)
                 steps.append(build(kind, line, f"{self.path}:{number}"))
         return steps
 

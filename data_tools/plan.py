@@ -18,6 +18,7 @@ from pathlib import Path
 
 from data_tools.counts import DROP
 from data_tools.documents import Document, Dropped, Input
+from data_tools.journal import TokenizedPart
 from data_tools.recipe import Bundle, Recipe, bundles
 from data_tools.tokenize_parts import tokenize
 from data_tools.train_tokenizer import learn_with
@@ -201,6 +202,7 @@ def _through(recipe: Recipe, bundle: Bundle, meter: Meter, counts: Counter) -> N
     """Make a part of what the meter reads, count it, and delete it."""
     one = replace(meter.input, read=meter.documents)
     part = tokenize(replace(bundle, inputs=(one,)), recipe, str(recipe.tokenizer_file))
+    assert isinstance(part, TokenizedPart), "no masks of paragraphs are read, which may be damaged"
     counts.update(part.counts)
     counts.update(kept=part.shard.documents, tokens=part.shard.tokens)
     sizes = {"in shards": sum(part.shard.sizes.values())}
@@ -256,7 +258,7 @@ def _needs(
     times[0] += " process"
     report(f"time: {', '.join(times)}; there are {parts:,} parts to share")
     one = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    bound = getattr(recipe, "deduplicate_megabytes", float("inf")) * 1e6
+    bound = recipe.deduplicate_megabytes * 1e6
     decide = min(together("kept") * DECIDE, bound) if recipe.deduplicate else 0
     report(
         f"memory: {shown_bytes((recipe.processes + 1) * one + decide)}: {shown_bytes(one)} in each "

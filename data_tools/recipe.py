@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from data_tools import filtering
+from data_tools import duplicates, filtering
 from data_tools.documents import LONGEST, Input, pieces
 from data_tools.filtering import Rule
-from januslm.config import Refused, build, load, setting
+from januslm.config import Refused, build, setting, tree
 from januslm.data.shards import FORMAT
 from januslm.registry import extend, find, options
 
@@ -46,8 +46,11 @@ class Recipe:
     rejected: bool = False  # keep what filters drop, with the reason, in OUT/rejected/*.jsonl.zst
     # share of its documents that a source must be able to read, or the build stops; 0: none
     minimum_kept: float = setting(0.05, low=0, high=1)
-    # a file of data_tools/dedup/: drops documents that came before, in any source; "": all stay
-    deduplicate: str = "exact"
+    # which duplicates are dropped, in any source: a file of data_tools/dedup/, a list of them, or a
+    # table per file with its options, [deduplicate.minhash]; "": all stay
+    deduplicate: dict[str, dict] = field(default_factory=lambda: {"exact": {}})
+    # memory that a process takes to find duplicates, about; they do not depend on it
+    deduplicate_megabytes: float = setting(256.0, above=0, high=1e6)
     validation: float = setting(0.0, low=0, below=1)  # share of documents held out, by their hash
     validation_groups: tuple[str, ...] = ()  # packages (docstrings) or files held out as a whole
 
@@ -100,7 +103,9 @@ class Bundle:
 
 def read(path: str, changes: Iterable[str] = ()) -> Recipe:
     """The corpus file with the command line's changes; sources and filters with all options."""
-    recipe = load(Recipe, path, changes)
+    tables = tree(path, changes)
+    tables["deduplicate"] = duplicates.tables(tables.get("deduplicate", "exact"), path)
+    recipe = build(Recipe, tables, path)
     extend(recipe.plugins)
     sources = {}
     for name, table in recipe.sources.items():
@@ -113,9 +118,12 @@ def read(path: str, changes: Iterable[str] = ()) -> Recipe:
         sources[name] = {"kind": kind, "license": besides.license}
         sources[name] |= options(function, _own(table), where)
         sources[name]["filters"] = filtering.checked(besides.filters, where, always=())
-    if recipe.deduplicate:
-        find("data_tools.dedup", recipe.deduplicate)
-    return replace(recipe, sources=sources, filters=filtering.checked(recipe.filters, path))
+    return replace(
+        recipe,
+        sources=sources,
+        filters=filtering.checked(recipe.filters, path),
+        deduplicate=duplicates.checked(recipe.deduplicate, path),
+    )
 
 
 @dataclass(frozen=True)
@@ -180,7 +188,7 @@ def notes(work: list[Bundle]) -> list[str]:
 def identity(recipe: Recipe, work: list[Bundle], tokenizer_sha256: str) -> dict:
     """Everything that decides the shards' bytes; two builds mix only if it is equal."""
     keys = asdict(recipe)
-    free = ("out", "plugins", "root", "processes", "minimum_kept")
+    free = ("out", "plugins", "root", "processes", "minimum_kept", "deduplicate_megabytes")
     for name in (*free, "tokenizer", "vocabulary", "tokenizer_megabytes"):
         del keys[name]
     for table in keys["sources"].values():
@@ -188,6 +196,7 @@ def identity(recipe: Recipe, work: list[Bundle], tokenizer_sha256: str) -> dict:
     inputs = [[b.source, one.name, one.version, one.bytes] for b in work for one in b.inputs]
     asked = {bundle.source: bundle.rules for bundle in work}
     return keys | {
+        "deduplicate": [*keys["deduplicate"].items()],  # their order decides who counts what
         # tables that are compared have no order
         "filter_order": {name: [rule.name for rule in rules] for name, rules in asked.items()},
         "filter_files": {

@@ -5,8 +5,10 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from benchmarks import corpus_duplicates
 from benchmarks.gpu_step import SETTINGS
 from benchmarks.kernel_split import of_trace
 from tests.conftest import ROOT
@@ -77,3 +79,31 @@ def test_a_gpu_instant_counts_once_and_what_runs_beside_a_collective_hides_it():
         "unclassified": 5,
         "waiting": 35,
     }
+
+
+def test_the_overlap_of_planted_copies_is_the_true_one_and_the_nearest_is_found():
+    rng = np.random.default_rng(0)
+    texts = [" ".join(map(str, rng.integers(0, 999, rng.integers(40, 90)))) for _ in range(30)]
+    planted = corpus_duplicates.plant(texts, 12, rng)
+    assert len(planted) == 12
+
+    def grams(text: str) -> set[tuple[str, ...]]:
+        words = text.split()
+        return {tuple(words[i : i + 5]) for i in range(len(words) - 4)}
+
+    def overlap(one: str, other: str) -> float:
+        return len(grams(one) & grams(other)) / len(grams(one) | grams(other))
+
+    for one in planted:
+        assert one.overlap == overlap(one.original, one.copy)
+        assert 0.8 <= one.overlap < 1
+        assert one.original in texts
+    every = [*texts, *(one.copy for one in planted)]
+    wanted = [max(overlap(a, b) for b in every if b is not a) for a in every]
+    assert corpus_duplicates.nearest(every).tolist() == wanted
+    kept = {*texts, planted[0].copy}
+    judged = corpus_duplicates.judged(every, kept - {texts[0]}, planted)
+    missed = sum({one.original, one.copy} <= kept - {texts[0]} for one in planted)
+    assert judged["recall"] == 1 - missed / 12
+    nearest = dict(zip(every, wanted, strict=True))
+    assert judged["false_removals"]["below 0.8"]["removed"] == int(nearest[texts[0]] < 0.8)

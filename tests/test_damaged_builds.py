@@ -9,7 +9,7 @@ import pytest
 
 from data_tools import summaries
 from data_tools.build import build
-from data_tools.journal import Journal, SealedGroup, TokenizedPart
+from data_tools.journal import DuplicatesFile, Journal, SealedGroup, Step, TokenizedPart
 from data_tools.package_pairs import write
 from data_tools.recipe import read
 from januslm.config import Refused
@@ -108,26 +108,27 @@ def test_a_corpus_of_an_earlier_version_is_to_be_built_again(small):
 # --- the journal
 
 
-def steps() -> list[TokenizedPart | SealedGroup]:
+def steps() -> list[Step]:
     shard = Shard("part-00000", 8, 2, 16, "aa", "bb", "cc")
     return [
-        TokenizedPart(0, shard, {"read": 2}, "dd", "ee"),
-        TokenizedPart(1, shard, {"read": 2}, "ff", "gg"),
+        TokenizedPart(0, shard, {"read": 2}, {"split": "dd"}),
+        TokenizedPart(1, shard, {"read": 2}, {"split": "ff", "exact": "gg"}),
+        DuplicatesFile("duplicates-exact-8-run-00000", 24),
         SealedGroup(0, {"train": shard}, {"0": {"train": 2}, "1": {"train": 2}}),
     ]
 
 
-def journal(out: Path) -> tuple[list[TokenizedPart | SealedGroup], list[str]]:
+def journal(out: Path) -> tuple[list[Step], list[str]]:
     """What a journal holds, and what was said when it was opened."""
     said: list[str] = []
     found = Journal(out, IDENTITY, said.append)
     found.close()
-    return [*found.parts.values(), *found.sealed.values()], said
+    return [*found.parts.values(), *found.duplicates.values(), *found.sealed.values()], said
 
 
 @pytest.fixture
 def noted(tmp_path) -> Path:
-    """The folder of a build that has noted three steps."""
+    """The folder of a build that has noted four steps."""
     made = Journal(tmp_path, IDENTITY, print)
     for step in steps():
         made.append(step)
@@ -158,8 +159,8 @@ def test_no_bit_of_a_journal_is_believed_or_ends_in_a_traceback(noted):
 def test_a_line_that_a_kill_cut_short_is_no_damage(noted):
     path = noted / "journal.jsonl"
     path.write_bytes(path.read_bytes()[:-9])
-    assert journal(noted) == (steps()[:2], [])
-    assert path.read_bytes().count(b"\n") == 3  # written anew, without the half line
+    assert journal(noted) == (steps()[:3], [])
+    assert path.read_bytes().count(b"\n") == 4  # written anew, without the half line
 
 
 def test_a_damaged_line_is_named_and_its_neighbours_hold(noted):
@@ -183,7 +184,8 @@ def test_a_journal_that_does_not_say_its_recipe_is_refused(noted, first):
     "line",
     [
         {"part": []},
-        {"part": 0, "shard": 3, "counts": {}, "split": ""},
+        {"part": 0, "shard": 3, "counts": {}, "facts": {}},
+        {"duplicates": 3, "bytes": 1},
         {"sealed": 0},
         {},
         {"sealed": 0, "shards": {}, "counts": {"x": {}}},
@@ -192,7 +194,7 @@ def test_a_journal_that_does_not_say_its_recipe_is_refused(noted, first):
 def test_a_sealed_line_of_another_shape_is_refused_by_its_number(noted, line):
     with (noted / "journal.jsonl").open("a") as file:
         file.write(sealed.line(line))
-    with pytest.raises(Refused, match=r"journal\.jsonl:5: "):
+    with pytest.raises(Refused, match=r"journal\.jsonl:6: "):
         journal(noted)
 
 
@@ -204,9 +206,12 @@ def built(tmp_path_factory, tokenizer) -> Path:
     """A corpus of three parts, its recipe, and half/: the same before its first shard."""
     folder = tmp_path_factory.mktemp("built")
     for number in range(3):
-        (folder / f"{number}.jsonl").write_bytes(lines(sentences(60, number)))
+        near = [f"{text} and one" for text in sentences(60, 0)[number::7]]
+        texts = [*sentences(60, number), *sentences(60, 0)[:9], *near]
+        (folder / f"{number}.jsonl").write_bytes(lines(texts))
     sources = '[sources.jsonl]\nfiles = ["*.jsonl"]'
-    path = recipe(folder, tokenizer, sources, "validation = 0.3\npart_megabytes = 0.001")
+    more = 'validation = 0.3\npart_megabytes = 0.01\ndeduplicate = ["exact", "minhash"]'
+    path = recipe(folder, tokenizer, sources, f"{more}\ndeduplicate_megabytes = 0.1")
     build(read(str(path)), lambda _: None)
     obstacle = folder / "half" / "train" / "shard-00000.bin.new"
     obstacle.mkdir(parents=True)
@@ -224,7 +229,7 @@ def gone_on(built: Path, out: Path) -> list[str]:
     return said
 
 
-DAMAGE = ["bin", "idx", "split.npy", "print.npy"]
+DAMAGE = ["bin", "idx", "split"]
 
 
 @pytest.mark.slow
@@ -238,8 +243,56 @@ def test_a_part_damaged_before_it_is_sealed_is_made_anew(built, tmp_path, suffix
     assert sum("made anew" in line for line in said) == 1
 
 
+def undecided(built: Path, out: Path, *kinds: str) -> Path:
+    """A build that stopped before these steps of the search for duplicates; its parts' folder."""
+    shutil.copytree(built / "half", out)
+    for kind in kinds:
+        for path in (out / "parts").glob(f"duplicates-*-{kind}-*"):
+            path.unlink()
+    return out / "parts"
+
+
+SEARCH = ["run", "join", "clusters", "mask"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", DAMAGE)
+@pytest.mark.parametrize("name", ["exact", "minhash", "idx"])
+def test_what_is_known_of_the_documents_of_a_part_is_made_anew_if_damaged(built, tmp_path, name):
+    damaged = undecided(built, tmp_path / "out", *SEARCH) / f"part-00001.{name}"
+    flip(damaged, -3)
+    said = gone_on(built, tmp_path / "out")
+    assert f"{damaged}: damaged since it was written; its part is made anew" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [*[("exact", kind) for kind in ("run", "join", "mask")], *[("minhash", k) for k in SEARCH]],
+)
+def test_a_file_of_the_search_for_duplicates_is_made_anew_if_damaged(built, tmp_path, name, kind):
+    folder = undecided(built, tmp_path / "out", *SEARCH[SEARCH.index(kind) + 1 :])
+    if name == "exact":
+        for path in folder.glob("duplicates-minhash-*"):
+            path.unlink()
+    files = folder.glob(f"duplicates-{name}-*-{kind}-*")
+    damaged = max(files, key=lambda path: path.stat().st_size)
+    flip(damaged, -3)
+    said = gone_on(built, tmp_path / "out")
+    assert f"{damaged}: damaged since it was written; it is made anew" in said
+
+
+@pytest.mark.slow
+def test_more_memory_for_the_search_is_another_way_to_the_same_shards(built, tmp_path):
+    """Also where a build goes on that had less."""
+    out = tmp_path / "out"
+    undecided(built, out, "mask")
+    path = str(built / "corpus.toml")
+    build(read(path, [f'out="{out}"', "deduplicate_megabytes=9"]), lambda _: None)
+    assert shard_bytes(out) == shard_bytes(built / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [*DAMAGE, "exact", "minhash"])
 def test_a_part_of_which_a_file_is_missing_is_made_anew(built, tmp_path, suffix):
     shutil.copytree(built / "half", tmp_path / "out")
     (tmp_path / "out" / "parts" / f"part-00001.{suffix}").unlink()

@@ -19,7 +19,7 @@ from januslm.data.shards import open_corpus
 from januslm.registry import find, names, options
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES, FILTERS, DEDUP = "data_tools.sources", filtering.PACKAGE, "data_tools.dedup"
+SOURCES, FILTERS = "data_tools.sources", filtering.PACKAGE
 
 
 def optional(function, name: str) -> None:
@@ -58,18 +58,6 @@ def test_a_filter_is_asked_once_before_or_after_the_tokenizer(name):
     optional(function, name)
 
 
-@pytest.mark.parametrize("name", names(DEDUP))
-@pytest.mark.parametrize("cuts", [(), (40,), (3, 3, 70)])
-def test_of_equal_texts_the_first_stays_however_they_are_shared_out(name, cuts):
-    way = find(DEDUP, name)
-    texts = [str(number) * 50 for number in np.random.default_rng(0).integers(0, 60, 100)]
-    prints = np.array([way.fingerprint(Document(one, "g")) for one in texts], way.FINGERPRINT)
-    kept = way.kept(np.split(prints, cuts))
-    assert [len(one) for one in kept] == [len(one) for one in np.split(prints, cuts)]
-    want = [text not in texts[:place] for place, text in enumerate(texts)]
-    assert np.concatenate(kept).tolist() == want
-
-
 def test_filters_drop_beyond_their_limit_and_not_at_it():
     text = Document("\u00fc" * 5, "g")
     assert max_bytes.of_text(text, limit=10) is text
@@ -105,22 +93,13 @@ def of_text(document: Document, *, mark: str = "?") -> Document | Dropped:
         return Dropped(f"has {mark}")
     return replace(document, text=document.text.upper())
 '''
-LAST = '''"""Of texts with one first letter, the first stays."""
+LAST = '''"""Texts with one first letter."""
 
-import numpy as np
-
-FINGERPRINT = np.dtype("U1")
+from data_tools.duplicates import Equal, Keep
 
 
-def fingerprint(document):
-    return document.text[0]
-
-
-def kept(parts):
-    whole = np.concatenate(parts)
-    first = np.zeros(len(whole), bool)
-    first[np.unique(whole, return_index=True)[1]] = True
-    return np.split(first, np.cumsum([len(one) for one in parts])[:-1])
+def deduplicator(*, keep: Keep = "first") -> Equal:
+    return Equal(lambda document: document.text[:1].encode(), keep)
 '''
 SPOKEN = '''"""Words given in the corpus file."""
 
@@ -164,7 +143,7 @@ def test_a_new_source_filter_or_dedup_is_one_file_and_nothing_else(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     counters = json.loads((tmp_path / "out/train/manifest.json").read_text())["counters"]
-    assert counters["spoken"]["dropped"] == {"duplicate": 1, "empty": 1, "has ?": 1}
+    assert counters["spoken"]["dropped"] == {"duplicate (last)": 1, "empty": 1, "has ?": 1}
     assert open_corpus(tmp_path / "out" / "train").documents == 2
     refused = subprocess.run(
         [*command, "filters.shout.mark=3"],

@@ -305,7 +305,7 @@ def test_every_document_that_was_read_is_kept_or_counted_by_its_reason(mixed):
     web, plain = counters["web"], counters["text"]
     assert (web["read"], web["repaired"]) == (345, 1)
     assert web["dropped"] == {
-        "duplicate": 40,
+        "duplicate (exact)": 40,
         "empty": 2,
         "not JSON": 1,
         "longer than 500 tokens": 1,

@@ -66,7 +66,7 @@ def test_a_plan_names_sources_drops_time_memory_and_disk(tmp_path, tokenizer):
     assert "dropped, of all documents: empty 10.00%" in text
     for pattern in (
         r"^time: \d+ s by 1 process; there are 2 parts to share$",
-        r"^memory: [\d.]+ MB: [\d.]+ MB in each of processes = 1 and ",
+        r"^memory: [\d.]+ [MG]B: [\d.]+ [MG]B in each of processes = 1 and ",
         r"^disk: [\d.]+ kB until it is built \(parts .*\), [\d.]+ kB after; .* are free$",
     ):
         assert re.search(pattern, text, re.M), (pattern, text)

@@ -1,1 +1,1 @@
-"""One file per way to find documents that came before: `FINGERPRINT`, `fingerprint` and `kept`."""
+"""One file per way to find duplicates: `deduplicator(*, options)` gives an Equal or a Similar."""

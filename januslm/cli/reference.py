@@ -3,7 +3,7 @@
   PROGRAM config                     every key of run files, corpus files and ds_configs/
   PROGRAM config finetune.train      those of one table, or one key: finetune.train.batch
   PROGRAM config objective.janus     the options of one plug-in: objective, noise, task, decoding,
-                                     metric, source, filter
+                                     metric, source, filter, dedup
   PROGRAM config objective           those of all plug-ins of a kind
   ... --plugins my/                  with those of a folder of your own
 
@@ -47,6 +47,7 @@ KINDS = {  # plug-ins: the folder, the function whose options they are
     "metric": ("januslm.metrics", "score"),
     "source": ("data_tools.sources", "inputs"),
     "filter": ("data_tools.filters", "of_text"),
+    "dedup": ("data_tools.dedup", "deduplicator"),
 }
 OTHERWISE = {"filter": ("of_tokens", "prepared")}  # of a plug-in that has not the first
 

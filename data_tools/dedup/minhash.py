@@ -37,7 +37,7 @@ def deduplicator(
     bands: Annotated[int, Allowed(low=1, high=256)] = 18,
     rows: Annotated[int, Allowed(low=1, high=64)] = 7,
     ngram: Annotated[int, Allowed(low=1, high=64)] = 5,
-    threshold: Annotated[float, Allowed(low=0, high=1)] = 0.79,
+    threshold: Annotated[float, Allowed(low=0, high=1)] = 0.8,
     seed: Annotated[int, Allowed(low=0)] = 0,
     keep: Keep = "first",
 ) -> Similar:

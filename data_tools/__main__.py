@@ -21,6 +21,7 @@ docs/corpora.md explains every key, the files written, and how to add a source.
 import argparse
 import sys
 from collections.abc import Callable
+from itertools import zip_longest
 
 from januslm.cli.command import error_line
 from januslm.cli.command import parser as parser_of
@@ -33,9 +34,8 @@ def main() -> int:
     parser = _parser()
     # a number may follow --mpi; argparse would take CORPUS.toml for one
     words = sys.argv[1:]
-    after = [*words[1:], ""]
-    bare = [w == "--mpi" and not n.isdecimal() for w, n in zip(words, after, strict=True)]
-    words = ["--mpi=" if alone else word for word, alone in zip(words, bare, strict=True)]
+    pairs = zip_longest(words, words[1:], fillvalue="")
+    words = ["--mpi=" if w == "--mpi" and not n.isdecimal() else w for w, n in pairs]
     given, rest = parser.parse_known_args(words)
     if rest:  # argparse takes no key=value after an option
         if not hasattr(given, "changes") or any(one.startswith("-") for one in rest):

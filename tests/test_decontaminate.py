@@ -176,7 +176,8 @@ def test_test_sets_are_looked_for_where_the_tasks_lie(data, tmp_path, monkeypatc
         ready(tmp_path, tmp_path, tasks=["scitldr"], data=["none"])
 
 
-def test_a_task_that_is_named_must_be_there_and_whole(data, tmp_path):
+def test_a_task_that_is_named_must_be_there_and_whole(data, tmp_path, monkeypatch):
+    monkeypatch.delenv("JANUSLM_DATA", raising=False)  # where the command has test sets
     with pytest.raises(Refused, match=r"tasks: multi30k: .*no data of task 'multi30k' there"):
         ready(tmp_path, tmp_path, tasks=["multi30k"])
     with pytest.raises(Refused, match=r"no 'multi30' in tasks/.*Did you mean 'multi30k'"):

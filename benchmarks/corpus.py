@@ -193,6 +193,7 @@ files, path, processes, cache, eos = sys.argv[1:]
 datasets.disable_progress_bars()
 tokenizer = tokenizers.Tokenizer.from_file(path)
 def ids(batch):
+    tokenizer.encode_special_tokens = True  # a text with </s> in it is no end; lost by pickling
     found = tokenizer.encode_batch_fast(batch["text"], add_special_tokens=False)
     return {"ids": [one.ids for one in found]}
 rows = datasets.load_dataset("json", data_files=files, split="train", cache_dir=cache)
@@ -209,7 +210,7 @@ print(json.dumps({"cpu": sum(u.ru_utime + u.ru_stime for u in used), "tokens": w
 
 def rate(given: argparse.Namespace) -> dict:
     """CPU seconds of a build and of datasets.map, which does not filter, deduplicate or hash."""
-    base = documentation(given)
+    base = list(dict.fromkeys(documentation(given)))  # the build drops what it has had
     folder = given.folder / "rate"
     near.write(folder, base, 8)
     path = tokenizer_of(given.folder, base)

@@ -1,6 +1,6 @@
 """What drafts are worth at a given acceptance, on a model of any size: random weights, replayed.
 
-`python -m benchmarks.draft_forms [--size small|base] [--rounds N] [--check]`
+`python -m benchmarks.draft_forms [--size small|base] [--batch N ...] [--rounds N]`
 
 The passes are real, and so is what decoding does between them; only the words are a script, which
 AR always follows and the draft follows as often as a trained one did (SHARES, by its places, of a
@@ -163,13 +163,16 @@ def main() -> int:
     """0; 1 with --check where a floor is missed; 2 and one line for a mistake."""
     parser = argparse.ArgumentParser("python -m benchmarks.draft_forms", description=__doc__)
     parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument(
+        "--batch", type=int, nargs="+", default=[1, 8, 32], help="sentences at once"
+    )
     parser.add_argument("--rounds", type=int, default=9, help="that count (9)")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a floor is missed")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     results, missed = {}, []
     print(f"{asked.size}: {measure(torch.device('cpu'))} time of greedy over each form's\n")
-    for batch, words in SETTINGS:
+    for batch, words in (one for one in SETTINGS if one[0] in asked.batch):
         try:
             found = measured(asked.size, batch, words, asked.rounds)
         except Refused as error:

@@ -62,6 +62,7 @@ class Replayed(IncrementalDecoder):
 
     def __init__(self, model, objective, script: list[int]):
         super().__init__(model, objective, packed=True)
+        self.size = parameters(model)  # a packed copy has some of them elsewhere
         self.script = np.array(script)
         self.draws = np.random.default_rng(0)
 
@@ -149,7 +150,7 @@ def measured(size: str, batch: int, words: int, rounds: int) -> dict:
         name: [spent.cpu for spent in each] for name, each in turns(runs, rounds, 2, device).items()
     }
     return {
-        "parameters": parameters(decoder.model),
+        "parameters": decoder.size,
         "greedy_ms": 1000 * statistics.median(times["greedy"]),
         "forms": {
             name: vars(ratio(times["greedy"], times[name]))

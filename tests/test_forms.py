@@ -79,7 +79,7 @@ def test_no_other_form_promises_more_words_a_second(seed):
         for swaps, right in lines(shares[:words], limit - 1)
     }
     highest = max(rates, key=rates.__getitem__)
-    pays = rates[highest] > 1.05 * chooser.rate(plain, 0.0, cost)
+    pays = rates[highest] > 1.15 * chooser.rate(plain, 0.0, cost)
     assert chooser.best(cost, most, limit) == (highest if pays else plain)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from januslm.decoding._costs import clock, costs
+from januslm.decoding._costs import Costs, clock, costs
 from januslm.decoding._forms import Acceptance, Chooser, Form
 from januslm.decoding._trees import Tree
 
@@ -61,13 +61,14 @@ class Cheapest(Fixed):
         self.decoder, self.device = decoder, device
         self.sources, self.chooser = sources, chooser
         self.size, self.lines = size, lines
-        self.alive, self.left = 0, 0
+        self.cost: Costs | None = None  # that the form was chosen by
+        self.left = 0
 
     def one_pass(self, read: Read, rows: list, head: tuple[int, ...]) -> Tensor:
         cost = costs(self.decoder, self.sources[: len(rows)], self.decoder.most_block)
-        if len(rows) != self.alive or not self.left:
+        if cost is not self.cost or not self.left:
             self.form = self.chooser.best(cost, self.size, self.lines)
-            self.alive, self.left = len(rows), AGAIN
+            self.cost, self.left = cost, AGAIN
         self.left -= 1
         tree, masks = self.next_pass(rows)
         began = clock(self.device)

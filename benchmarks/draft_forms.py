@@ -96,14 +96,14 @@ class Replayed(IncrementalDecoder):
 
     def _drafted(self, at: np.ndarray) -> np.ndarray:
         """int64 [..., size, 2]: two choices; the scripted word first, second, or not at all."""
-        truth, chance = self._next(at), self.draws.random(at.shape)
+        truth, uniform = self._next(at), self.draws.random(at.shape)
         first, second = np.array(SHARES[: at.shape[-1]]).T
         other = 5 + (truth + 7) % 100
         return np.where(
-            (chance < first)[..., None],
+            (uniform < first)[..., None],
             np.stack([truth, other], -1),
             np.where(
-                (chance < first + second)[..., None],
+                (uniform < first + second)[..., None],
                 np.stack([other, truth], -1),
                 np.stack([other, other + 1], -1),
             ),

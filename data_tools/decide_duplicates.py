@@ -15,7 +15,7 @@ WORDS = {  # for the progress line, by the kind of step
     "run": "runs sorted",
     "join": "runs joined",
     "clusters": "clusters found",
-    "mask": "decided",
+    "mask": "parts marked",
 }
 
 

@@ -109,9 +109,9 @@ def masked(folder: Path, name: str, records: int, first: int, end: int) -> np.nd
 
 
 def sort_run(search: Search, number: int) -> int:
-    """Sort the keys of a run's documents; its last section is what the run alone can decide.
+    """Sort the keys of a run's documents; its last section is what repeats within the run.
 
-    Of equal keys in one run all but the first are decided here, so that a key that half of the
+    Of equal keys in one run all but the first are marked here, so that a key that half of the
     corpus has is in the next step once a run.
     """
     first = number * search.span
@@ -130,11 +130,11 @@ def sort_run(search: Search, number: int) -> int:
     columns[..., 2], columns[..., 3] = documents, other
     for band, rows in enumerate(columns):
         rows[:, :2] = prints[:, 2 * band : 2 * band + 2]
-    found, decided = _grouped(search, columns.reshape(-1, 4), prints, documents)
+    found, repeated = _grouped(search, columns.reshape(-1, 4), prints, documents)
     cuts = np.arange(1, search.joins, dtype=object) * 2**64 // search.joins
     places = np.searchsorted(found[:, 0], np.array(cuts, dtype=U8))
     return sections.write(
-        search.file("run", number), [*np.split(found, places), np.unique(decided, axis=0)]
+        search.file("run", number), [*np.split(found, places), np.unique(repeated, axis=0)]
     )
 
 

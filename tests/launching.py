@@ -5,7 +5,11 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 HERE = Path(__file__).parent
 
@@ -51,3 +55,16 @@ def wait_until(true, seconds: float = 120) -> None:
     while not true():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.02)
+
+
+@contextmanager
+def small_disk(folder: Path, kilobytes: int, *, lazy: bool = False) -> Iterator[Path]:
+    """FOLDER/disk, a real file system of that size; lazy: it may still be in use at the end."""
+    disk = folder / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(disk)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", *["-l"] * lazy, str(disk)], check=True)

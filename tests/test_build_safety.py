@@ -16,6 +16,7 @@ from data_tools.journal import Journal
 from data_tools.recipe import read
 from januslm.config import Refused
 from januslm.data import sealed
+from tests import launching
 from tests.launching import wait_until
 from tests.test_data_tools import ROOT, lines, many, recipe, run, sentences, shard_bytes, tokenizer
 
@@ -147,14 +148,8 @@ def test_fresh_deletes_a_build_whose_manifest_is_damaged(built, tmp_path):
 @pytest.fixture
 def small(tmp_path):
     """A real file system of 400 kB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
+    with launching.small_disk(tmp_path, 400, lazy=True) as disk:
+        yield disk
 
 
 @pytest.mark.slow

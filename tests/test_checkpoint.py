@@ -6,7 +6,6 @@ import re
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import time
 
@@ -17,6 +16,7 @@ from januslm.config import Refused
 from januslm.data import sealed
 from januslm.training.checkpoint import NotSaved, Saving, Shelf, newest, rng_state, set_rng_state
 from januslm.training.manifest import Keep, check, readable
+from tests import launching
 
 tensors = {"weights": torch.arange(3000.0)}
 
@@ -259,14 +259,8 @@ def newest_size(folder) -> int:
 @pytest.fixture
 def small_disk(tmp_path):
     """A real file system with room for 128 KiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(disk)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with launching.small_disk(tmp_path, 128) as disk:
+        yield disk
 
 
 def killed_at(event_number: int, root, beside: bool) -> bool:

@@ -12,6 +12,7 @@ from januslm.data import sealed
 from januslm.training import history
 from januslm.training.log import Log
 from januslm.training.run_dir import cleared, exported, exported_step
+from tests import launching
 from tests.launching import finish
 from tests.ranks import laid, started
 from tests.tiny_run import started as launched
@@ -27,14 +28,8 @@ def base(tmp_path_factory):
 @pytest.fixture
 def small(tmp_path):
     """A real file system of 64 kB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
+    with launching.small_disk(tmp_path, 64, lazy=True) as disk:
+        yield disk
 
 
 def fill(disk) -> None:

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 
 from januslm.data import sealed
 from januslm.training.checkpoint import newest
+from tests import launching
 from tests.launching import finish, start, wait_until
 
 pytestmark = pytest.mark.slow
@@ -244,14 +244,8 @@ def test_one_process_goes_on_where_two_stopped(uninterrupted, tmp_path):
 @pytest.fixture
 def small_disk(tmp_path):
     """A real file system with room for about one and a half checkpoints."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=170k", "tmpfs", str(disk)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with launching.small_disk(tmp_path, 170) as disk:
+        yield disk
 
 
 def test_a_full_disk_stops_the_run_with_its_last_checkpoint_untouched(small_disk):

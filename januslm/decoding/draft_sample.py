@@ -23,7 +23,7 @@ from januslm.decoding._options import MOST, Beam, Count, Length, Ratio
 from januslm.decoding._rounds import Cheapest, Fixed
 from januslm.decoding._trees import Tree
 from januslm.decoding._verified import bar, write
-from januslm.decoding.sample import generators
+from januslm.decoding.sample import generators, start, warped
 
 # How a checkpoint must have learnt to write.
 NEEDS = ("word by word", "a block after each word")
@@ -31,7 +31,7 @@ NEEDS = ("word by word", "a block after each word")
 
 @dataclass(frozen=True)
 class Warp:
-    """How chance is bent; as `sample` has it."""
+    """How probabilities are bent before a word is drawn; as `sample` has it."""
 
     temperature: float
     top_k: int
@@ -39,12 +39,9 @@ class Warp:
 
     def __call__(self, scores: Tensor) -> Tensor:
         """log p [..., V] -> the probabilities that words are drawn with, float64 [..., V]."""
-        value, word = scores.sort(dim=-1, descending=True)
-        if 0 < self.top_k < value.shape[-1]:
-            value[..., self.top_k :] = -torch.inf
-        p = (value.double() / self.temperature).softmax(-1)
-        p = torch.where(p.cumsum(-1) - p < self.top_p, p, 0.0)
-        return torch.zeros_like(p).scatter(-1, word, p / p.sum(-1, keepdim=True))
+        _, word, p = warped(scores, self.temperature, self.top_k, self.top_p)
+        whole = torch.zeros(scores.shape, dtype=p.dtype, device=p.device)
+        return whole.scatter(-1, word, p / p.sum(-1, keepdim=True))
 
 
 @torch.inference_mode()
@@ -76,7 +73,7 @@ def decode(
     decoder.require(*NEEDS)
     size = min(block or decoder.most_block, decoder.most_block)
     each = [s for s in sources for _ in range(samples)]
-    state = decoder.start(each)
+    state = start(decoder, sources, samples)
     device = state.length_scores.device
     allowed = rules(
         decoder,
@@ -88,10 +85,10 @@ def decode(
         max_ratio=max_ratio,
         no_repeat_ngram=no_repeat_ngram,
     )
-    chances = generators(each, seed, samples)
+    rngs = generators(each, seed, samples)
     texts = [
-        _Text(limit, special.eos, chance)
-        for limit, chance in zip(allowed.limit.tolist(), chances, strict=True)
+        _Text(limit, special.eos, rng)
+        for limit, rng in zip(allowed.limit.tolist(), rngs, strict=True)
     ]
     if form == "auto":
         plan: Fixed = Cheapest(decoder, device, each, chooser(decoder, "samples"), size, 1)
@@ -158,7 +155,7 @@ def _accepted(rows, guesses, p: Tensor, acceptance: Acceptance) -> list[int]:
     for text, guess, share in zip(rows, guesses, shares, strict=True):
         right = 0
         for place in range(len(guess)):
-            stands = text.chance.random() < share[place]
+            stands = text.rng.random() < share[place]
             acceptance.count(place, 0 if stands else None)
             if not stands:
                 break
@@ -173,7 +170,7 @@ def _own_words(rows, guesses, right: Tensor, p: Tensor) -> list[int]:
     for number, (text, guess) in enumerate(zip(rows, guesses, strict=True)):
         if (count := int(right[number])) < len(guess):
             left[number] -= text.q[count]
-    return _drawn(left.clamp(min=0), [text.chance.random() for text in rows])
+    return _drawn(left.clamp(min=0), [text.rng.random() for text in rows])
 
 
 def _drawn(weights: Tensor, uniform: list[float]) -> list[int]:
@@ -181,7 +178,7 @@ def _drawn(weights: Tensor, uniform: list[float]) -> list[int]:
     reached = weights.cumsum(-1)
     at = torch.tensor(uniform, dtype=reached.dtype, device=reached.device)[:, None]
     word = torch.searchsorted(reached, at * reached[:, -1:], right=True)[:, 0]
-    # Rounding may leave the last sum below the chance times itself.
+    # Rounding may leave the last sum below the number times itself.
     last = weights.shape[-1] - 1 - (weights.flip(-1) > 0).to(torch.uint8).argmax(-1)
     return word.minimum(last).tolist()
 
@@ -191,7 +188,7 @@ def _draft(rows: list["_Text"], behind: Tensor, warp: Warp, special) -> None:
     guess = behind.clone()
     guess[..., [special.bos, special.pad, special.unk, special.mask]] = -torch.inf
     for text, q in zip(rows, warp(log_p(guess)), strict=True):
-        text.q, text.draft = q, _drawn(q, text.chance.random(len(q)).tolist())
+        text.q, text.draft = q, _drawn(q, text.rng.random(len(q)).tolist())
 
 
 @dataclass
@@ -200,7 +197,7 @@ class _Text:
 
     limit: int
     eos: int
-    chance: np.random.Generator
+    rng: np.random.Generator
     words: list[int] = field(default_factory=list)
     draft: list[int] = field(default_factory=list)
     q: Tensor = field(default_factory=lambda: torch.zeros(0, 0))

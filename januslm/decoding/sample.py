@@ -39,15 +39,12 @@ def decode(
     Chance comes from (seed, source, number of the sample), so the batch does not matter.
     """
     decoder.require(*NEEDS)
-    state = decoder.start(sources)
-    if samples > 1:
-        rows = torch.arange(len(sources), device=state.length_scores.device)
-        state.keep(rows.repeat_interleave(samples))
+    state = start(decoder, sources, samples)
     each = [s for s in sources for _ in range(samples)]
-    chances = generators(each, seed, samples)
+    rngs = generators(each, seed, samples)
 
     def choose(scores, numbers):
-        drawn = torch.tensor([chances[n].random() for n in numbers], device=scores.device)
+        drawn = torch.tensor([rngs[n].random() for n in numbers], device=scores.device)
         return draw(scores, drawn, temperature, top_k, top_p)
 
     drawn = write(
@@ -67,14 +64,23 @@ def decode(
     ]
 
 
+def start(decoder, sources: Sequence[np.ndarray], samples: int):
+    """The state of each source `samples` times in a row; each is read once."""
+    state = decoder.start(sources)
+    if samples > 1:
+        rows = torch.arange(len(sources), device=state.length_scores.device)
+        state.keep(rows.repeat_interleave(samples))
+    return state
+
+
 def generators(sources: Sequence[np.ndarray], seed: int, samples: int) -> list:
-    """Where each text takes its chance from; sources: each of them `samples` times in a row."""
+    """The random generator of each text; sources: each of them `samples` times in a row."""
     marks = [zlib.crc32(np.asarray(source, np.int64).tobytes()) for source in sources]
     return [np.random.default_rng([seed, mark, i % samples]) for i, mark in enumerate(marks)]
 
 
-def draw(scores, drawn, temperature: float, top_k: int, top_p: float):
-    """Log p and words [B, 1] for log p [B, V] and chances in [0, 1) [B].
+def warped(scores, temperature: float, top_k: int, top_p: float):
+    """Log p, words and weights to draw with, the likeliest first: [..., K] each for log p [..., V].
 
     top_p keeps the likeliest words until their sum reaches it, that word included.
     """
@@ -82,10 +88,14 @@ def draw(scores, drawn, temperature: float, top_k: int, top_p: float):
         scores.topk(top_k) if 0 < top_k < scores.shape[-1] else scores.sort(descending=True)
     )
     p = (value.double() / temperature).softmax(-1)
-    before = p.cumsum(-1) - p
-    p = torch.where(before < top_p, p, 0.0)
+    return value, word, torch.where(p.cumsum(-1) - p < top_p, p, 0.0)
+
+
+def draw(scores, drawn, temperature: float, top_k: int, top_p: float):
+    """Log p and words [B, 1] for log p [B, V] and numbers in [0, 1) [B]."""
+    value, word, p = warped(scores, temperature, top_k, top_p)
     reached = p.cumsum(-1)
     place = (reached <= drawn[:, None] * reached[:, -1:]).sum(-1, keepdim=True)
-    # Rounding may leave the last sum below the chance times itself.
+    # Rounding may leave the last sum below the number times itself.
     place = place.minimum((p > 0).sum(-1, keepdim=True) - 1)
     return value.gather(1, place), word.gather(1, place)

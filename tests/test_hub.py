@@ -15,6 +15,7 @@ from januslm import registry
 from januslm.config import Refused
 from januslm.data import sealed, tokenizer
 from januslm.hub import export as hub
+from januslm.inference import request
 from januslm.interop import native
 from januslm.interop.export_folder import read_start
 from januslm.model.config import configure
@@ -397,6 +398,40 @@ def test_the_tasks_own_decoding_is_what_generate_does_by_itself(tmp_path, words)
     ):
         assert line in card.splitlines(), line
     assert "/home/me" not in card
+
+
+def test_our_own_folder_is_half_the_size_and_brings_no_path(tmp_path, words):
+    about = {"task": "multi30k", "data": {"root": "/home/me/data", "max_source": 40}}
+    about |= {"tokenizer": "/home/me/words/tokenizer.json", "out": "runs/x"}
+    ours = run(words, tmp_path / "run", "janus", {"read": "past"}, "modern", about)
+    row = {"bleu": 41.5, "ms_per_sentence": 12.0, "file": "test.greedy.jsonl"}
+    scores = [{"task": "multi30k", "split": "test", "modes": {"plain": {"greedy": row}}}]
+    (tmp_path / "run" / "predictions").mkdir()
+    (tmp_path / "run" / "predictions" / "scores.json").write_text(json.dumps(scores))
+    said = hub.export(tmp_path / "run", tmp_path / "out", "januslm")
+    assert said == f"wrote {tmp_path / 'out'} (this project's folder, in bf16)"
+
+    theirs = januslm.load(tmp_path / "out")
+    for name, tensor in ours.state_dict().items():
+        assert torch.equal(theirs.state_dict()[name], tensor.bfloat16().float()), name
+    large, small = ((tmp_path / one / "model.safetensors").stat().st_size for one in ("run", "out"))
+    assert small < 0.55 * large
+    assert theirs.tokenizer.sha256 == ours.tokenizer.sha256
+    assert request.limits(theirs.facts) == request.limits(ours.facts)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["about"] == {
+        "task": "multi30k",
+        "data": {"max_source": 40},
+        "tokenizer": "tokenizer.json",
+        "out": "runs/x",
+    }
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| multi30k test, greedy | bleu 41.50, 12.0 ms a text |" in card.splitlines()
+    assert "/home/me" not in card
+    [code] = example(tmp_path / "out" / "README.md")
+    assert re.findall(r'algorithm="(\w+)"', code) == ["greedy", "mask_predict", "speculative"]
+    again = hub.export(tmp_path / "run", tmp_path / "out", "januslm")
+    assert again == f"{tmp_path / 'out'}: is this export already (this project's folder, in bf16)"
 
 
 def test_a_class_of_its_own_is_nothing_to_start_from_and_says_what_is(tmp_path, words):

@@ -1,6 +1,7 @@
-"""A model to Hugging Face's transformers, and on to a hub.
+"""A model to be given away: for Hugging Face's transformers or this project, and on to a hub.
 
 PROGRAM export RUN OUT --to hf     -> a folder that transformers loads as it is
+PROGRAM export RUN OUT --to januslm  -> our own folder in half the size, with a model card
 PROGRAM push OUT REPO              -> that folder as a repository of the hub: NAME/MODEL
 """
 
@@ -13,11 +14,13 @@ from januslm.hub.classes import TARGETS
 from januslm.hub.export import export
 from januslm.hub.push import push
 
-EXPORT = """A run's model as a folder for Hugging Face's transformers.
+EXPORT = """A run's model as a folder to give away, with a model card.
 
   PROGRAM export runs/demo/restore out --to hf   BART's class where the model is one, else a class
                                                  of its own: AR by generate(), NAR by mask_predict()
   PROGRAM export runs/demo/restore out --to bart BART's class, AR alone; refused where it is none
+  PROGRAM export runs/demo/restore out --to januslm   this project's own folder in bf16, half the
+                                                 size, without paths of this machine
 """
 PUSH = """The folder that `export` wrote, pushed to a hub as a repository.
 

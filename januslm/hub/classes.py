@@ -1,16 +1,23 @@
-"""Which class of transformers a model is exported as, and that class's config.json; no torch."""
+"""Which form a model is exported in, and that form's config.json; no torch."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import PurePath
+from typing import Any, Literal
 
 import numpy as np
 
-from januslm.config import Refused
+from januslm.config import Refused, json_table
 from januslm.inference import request
-from januslm.interop.export_folder import ExportFacts
+from januslm.interop.export_folder import FILES, ExportFacts
 from januslm.layout import NONE, ArRead, Codes, visible
 from januslm.objective import Objective
 
-TARGETS = {"hf": "BART where it fits, else a class of its own", "bart": "BART: AR alone"}
+TARGETS = {
+    "hf": "BART where it fits, else a class of its own",
+    "bart": "BART: AR alone",
+    "januslm": "our own folder in half the size, with a model card",
+}
 OWN = {
     "positions": ("learned", "sinusoidal", "rotary", "rotary_cross", "none"),
     "position_bias": ("", "prophetnet", "t5", "xlnet"),
@@ -23,10 +30,19 @@ TRIED = range(3, 12)  # lengths of a template that are looked at
 class Exported:
     """What is written of a model, beside its weights and its tokenizer."""
 
-    bart: bool  # transformers' own class; else ours, with its modelling file
+    form: Literal["bart", "class", "januslm"]  # transformers' class, ours in it, our own folder
     config: dict  # config.json
     read: ArRead | None  # how AR is written
     left: str = ""  # what the class has no place for
+
+    @property
+    def kind(self) -> str:
+        """In the words of what `export` says."""
+        return {
+            "bart": "BART",
+            "class": "its own class: trust_remote_code=True",
+            "januslm": "this project's folder, in bf16",
+        }[self.form]
 
     @property
     def prefix(self) -> tuple[int, ...]:
@@ -34,7 +50,9 @@ class Exported:
 
 
 def choose(facts: ExportFacts, to: str) -> Exported:
-    """The class for `--to`; Refused, with what to do, where it cannot express the model."""
+    """The form for `--to`; Refused, with what to do, where it cannot express the model."""
+    if to == "januslm":
+        return Exported("januslm", _portable(facts), request.objective(facts).ar_read)
     if not facts.config.has_encoder:
         raise Refused(
             f"{facts.folder}: has no encoder (model.encoder_layers is 0): neither transformers' "
@@ -52,8 +70,27 @@ def choose(facts: ExportFacts, to: str) -> Exported:
         )
     if to == "bart" or not (why or nar or blocks):
         left = "NAR and the length head" if nar else "the blocks that draft" if blocks else ""
-        return Exported(True, _bart(facts, read), read, left)
+        return Exported("bart", _bart(facts, read), read, left)
     return _own(facts, objective)
+
+
+def _portable(facts: ExportFacts) -> dict:
+    """config.json as it is, without the places where things lay on the machine that trained it."""
+    table = json_table(facts.folder / FILES[1])
+    about = _named(table.get("about", {}))
+    if isinstance(about.get("data"), dict):
+        about["data"].pop("root", None)
+    return table | {"about": about}
+
+
+def _named(value: Any) -> Any:
+    """A value of JSON with the last name of each path that begins at a root."""
+    if isinstance(value, Mapping):
+        return {key: _named(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_named(one) for one in value]
+    absolute = isinstance(value, str) and PurePath(value).is_absolute()
+    return PurePath(value).name if absolute else value
 
 
 def _no_bart(facts: ExportFacts, objective: Objective) -> str:
@@ -166,7 +203,7 @@ def _own(facts: ExportFacts, objective: Objective) -> Exported:
         },
         "tie_word_embeddings": False,  # the class ties by itself, as `tied` says
     }
-    return Exported(False, _shared(facts, prefix) | names | model | writing, read)
+    return Exported("class", _shared(facts, prefix) | names | model | writing, read)
 
 
 def _query(objective: Objective) -> int:

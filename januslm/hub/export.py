@@ -1,4 +1,4 @@
-"""An export of ours -> a folder that transformers loads as it is."""
+"""An export of ours -> a folder that transformers loads as it is, or a smaller one of ours."""
 
 import json
 import os
@@ -33,26 +33,28 @@ def export(run: Path, out: Path, to: str) -> str:
     facts = read_facts(run)
     exported = choose(facts, to)
     texts = _texts(facts, exported, run, out)
-    kind = "BART" if exported.bart else "its own class: trust_remote_code=True"
     left = f"; left behind: {exported.left}" if exported.left else ""
     if not _free(out, texts):
-        return f"{out}: is this export already ({kind}){left}"
+        return f"{out}: is this export already ({exported.kind}){left}"
     _write(facts, exported, texts, out)
-    return f"wrote {out} ({kind}){left}"
+    return f"wrote {out} ({exported.kind}){left}"
 
 
 def _texts(facts: ExportFacts, exported: Exported, run: Path, out: Path) -> dict[str, str]:
     """All files but the weights, by name."""
+    config = exported.config | {MARK: _mark(facts, exported.config)}
+    card = {"README.md": model_card(facts, exported, run, out.name)}
+    if exported.form == "januslm":
+        return {CONFIG: _json(config), FILES[2]: facts.tokenizer.text} | card
     most, special = facts.config.max_positions, facts.tokenizer.special
     limits, usual = request.limits(facts), request.usual(facts)
-    config = exported.config | {MARK: _mark(facts, exported.config)}
     files = {CONFIG: _json(config)} | tokenizer_files(facts.tokenizer, limits.source)
     if exported.read:
         generation = generation_config(special, exported.prefix, most, limits.source, usual)
         files["generation_config.json"] = _json(generation)
-    if not exported.bart:
+    if exported.form == "class":
         files |= {name: (CLASS_FILES / name).read_text(encoding="utf-8") for name in CODE}
-    return files | {"README.md": model_card(facts, exported, run, out.name)}
+    return files | card
 
 
 def _json(table: Mapping) -> str:
@@ -91,7 +93,9 @@ def _write(facts: ExportFacts, exported: Exported, texts: Mapping[str, str], out
         for name, text in texts.items():
             (aside / name).write_text(text, encoding="utf-8")
         model = start.created(facts.config, facts)
-        state = weights.save(model, "bart") if exported.bart else model.state_dict()
+        if exported.form == "januslm":
+            model = model.bfloat16()
+        state = weights.save(model, "bart") if exported.form == "bart" else model.state_dict()
         save_file(state, aside / WEIGHTS, metadata={"format": "pt"})
         mask = _umask()
         aside.chmod(0o777 & ~mask)

@@ -149,14 +149,14 @@ def _last(runs: Sequence[Facts]) -> Iterator[Row]:
 
 
 def _scores(folders: Sequence[Path]) -> Iterator[Row]:
-    found = [_scored(folder) for folder in folders]
+    found = [scored(folder) for folder in folders]
     if not any(found):
         yield "none: januslm evaluate RUN writes them", [NONE] * len(folders)
     for label in dict.fromkeys(label for table in found for label in table):
         yield label, [table.get(label, NONE) for table in found]
 
 
-def _scored(folder: Path) -> dict[str, str]:
+def scored(folder: Path) -> dict[str, str]:
     """Of each row of the tables of `evaluate` the first metric and the speed; the best first."""
     found: dict[str, str] = {}
     for name in SCORES:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from januslm.config import Refused
 from januslm.data.sampler import sample_rng
 from januslm.decoding import blockwise, draft, greedy
+from januslm.decoding._forms import chooser
 from januslm.inference.cuda_graphs import GraphedDecoder
 from januslm.inference.incremental import IncrementalDecoder
 from januslm.layout import NONE, Example, Layout, stack
@@ -413,3 +414,14 @@ def test_a_perfect_draft_takes_a_pass_for_each_block():
         # confirms the three words of its draft and adds one.
         words = len(output.tokens)
         assert output.passes == 1 + -(-words // 4)
+
+
+def test_where_no_draft_was_ever_right_greedy_itself_writes():
+    decoder = Table(3)
+    seen = chooser(decoder, "words").acceptance
+    for _ in range(500):
+        seen.count(0, None)
+    fast = draft.decode(decoder, SOURCES, FEW)
+    slow = greedy.decode(Table(3), SOURCES, FEW)
+    assert [one.passes for one in fast] == [one.passes for one in slow]
+    assert seen.seen == [500]  # nothing was drafted

@@ -109,6 +109,13 @@ def test_passes_that_take_longer_than_measured_end_a_form():
     assert chooser.best(cost, 8, 1).kind == "greedy"
 
 
+def test_what_greedy_takes_beside_its_passes_is_no_reason_to_draft():
+    chooser, cost = Chooser(), Costs([1, 500], [1.0, 500.0])
+    for _ in range(60):
+        chooser.took("greedy", 4.0, 1.0)
+    assert chooser.best(cost, 8, 6) == Form("greedy")
+
+
 @pytest.mark.parametrize("kind", ["one", "two"])
 def test_a_form_that_is_asked_for_is_as_wide_as_asked(kind):
     assert widest(kind, 1, 6) == Form("greedy")

@@ -62,3 +62,10 @@ def test_batches_that_took_longer_than_their_passes_end_in_greedy():
     for _ in range(20):
         seen.took("draft", 9.0, 1.0)
     assert seen.best(20, 1, free, 0, 0) is None
+
+
+def test_what_greedy_takes_beside_its_passes_is_no_reason_to_draft():
+    seen = Readings()
+    for _ in range(20):
+        seen.took("greedy", 9.0, 1.0)
+    assert seen.best(20, 1, float, 0, 0) is None

@@ -119,7 +119,7 @@ class Chooser:
 
     def __init__(self) -> None:
         self.acceptance = Acceptance()
-        self.slower = {"one": 1.0, "two": 1.0, "greedy": 1.0}  # than the passes alone
+        self.slower: dict[Kind, float] = {}  # than the passes alone
 
     def best(self, cost: Callable[[float], float], most: int, line_limit: int) -> Form:
         """cost: seconds of a pass by its rows.  most: masks behind a word, and lines."""
@@ -137,12 +137,16 @@ class Chooser:
 
     def rate(self, form: Form, right: float, cost: Callable[[float], float]) -> float:
         """Words a second, where so many of the draft are right."""
-        return (form.sure + right) / (self.slower[form.kind] * sum(map(cost, form.rows)))
+        return (form.sure + right) / (self._slower(form.kind) * sum(map(cost, form.rows)))
 
     def took(self, kind: Kind, seconds: float, promised: float) -> None:
         """A pass took so long: caches that grow, and all that is done beside the passes."""
         found = min(max(seconds / promised, 1 / MOST_SLOWER), MOST_SLOWER)
-        self.slower[kind] = MEMORY * self.slower[kind] + (1 - MEMORY) * found
+        self.slower[kind] = MEMORY * self._slower(kind) + (1 - MEMORY) * found
+
+    def _slower(self, kind: Kind) -> float:
+        """One that was not tried yet has at least to do what greedy does."""
+        return self.slower.get(kind, self.slower.get("greedy", 1.0))
 
 
 _known: WeakKeyDictionary = WeakKeyDictionary()  # decoder -> {what for: chooser}

@@ -23,7 +23,7 @@ class Readings:
     def __init__(self) -> None:
         self.passes, self.first = 0, [0] * len(FIRST)
         self.followed, self.right = 0, 0
-        self.slower = {"draft": 1.0, "greedy": 1.0}  # than the passes alone
+        self.slower: dict[str, float] = {}  # than the passes alone
 
     def count(self, reading: int | None, right: int, tried: int) -> None:
         """Of a pass the best reading, None: all were wrong at once, and its right words."""
@@ -53,17 +53,21 @@ class Readings:
             for lines in ((readings,) if readings else range(1, len(FIRST) + 1))
         }
         best = min(seconds, key=seconds.__getitem__)
-        plain = self.slower["greedy"] * length * cost(1)
+        plain = self._slower("greedy") * length * cost(1)
         return None if not block and not readings and GAIN * seconds[best] > plain else best
 
     def seconds(self, length: float, passes: int, cost: Cost, block: int, readings: int) -> float:
         """Of a batch whose texts have so many words."""
         verifying = length / self.words(block, readings) * cost(readings * (1 + block))
-        return self.slower["draft"] * (passes * cost(length) + verifying)
+        return self._slower("draft") * (passes * cost(length) + verifying)
 
     def took(self, kind: str, seconds: float, promised: float) -> None:
         """A batch took so long, where its passes alone promised less, or more."""
-        self.slower[kind] = MEMORY * self.slower[kind] + (1 - MEMORY) * seconds / promised
+        self.slower[kind] = MEMORY * self._slower(kind) + (1 - MEMORY) * seconds / promised
+
+    def _slower(self, kind: str) -> float:
+        """What was not tried yet has at least to do what greedy does."""
+        return self.slower.get(kind, self.slower.get("greedy", 1.0))
 
 
 _known: WeakKeyDictionary = WeakKeyDictionary()

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from januslm.decoding import Output
 from januslm.decoding._costs import Costs, clock, costs
-from januslm.decoding._forms import Acceptance, Chooser, Form
+from januslm.decoding._forms import Acceptance, Chooser, Form, Kind
 from januslm.decoding._trees import Tree
 
 AGAIN = 32  # passes after which the form is chosen anew
@@ -63,17 +64,37 @@ class Cheapest(Fixed):
         self.size, self.lines = size, lines
         self.cost: Costs | None = None  # that the form was chosen by
         self.left = 0
+        self.last: tuple[float, Kind, float] | None = None  # pass: when it began, what it promised
+
+    def pays(self) -> bool:
+        """Whether anything is to be drafted for these sources."""
+        self._choose(len(self.sources))
+        return self.form.kind != "greedy"
+
+    def plainly(self, written: Callable[[], list[Output]]) -> list[Output]:
+        """What another algorithm writes without a draft; its time is remembered."""
+        assert self.cost is not None, "pays() chooses"
+        began, outputs = clock(self.device), written()
+        promised = max(output.passes for output in outputs) * self.cost(1)
+        self.chooser.took("greedy", clock(self.device) - began, promised)
+        return outputs
 
     def one_pass(self, read: Read, rows: list, head: tuple[int, ...]) -> Tensor:
-        cost = costs(self.decoder, self.sources[: len(rows)], self.decoder.most_block)
+        began = clock(self.device)
+        if self.last:  # up to this one, so that nothing done between passes is forgotten
+            since, kind, promised = self.last
+            self.chooser.took(kind, began - since, promised)
+        cost = self._choose(len(rows))
+        tree, masks = self.next_pass(rows)
+        promised = cost((1 + len(tree)) * (1 + masks))
+        self.last = None if head else (began, self.form.kind, promised)
+        return read(rows, head, tree, masks)
+
+    def _choose(self, batch: int) -> Costs:
+        """The form for batches of this size; again where that or enough passes have changed it."""
+        cost = costs(self.decoder, self.sources[:batch], self.decoder.most_block)
         if cost is not self.cost or not self.left:
             self.form = self.chooser.best(cost, self.size, self.lines)
             self.cost, self.left = cost, AGAIN
         self.left -= 1
-        tree, masks = self.next_pass(rows)
-        began = clock(self.device)
-        wrong = read(rows, head, tree, masks)
-        if not head:
-            seconds, slots = clock(self.device) - began, (1 + len(tree)) * (1 + masks)
-            self.chooser.took(self.form.kind, seconds, cost(slots))
-        return wrong
+        return cost

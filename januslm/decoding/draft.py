@@ -11,14 +11,14 @@ V = vocabulary.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from januslm.config import Allowed
-from januslm.decoding import Output
+from januslm.decoding import Output, greedy
 from januslm.decoding._constraints import Rules, log_p, rules, top
 from januslm.decoding._forms import CHOICES, MOST_LINES, Acceptance, chooser, widest
 from januslm.decoding._options import MOST, Count, Length, Ratio
@@ -47,8 +47,8 @@ def decode(
     """Tokens and score are those of greedy with the same limits.
 
     form, block, lines: "auto" chooses all three by what a pass of so many rows costs here, measured
-    once, and by what was accepted so far, and may write as greedy does; block and lines are then
-    the most it may take.  block: masks behind each word, at most as many as were trained; 0: as
+    once, and by what was accepted so far, and may be greedy itself; block and lines are then the
+    most it may take.  block: masks behind each word, at most as many as were trained; 0: as
     many.  lines: readings of the draft that are verified side by side, each with one word replaced
     by its second choice or a later one; 0: as many as pay ("one", "two": 1).
     """
@@ -56,23 +56,24 @@ def decode(
     size = min(block or decoder.most_block, decoder.most_block)
     state = decoder.start(sources)
     device = state.length_scores.device
-    allowed = rules(
-        decoder,
-        sources,
-        special,
-        device,
-        min_length=min_length,
-        max_length=max_length,
-        max_ratio=max_ratio,
-        no_repeat_ngram=no_repeat_ngram,
-    )
-    texts = [_Text(limit) for limit in allowed.limit.tolist()]
+    limits: dict[str, Any] = {
+        "min_length": min_length,
+        "max_length": max_length,
+        "max_ratio": max_ratio,
+        "no_repeat_ngram": no_repeat_ngram,
+    }
     if form == "auto":
-        plan: Fixed = Cheapest(
-            decoder, device, sources, chooser(decoder, "words"), size, lines or MOST_LINES
-        )
+        seen, most = chooser(decoder, "words"), lines or MOST_LINES
+        cheapest = Cheapest(decoder, device, sources, seen, size, most)
+        if not cheapest.pays():
+            choose = greedy.likeliest
+            written = partial(greedy.write, decoder, state, sources, special, choose, **limits)
+            return cheapest.plainly(written)
+        plan: Fixed = cheapest
     else:
         plan = Fixed(widest(form, size, lines or 1))
+    allowed = rules(decoder, sources, special, device, **limits)
+    texts = [_Text(limit) for limit in allowed.limit.tolist()]
 
     def one_pass(kept: Rules, rows: list[_Text], head) -> Tensor:
         return plan.one_pass(partial(_read, decoder, state, kept, plan.acceptance), rows, head)

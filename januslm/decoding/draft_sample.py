@@ -7,23 +7,23 @@ B = sentences, A = words after which something is asked, K = words of a draft, V
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from januslm.config import Allowed
-from januslm.decoding import Output
+from januslm.decoding import Output, greedy, sample
 from januslm.decoding._constraints import Rules, log_p, rules
 from januslm.decoding._forms import Acceptance, chooser, widest
 from januslm.decoding._options import MOST, Beam, Count, Length, Ratio
 from januslm.decoding._rounds import Cheapest, Fixed
 from januslm.decoding._trees import Tree
 from januslm.decoding._verified import bar, write
-from januslm.decoding.sample import generators, start, warped
+from januslm.decoding.sample import generators, grouped, start, warped
 
 # How a checkpoint must have learnt to write.
 NEEDS = ("word by word", "a block after each word")
@@ -75,36 +75,34 @@ def decode(
     each = [s for s in sources for _ in range(samples)]
     state = start(decoder, sources, samples)
     device = state.length_scores.device
-    allowed = rules(
-        decoder,
-        each,
-        special,
-        device,
-        min_length=min_length,
-        max_length=max_length,
-        max_ratio=max_ratio,
-        no_repeat_ngram=no_repeat_ngram,
-    )
+    limits: dict[str, Any] = {
+        "min_length": min_length,
+        "max_length": max_length,
+        "max_ratio": max_ratio,
+        "no_repeat_ngram": no_repeat_ngram,
+    }
     rngs = generators(each, seed, samples)
+    if form == "auto":
+        cheapest = Cheapest(decoder, device, each, chooser(decoder, "samples"), size, 1)
+        if not cheapest.pays():
+            choose = sample.chooser(rngs, temperature, top_k, top_p)
+            written = partial(greedy.write, decoder, state, each, special, choose, **limits)
+            return grouped(cheapest.plainly(written), samples)
+        plan: Fixed = cheapest
+    else:
+        plan = Fixed(widest(form, size, 1))
+    allowed = rules(decoder, each, special, device, **limits)
     texts = [
         _Text(limit, special.eos, rng)
         for limit, rng in zip(allowed.limit.tolist(), rngs, strict=True)
     ]
-    if form == "auto":
-        plan: Fixed = Cheapest(decoder, device, each, chooser(decoder, "samples"), size, 1)
-    else:
-        plan = Fixed(widest(form, size, 1))
     warp = Warp(temperature, top_k, top_p)
 
     def one_pass(kept: Rules, rows: list[_Text], head) -> Tensor:
         read = partial(_read, decoder, state, kept, warp, plan.acceptance)
         return plan.one_pass(read, rows, head)
 
-    drawn = write(decoder, state, allowed, texts, one_pass)
-    return [
-        replace(drawn[i], others=tuple(drawn[i + 1 : i + samples]))
-        for i in range(0, len(drawn), samples)
-    ]
+    return grouped(write(decoder, state, allowed, texts, one_pass), samples)
 
 
 def _read(

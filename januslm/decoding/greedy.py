@@ -33,12 +33,17 @@ def decode(
         decoder.start(sources),
         sources,
         special,
-        lambda scores, numbers: top(scores, 1),
+        likeliest,
         min_length=min_length,
         max_length=max_length,
         max_ratio=max_ratio,
         no_repeat_ngram=no_repeat_ngram,
     )
+
+
+def likeliest(scores: torch.Tensor, numbers: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Values and words, [B, 1] each, of scores [B, V]."""
+    return top(scores, 1)
 
 
 def write(decoder, state, sources, special, choose, **limits) -> list[Output]:

@@ -41,23 +41,28 @@ def decode(
     decoder.require(*NEEDS)
     state = start(decoder, sources, samples)
     each = [s for s in sources for _ in range(samples)]
-    rngs = generators(each, seed, samples)
+    choose = chooser(generators(each, seed, samples), temperature, top_k, top_p)
+    limits = {
+        "min_length": min_length,
+        "max_length": max_length,
+        "max_ratio": max_ratio,
+        "no_repeat_ngram": no_repeat_ngram,
+    }
+    return grouped(write(decoder, state, each, special, choose, **limits), samples)
+
+
+def chooser(rngs: Sequence[np.random.Generator], temperature: float, top_k: int, top_p: float):
+    """The `choose` of greedy's `write` that draws each text's words with its own generator."""
 
     def choose(scores, numbers):
         drawn = torch.tensor([rngs[n].random() for n in numbers], device=scores.device)
         return draw(scores, drawn, temperature, top_k, top_p)
 
-    drawn = write(
-        decoder,
-        state,
-        each,
-        special,
-        choose,
-        min_length=min_length,
-        max_length=max_length,
-        max_ratio=max_ratio,
-        no_repeat_ngram=no_repeat_ngram,
-    )
+    return choose
+
+
+def grouped(drawn: Sequence[Output], samples: int) -> list[Output]:
+    """One output a source, with its later samples as others."""
     return [
         replace(drawn[i], others=tuple(drawn[i + 1 : i + samples]))
         for i in range(0, len(drawn), samples)

@@ -73,9 +73,7 @@ def decode(
     best = seen.best(length, draft_iterations, cost, block, shifts)
     began = clock(device)
     if best is None:
-        outputs = greedy.write(
-            decoder, state, sources, special, lambda scores, numbers: top(scores, 1), **limits
-        )
+        outputs = greedy.write(decoder, state, sources, special, greedy.likeliest, **limits)
         promised = max(output.passes for output in outputs) * cost(1)
     else:
         outputs = _verify(decoder, state, allowed, watch, *best, draft_iterations, seen)

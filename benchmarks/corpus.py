@@ -5,11 +5,14 @@
     python -m benchmarks.corpus memory --gigabytes 0.1 1  # peak memory of a build; 10 takes hours
     python -m benchmarks.corpus rate                      # CPU time against datasets.map
     python -m benchmarks.corpus scaling                   # two ranks against one
+    python -m benchmarks.corpus chain --rival PYTHON      # FineWeb's rules, against datatrove
     python -m benchmarks.corpus all --pages 0 --gigabytes 0.1 1 10
 
 Packages come from Debian's archive (apt-get download, dpkg-deb, wget); nothing is installed.  The
-text of the pages is taken out with resiliparse, of the [web] extra.  Each section compares what was
-built with what it was built from, and writes results/corpus_SECTION.json only where that is equal.
+text of the pages is taken out with resiliparse, of the [web] extra.  PYTHON is an interpreter with
+datatrove (pip install "datatrove[processing]" spacy, no torch) and our version of trafilatura.
+Each section compares what was built with what it was built from, and writes
+results/corpus_SECTION.json only where that is equal.
 """
 
 import argparse
@@ -25,8 +28,8 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
+from benchmarks import corpus_chain, corpus_pages
 from benchmarks import corpus_duplicates as near
-from benchmarks import corpus_pages
 from benchmarks.record import record
 from januslm.config import Refused
 from januslm.data.shards import Corpus, open_corpus
@@ -256,7 +259,22 @@ def scaling(given: argparse.Namespace) -> dict:
     return {"wall_seconds": rounds, "times_as_fast": ratio, "load": os.getloadavg()[0]}
 
 
-SECTIONS = {one.__name__: one for one in (crawl, duplicates, memory, rate, scaling)}
+def chain(given: argparse.Namespace) -> dict:
+    """CPU seconds of FineWeb's chain here and in datatrove, from pages and from their texts."""
+    if not given.rival:
+        raise Refused("chain: name datatrove's interpreter with --rival")
+    warc = given.folder / "warc"
+    if not list(warc.glob("crawl-0*.warc.gz")):
+        raise Refused(f"{warc}: no crawl; `python -m benchmarks.corpus crawl` writes it")
+    texts = corpus_chain.texts_of(warc, given.folder)
+    path = tokenizer_of(given.folder, documentation(given))
+    return {
+        kind: corpus_chain.measured(run, kind, where, given.folder, path, given.rival, given.rounds)
+        for kind, where in (("jsonl", texts), ("warc", warc))
+    }
+
+
+SECTIONS = {one.__name__: one for one in (crawl, duplicates, memory, rate, scaling, chain)}
 
 
 def main() -> int:
@@ -272,10 +290,12 @@ def main() -> int:
     parser.add_argument("--gigabytes", type=float, nargs="+", default=[0.03, 0.1, 0.3])
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rival", default="", metavar="PYTHON")
     given = parser.parse_args()
     given.folder, given.packages = given.folder.resolve(), tuple(given.packages)
     given.folder.mkdir(parents=True, exist_ok=True)
-    for name in SECTIONS if given.section == "all" else [given.section]:
+    every = [name for name in SECTIONS if name != "chain" or given.rival]
+    for name in every if given.section == "all" else [given.section]:
         try:
             results = SECTIONS[name](given)
         except (Refused, OSError, subprocess.CalledProcessError, ImportError) as error:

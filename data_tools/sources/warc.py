@@ -41,9 +41,9 @@ def inputs(
     """One input per file.
 
     files: patterns below root, ** for any depth, or addresses.  extractor: resiliparse is ten
-    times as fast, trafilatura keeps less that is no prose.  main_content: without menus, headers
-    and footers.  invalid: what to do with bytes that are not of the page's encoding, which its
-    HTTP header, its <meta> or its bytes tell.
+    times as fast, trafilatura keeps less that is no prose.  main_content: without menus, headers,
+    footers and readers' comments.  invalid: what to do with bytes that are not of the page's
+    encoding, which its HTTP header, its <meta> or its bytes tell.
     """
     extract = _Extract(extractor, main_content)
     extract.check()
@@ -72,7 +72,8 @@ class _Extract(NamedTuple):
         if self.name == "trafilatura":
             from trafilatura import extract as main_text
 
-            return main_text(html, favor_precision=self.main) or ""
+            found = main_text(html, favor_precision=self.main, include_comments=not self.main)
+            return found or ""
         from resiliparse.extract.html2text import extract_plain_text
 
         return extract_plain_text(html, main_content=self.main, alt_texts=False)

@@ -18,6 +18,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from januslm.config import Refused
 from januslm.data import atomic, sentencepiece_model
 from januslm.data.special_tokens import SPECIALS, Adopted, adopt, marked, unspellable
+from januslm.data.word_memory import WordMemory, divides
 
 STOPS = (".", "!", "?")
 SMALLEST = len(SPECIALS) + 256  # every byte has a token of its own, so nothing is ever unknown
@@ -111,7 +112,8 @@ class Tokenizer:
 
     def __getstate__(self) -> dict:
         """Without the encoder, whose flag would be lost on the way: it is made again."""
-        return {key: value for key, value in self.__dict__.items() if key != "_encoder"}
+        made = ("_encoder", "_memory")
+        return {key: value for key, value in self.__dict__.items() if key not in made}
 
     @cached_property
     def _encoder(self) -> tokenizers.Tokenizer:
@@ -120,6 +122,11 @@ class Tokenizer:
         encoder = tokenizers.Tokenizer.from_str(json.dumps(tree))
         encoder.encode_special_tokens = True
         return encoder
+
+    @cached_property
+    def _memory(self) -> WordMemory | None:
+        tree = unspellable(json.loads(self.text), self.names)
+        return WordMemory(self._plain) if divides(tree) else None
 
     @cached_property
     def special(self) -> Special:
@@ -136,6 +143,9 @@ class Tokenizer:
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         """Ids of each text, int32 [T], no specials added and none made from the text."""
+        return self._memory.encode(texts) if self._memory else self._plain(texts)
+
+    def _plain(self, texts: list[str]) -> list[np.ndarray]:
         found = self._encoder.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(one.ids, dtype=np.int32) for one in found]
 

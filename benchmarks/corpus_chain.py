@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import zstandard
 
-from data_tools.documents import Document
-from data_tools.rejected import rows
 from januslm import registry
 from januslm.data.shards import open_corpus
 
@@ -43,11 +42,11 @@ def texts_of(warc: Path, folder: Path) -> Path:
     if not path.exists():
         out.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(".new")
-        read = registry.find("data_tools.sources", "warc").inputs
+        warcs = registry.find("data_tools.sources", "warc")
         with aside.open("w") as file:
-            for one in read(warc, files=["*.warc.gz"], extractor="trafilatura"):
+            for one in warcs.inputs(warc, files=["*.warc.gz"], extractor="trafilatura"):
                 for found in one.read():
-                    if isinstance(found, Document) and found.text:
+                    if isinstance(found, warcs.Document) and found.text:
                         row = {"text": found.text, "url": found.url, "id": found.url}
                         file.write(json.dumps(row) + "\n")
         aside.rename(path)
@@ -76,7 +75,7 @@ def measured(
     kept = json.loads((theirs_out / "kept.json").read_text())
     corpus = open_corpus(ours_out / "train", verify="full")
     pages = {json.loads(line)["url"] for line in (folder / "chain-texts" / "pages.jsonl").open()}
-    mine, others = pages - {row["url"] for row in rows(ours_out)}, set(kept["rules"])
+    mine, others = pages - _dropped(ours_out), set(kept["rules"])
     agreed = len(mine & others) / max(1, len(mine | others))
     if agreed < AGREED:
         raise ValueError(
@@ -93,3 +92,12 @@ def measured(
             np.median([one["datatrove"] / one["januslm"] for one in spent])
         ),
     }
+
+
+def _dropped(out: Path) -> set[str]:
+    """The addresses of what the rules dropped of a corpus."""
+    found = set()
+    for path in (out / "rejected").glob("part-*.jsonl.zst"):
+        with zstandard.open(path, "rt", encoding="utf-8") as file:
+            found |= {json.loads(line)["url"] for line in file}
+    return found

@@ -238,7 +238,7 @@ def part(address: str, start: int = 0, end: int | None = None, first: bool = Fal
 def _bytes(address: str, start: int, end: int | None) -> bytes:
     if not _is_http(address):
         system, path = _system(address)
-        return system.cat_file(path, start, end)
+        return system.cat_file(path, start=start, end=end)  # s3fs has another argument between
     ranged = {"Range": f"bytes={start}-{'' if end is None else end - 1}"} if start or end else {}
     with _asked(address, **ranged) as answer:
         size = int(answer.headers.get("Content-Length") or 0)

@@ -88,6 +88,7 @@ def silent(_: str) -> None:
 # --- convert
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["megatron", "datatrove"])
 @SOME
 @given(shards=SHARDS)
@@ -118,6 +119,7 @@ def megatron(stem: Path, documents: list[list[list[int]]], code: int, dtype: str
     stem.with_name(f"{stem.name}.idx").write_bytes(head)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "dtype"), [(8, "<u2"), (4, "<i4"), (5, "<i8"), (3, "<i2")])
 @SOME
 @given(files=st.lists(st.lists(st.lists(DOCUMENT, max_size=3), max_size=5), min_size=1, max_size=3))
@@ -221,6 +223,7 @@ def test_a_damaged_corpus_is_not_converted(tmp_path, tokenizer):
 # --- merge
 
 
+@pytest.mark.slow
 @SOME
 @given(first=SHARDS, second=SHARDS)
 def test_merged_corpora_hold_all_documents_in_their_order(tmp_path, tokenizer, first, second):
@@ -269,6 +272,7 @@ def test_what_does_not_belong_together_is_not_merged(tmp_path, tokenizer, large)
 # --- split
 
 
+@pytest.mark.slow
 @SOME
 @given(shards=SHARDS, share=st.floats(0.05, 0.95))
 def test_every_document_is_on_one_side_which_its_tokens_alone_decide(
@@ -318,6 +322,7 @@ def test_sizes_that_cannot_be_are_refused(tmp_path, tokenizer, sizes, message):
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.slow
 @SOME
 @given(shards=SHARDS, count=st.integers(1, 4))
 def test_pieces_of_whole_shards_are_merged_to_the_same_bytes(tmp_path, tokenizer, shards, count):

@@ -186,6 +186,7 @@ def rows(rng, rule: Rule | None, count: int, length: int) -> tuple[Side, Side]:
     return laid(0), laid(1)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("name", [None, "janus"])  # eager FlexAttention is slow; masks are below
 def test_flex_equals_dense(name):

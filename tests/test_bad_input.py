@@ -212,6 +212,7 @@ def test_a_file_that_could_hardly_be_read_is_named_and_the_others_are_built(tmp_
     assert "good3.jsonl: holds no documents" in lines
 
 
+@pytest.mark.slow
 def test_parquet_without_the_column_is_refused_with_those_there_are(tmp_path):
     import pyarrow
     import pyarrow.parquet

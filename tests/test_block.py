@@ -370,6 +370,7 @@ def test_draft_writes_exactly_what_greedy_writes(limits):
     assert shorter or not drafts
 
 
+@pytest.mark.slow
 @hypothesis(max_examples=60, deadline=None)
 @given(
     st.integers(0, 10**6),

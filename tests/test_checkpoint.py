@@ -90,6 +90,7 @@ def test_a_damaged_newest_is_skipped_and_says_why(tmp_path, damage):
     assert "step-00000020 is not complete: " in skipped[0]
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_of_a_manifest_is_believed_or_ends_in_a_traceback(tmp_path):
     folder = save(tmp_path, 20)
     path, known = folder / "manifest.json", check(folder).manifest

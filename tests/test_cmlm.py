@@ -117,6 +117,7 @@ def test_over_several_streams_it_is_one_mean_of_all_that_they_ask_for(name):
     assert loss.item() == pytest.approx(torch.stack(each).mean().item(), rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("name", ["janus", "ar", "block"])
 def test_any_objective_may_have_either_length_model(name):

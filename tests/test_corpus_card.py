@@ -55,6 +55,7 @@ def test_the_card_names_sources_licences_counts_filters_duplicates_and_hashes(bu
     assert str(tmp_path) not in card
 
 
+@pytest.mark.slow
 def test_what_the_card_says_builds_the_same_bytes_and_the_same_card(built, tmp_path):
     card = (tmp_path / "out" / "README.md").read_text()
     [text] = re.findall(r"^```toml\n(.*?)^```$", card, re.M | re.S)
@@ -99,6 +100,7 @@ TABLES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(TABLES)
 def test_tables_are_read_as_they_were_written(tables):
     assert tomllib.loads("\n".join(corpus_card.toml(tables))) == tables

@@ -13,6 +13,7 @@ from tests.test_incremental import SPECIAL, V, built, sentence
 WAYS = [(n, *way) for n in DECODERS for way in (("next", 0), ("past", 1))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", [None, 30])
 @pytest.mark.parametrize(
     ("name", "read", "patience"),

@@ -300,6 +300,7 @@ def mixed(tmp_path_factory, tokenizer) -> tuple[Path, list[str]]:
     return folder, said
 
 
+@pytest.mark.slow
 def test_every_document_that_was_read_is_kept_or_counted_by_its_reason(mixed):
     counters = open_corpus(mixed[0] / "out" / "train").manifest["counters"]
     web, plain = counters["web"], counters["text"]

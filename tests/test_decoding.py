@@ -369,6 +369,7 @@ def test_options_are_checked_by_name(name):
         options(algorithm(name), {"beem": 3}, "decode")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "read"), READ)
 def test_a_text_has_words_a_score_and_the_passes_it_took(name, read):
     model, objective = built(taught(name), read=read)
@@ -398,6 +399,7 @@ def test_a_checkpoint_that_writes_in_one_way_is_used_or_refused_by_name(name, ob
         assert not unlearnt, "passes that the checkpoint never learnt; see decoder.require"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", SHAPES)
 @pytest.mark.parametrize(("name", "read"), READ)
 def test_a_batch_of_many_is_many_batches_of_one(name, read, room):
@@ -416,6 +418,7 @@ def test_a_batch_of_many_is_many_batches_of_one(name, read, room):
         assert a.score == pytest.approx(b.score, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["input", "target"])
 @pytest.mark.parametrize(
     "given",
@@ -551,6 +554,7 @@ def test_top_is_topk():
         assert torch.equal(scores.gather(1, at), value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", SHAPES)
 @pytest.mark.parametrize("name", DECODERS)
 def test_every_way_works_in_half_precision_up_to_the_last_position(name, room):

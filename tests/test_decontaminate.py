@@ -195,6 +195,7 @@ def test_a_task_that_is_named_must_be_there_and_whole(data, tmp_path, monkeypatc
 # --- builds
 
 
+@pytest.mark.slow
 def test_a_build_drops_them_names_the_test_set_and_is_another_if_it_changes(tmp_path, tokenizer):
     (tmp_path / "t.txt").write_text(SENTENCE)
     texts = [*sentences(30, 1), f"so: {SENTENCE.lower()}", SENTENCE[:40]]

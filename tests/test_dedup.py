@@ -159,6 +159,7 @@ WAYS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ways", WAYS, ids=lambda ways: "-".join(ways))
 @pytest.mark.parametrize("batch", range(4))
 def test_the_steps_find_what_the_definition_does(folder, ways, batch):
@@ -203,6 +204,7 @@ def test_without_a_threshold_all_pairs_that_share_a_band_are_one_cluster(folder,
     assert 10 < len(stay) < 110
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", names(PACKAGE))
 def test_of_documents_that_are_all_equal_one_stays(folder, name):
     documents = [Document("the same words in each of them " * 3, "g", url="http://a.org")] * 300
@@ -472,6 +474,7 @@ def test_more_memory_is_more_records():
 # --- files of sections
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 2**64 - 1), max_size=9), min_size=1, max_size=5), st.data())
 def test_no_damage_of_a_section_is_read(tmp_path_factory, lists, data):

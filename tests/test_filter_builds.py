@@ -73,6 +73,7 @@ def counters(corpus: Path) -> dict[str, dict]:
 # --- filters of one source
 
 
+@pytest.mark.slow
 def test_a_source_has_filters_of_its_own_beside_those_of_all(corpus):
     web, books = counters(corpus)["web"], counters(corpus)["books"]
     assert web["dropped"] == {
@@ -99,6 +100,7 @@ def test_they_come_first_and_replace_those_of_all_of_the_same_name(tmp_path, tok
     assert chains["books"][1].options == {"limit": 10_000_000}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("table", "message"),
     [
@@ -117,6 +119,7 @@ def test_their_mistakes_are_refused_by_their_place(tmp_path, tokenizer, table, m
         bundles(read(str(path)))
 
 
+@pytest.mark.slow
 def test_another_order_of_filters_or_another_list_is_another_corpus(tmp_path, tokenizer):
     (tmp_path / "list.txt").write_text("bad\n")
     filters = "[filters.words]\nfiles = ['list.txt']\n[filters.personal_data]\n"
@@ -188,6 +191,7 @@ def test_they_are_the_same_for_any_number_of_processes_and_after_any_stop(
     assert {p.name: p.read_bytes() for p in (tmp_path / "out/rejected").iterdir()} == whole
 
 
+@pytest.mark.slow
 def test_without_the_key_nothing_is_kept_and_fresh_takes_it_away(tmp_path, tokenizer):
     built(laid(tmp_path), tokenizer)
     path = recipe(tmp_path, tokenizer, SOURCES + FILTERS)

@@ -222,6 +222,7 @@ PARTS = ("paragraphs", "paragraph_characters", "lines", "line_characters")
 LIMITS = [0.3, 0.2, 0.3, 0.2, 0.2, 0.18, 0.16, 0.15, 0.14, 0.13, 0.12, 0.11, 0.1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["spaces", "marks"])
 def test_gophers_repetition_is_what_its_definition_says_on_hundreds_of_texts(kind):
     rng = np.random.default_rng(15)

@@ -129,6 +129,7 @@ def test_a_difference_is_reported_by_id_and_ends_with_1(root, capsys, monkeypatc
     assert lines[-2].startswith(f"different: {facts['different'][0]}, ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "options", "others"),
     [
@@ -209,6 +210,7 @@ def test_predictions_of_other_data_have_a_name_of_their_own(root, said, tmp_path
     }
 
 
+@pytest.mark.slow
 def test_an_option_that_only_others_have_is_left_out_with_a_warning(root, capsys, monkeypatch):  # noqa: F811
     run = teach(root)
     for name in ("beam", "greedy", "mask_predict", "sample", "semi", "speculative"):
@@ -292,6 +294,7 @@ def test_a_foreign_tokenizer_is_refused_by_name(root, refused):  # noqa: F811
     assert refused(run) == (f"error: {path}: not the tokenizer that config.json names\n")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_never_learnt_a_way_says_which_it_knows(root, refused):  # noqa: F811
     run = teach(root, objective="cmlm")
     assert "cannot write or rescore word by word; it can mask_predict, semi" in refused(run)

@@ -123,6 +123,7 @@ def tune(name: Path, task: str, start: Path, base: Path) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_a_test_set_without_targets_is_prepared_decoded_and_sent_in(
     start, tmp_path, capsys, monkeypatch
 ):

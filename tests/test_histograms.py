@@ -46,6 +46,7 @@ def test_every_length_is_in_the_bar_whose_bounds_hold_it(values):
     assert not values or (rows[0][1] and rows[-1][1])
 
 
+@pytest.mark.slow
 def test_inspect_draws_lengths_and_sources(tmp_path, tokenizer):
     (tmp_path / "a.jsonl").write_bytes(lines(sentences(90, 1)))
     (tmp_path / "b.txt").write_text("\n\n".join(sentences(30, 2)))

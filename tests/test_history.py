@@ -24,6 +24,7 @@ def test_a_half_line_of_a_killed_process_costs_no_other_line(tmp_path):
     assert history.damaged(tmp_path) == [2]
 
 
+@pytest.mark.slow
 def test_no_bit_of_a_history_can_be_changed_unseen(tmp_path):
     history.add(tmp_path, "start", step=1)
     history.add(tmp_path, "stop", step=2, code=0, reason="done")

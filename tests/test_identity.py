@@ -119,6 +119,7 @@ def test_a_key_to_allow_that_no_run_has_is_refused_with_a_guess(tmp_path):
         check_folder(tmp_path, CONFIG, Start(allow=("train.sed",)))
 
 
+@pytest.mark.slow
 def test_a_configuration_that_is_gone_or_damaged_is_refused_with_the_way_out(tmp_path):
     opened(tmp_path, CONFIG, 10)
     whole = (tmp_path / "config.json").read_bytes()

@@ -118,6 +118,7 @@ def test_the_fused_loss_is_the_formula_with_its_gradient(chunk, smoothing, detac
             assert torch.allclose(a, b, atol=1e-10, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_finite_differences():
     loss_groups, rows = groups_of(np.random.default_rng(11), weighted=True)
     scale = dict.fromkeys(["ce/ar", "ce/nar", "kl/ar~nar", "kl/nar~aux"], 0.7)

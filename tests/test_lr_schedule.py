@@ -16,6 +16,7 @@ schedules = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(schedules, st.integers(1, 2000), st.floats(1e-6, 1))
 def test_no_update_has_a_rate_of_zero_or_above_the_peak(schedule, step, peak):
     assert 0 < rate(schedule, peak, step, 1000) <= peak * (1 + 1e-12)

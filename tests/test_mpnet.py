@@ -144,6 +144,7 @@ def test_the_draws_are_the_published_ones():
     assert places.max() < 90, places
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_dense_and_flex_give_the_same_logits():
     """FlexAttention's eager forward: what a GPU compiles, run on a CPU."""

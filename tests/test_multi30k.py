@@ -56,6 +56,7 @@ def test_a_recorded_score_is_that_of_its_recorded_sentences(path):
         assert bleu.total(sums)[0] == pytest.approx(made["bleu"], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_table_has_every_record_and_the_mean_over_seeds():
     lines = multi30k.table().splitlines()
     found = defaultdict(dict)

@@ -131,6 +131,7 @@ def slow_spans(size: int, ratio: float, mean: float, rng) -> tuple:
     return tuple(out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [3, 4, 6])
 def test_spans_follow_the_law_of_the_reference(size):
     rng = np.random.default_rng(5)
@@ -199,6 +200,7 @@ def slow_dual(size: int, ratio: float, mean: float, rng) -> tuple[tuple, tuple]:
     return tuple(source), tuple(mask)
 
 
+@pytest.mark.slow
 def test_dual_spans_follow_the_law_of_the_reference():
     rng, size = np.random.default_rng(3), 6
     options = {"ratio": 0.5, "mean": 1.5}
@@ -398,6 +400,7 @@ def runs_of(masks: np.ndarray) -> np.ndarray:
     return counts / counts.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words_", [7, 40, 200])
 def test_ngrams_follow_the_law_of_the_reference(words_):
     ours = hidden("ngrams", words_ + 2, 1500)[:, 1:-1]

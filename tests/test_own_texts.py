@@ -80,6 +80,7 @@ def test_a_reader_that_has_enough_ends_it_quietly(run):
     assert done.returncode == 141
 
 
+@pytest.mark.slow
 def test_jsonl_keeps_every_column_and_its_order(run, wanted, said, tmp_path):
     source, out = tmp_path / "in.jsonl", tmp_path / "new" / "out.jsonl"
     source.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS))

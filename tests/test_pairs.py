@@ -116,6 +116,7 @@ def test_a_test_set_without_answers_is_read_as_such(tmp_path):
     assert all(pair.targets == () for pair in made.read(tmp_path, "test"))
 
 
+@pytest.mark.slow
 def test_one_file_is_split_by_the_source_so_that_equal_sources_are_on_one_side(tmp_path):
     """Also if they differ in white space; and the share is about what was asked for."""
     rows = [(f"satz  {n % 1500}" if n % 2 else f"satz {n % 1500} ", f"{n}") for n in range(6000)]

@@ -33,6 +33,7 @@ def row(text: str, source: str) -> list[int]:
     return [int(number.replace(",", "")) for number in line.split()[-3:]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", PACK)
 def test_documents_and_tokens_are_estimated_from_parts_of_some_files(tmp_path, tokenizer, suffix):
     for number in range(6):

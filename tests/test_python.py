@@ -186,6 +186,7 @@ def test_a_copy_and_a_pickled_one_write_the_same_and_make_no_tokens_of_texts(roo
         assert other.tokenizer.special.mask not in other.tokenizer.encode(texts)[0]
 
 
+@pytest.mark.slow
 def test_texts_come_back_in_their_order_whatever_the_batch(root):  # noqa: F811
     model = januslm.load(teach(root))
     alone = [model.generate([text], max_length=9)[0] for text in GERMAN]

@@ -72,6 +72,7 @@ def test_a_default_can_be_written_as_it_is_shown():
                 tomllib.loads(f"x = {key.default}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "lines"),
     [
@@ -95,6 +96,7 @@ def test_a_part_can_be_asked_for(name, lines):
         assert line in said(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "message"),
     [

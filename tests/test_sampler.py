@@ -123,6 +123,7 @@ def test_a_batch_that_ranks_cannot_share_equally_is_refused():
 # --- groups of blocks
 
 
+@pytest.mark.slow
 @given(
     size=st.integers(1, 3000),
     seed=SEEDS,

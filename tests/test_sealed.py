@@ -16,6 +16,7 @@ def test_what_is_written_is_read(tmp_path):
     assert repr(sealed.read(tmp_path / "a.json")) == repr(TABLE)
 
 
+@pytest.mark.slow
 def test_no_single_bit_can_change_the_content_unseen(tmp_path):
     path, whole = tmp_path / "a.json", json.dumps(sealed.sealed(TABLE), indent=1).encode()
     for place in range(len(whole) * 8):

@@ -48,6 +48,7 @@ def plain_beam(table, source, width, penalty, early, most, least, ngram) -> list
     return sorted(finished, reverse=True)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     st.integers(0, 10**6),
@@ -77,6 +78,7 @@ def test_a_narrow_beam_finds_what_the_plain_search_finds(seed, width, penalty, e
         assert np.allclose([o.score for o in made], [score for score, _ in want])
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     st.integers(0, 10**6),
@@ -127,6 +129,7 @@ def texts(table, source, most, how) -> dict[tuple, float]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how", [(1.0, 0, 1.0), (0.7, 0, 1.0), (1.6, 3, 1.0), (1.0, 0, 0.8), (1.3, 4, 0.6)]
 )

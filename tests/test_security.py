@@ -53,6 +53,7 @@ def dangers(path: Path) -> set[tuple[str, str]]:
     return found
 
 
+@pytest.mark.slow
 def test_nothing_is_unpickled_run_from_a_text_or_unpacked_by_its_own_names():
     assert set().union(*map(dangers, sources())) == KNOWN
 

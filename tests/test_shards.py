@@ -129,6 +129,7 @@ def copied(folder: Path, to: Path) -> Path:
     return to
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

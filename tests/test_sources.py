@@ -73,6 +73,7 @@ def test_another_process_reads_the_same_every_time(name):
     assert once == found(inputs) == found(pickle.loads(pickle.dumps(inputs)))
 
 
+@pytest.mark.slow
 @EVERY
 def test_a_corpus_file_reads_it_and_every_document_is_counted(name, tmp_path):
     path, chosen = tmp_path / "corpus.toml", facts(name)["options"]

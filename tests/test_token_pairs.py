@@ -95,6 +95,7 @@ def test_what_is_cut_is_counted(tmp_path, words):
     assert longest == [8, 6]
 
 
+@pytest.mark.slow
 def test_a_long_text_is_refused_by_name_if_asked_for(tmp_path, words):
     """Beyond the first chunk too: the message counts neither chunks nor the pairs inside one."""
     short, long = ("the fox", "the fox"), ("the fox", " ".join(WORDS))
@@ -231,6 +232,7 @@ def test_a_byte_that_is_not_utf8_is_refused_with_its_line(tmp_path, packed):
         assert str(error.value) == message
 
 
+@pytest.mark.slow
 def test_a_packed_file_with_a_flipped_bit_or_a_lost_end_is_refused_or_reads_the_same(tmp_path):
     texts = [source for source, _ in sentences(25)]
     packed = gzip.compress("".join(f"{text}\n" for text in texts).encode())

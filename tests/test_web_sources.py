@@ -143,6 +143,7 @@ def test_nul_bytes_of_a_page_are_no_text_and_the_page_counts_as_repaired(tmp_pat
     assert (page.text, page.repaired) == ("one two", True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extractor", ["resiliparse", "trafilatura"])
 def test_no_page_kills_an_extractor(tmp_path, extractor):
     bodies = [
@@ -243,6 +244,7 @@ def articles(folder: Path, raw: bytes, name: str = "a.xml", **options) -> list[D
     return found(wikipedia.inputs(folder, files=[name], **options))
 
 
+@pytest.mark.slow
 def test_articles_are_read_and_other_pages_are_counted(tmp_path):
     raw = dump(
         page("A [[b|c]]. [[Datei:x.png|thumb|no]] &amp;amp; &lt;b&gt;d&lt;/b&gt;", "Ä B"),

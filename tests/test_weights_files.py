@@ -45,6 +45,7 @@ def spread(folder, suffix: str) -> None:
     (folder / f"{stem}.{suffix}.index.json").write_text(json.dumps(index))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_are_the_same_in_every_file_that_they_come_in(tmp_path, kind):
     any_model(kind, tmp_path)
@@ -297,6 +298,7 @@ def test_names_that_do_not_fit_are_refused_before_torch_is_there(tmp_path):
     assert torch_is_there == "False"
 
 
+@pytest.mark.slow
 def test_an_old_berts_names_are_known(tmp_path):
     any_model("bert", tmp_path)
     want, weights = state_of(tmp_path), tmp_path / "model.safetensors"

@@ -37,12 +37,14 @@ def same(tokenizer, texts):
             assert mine.tolist() == whole.tolist()
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(texts=st.lists(st.lists(st.sampled_from(SIGNS), max_size=12).map("".join), max_size=4))
 def test_ids_are_those_of_the_whole_text(tokenizer, texts):
     same(tokenizer, texts)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
 def test_pieces_are_the_text_and_end_where_the_tokenizer_divides(tokenizer, text):

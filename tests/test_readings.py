@@ -19,7 +19,7 @@ def taught(first, share: float, passes: int = 20000) -> Readings:
         right = 0 if reading is None else 1
         while reading is not None and right < 8 and rng.random() < share:
             right += 1
-        seen.count(reading, right, 8)
+        seen.count(len(first), reading, right, 8)
     return seen
 
 
@@ -69,3 +69,12 @@ def test_what_greedy_takes_beside_its_passes_is_no_reason_to_draft():
     for _ in range(20):
         seen.took("greedy", 9.0, 1.0)
     assert seen.best(20, 1, float, 0, 0) is None
+
+
+def test_readings_that_were_not_tried_are_thought_to_be_as_before():
+    seen = Readings()
+    for _ in range(5000):
+        seen.count(1, 0, 1, 8)  # the first reading alone, right for one word each time
+        seen.count(1, None, 0, 8)
+    assert seen.words(1, 1) == pytest.approx(1.5, abs=0.01)
+    assert seen.words(1, 3) == pytest.approx(1.5 + sum(FIRST[1:3]), abs=0.01)

@@ -21,13 +21,17 @@ class Readings:
     """What was seen of the drafts of one decoder."""
 
     def __init__(self) -> None:
-        self.passes, self.first = 0, [0] * len(FIRST)
+        self.tried, self.first = [0] * len(FIRST), [0] * len(FIRST)  # passes, by reading
         self.followed, self.right = 0, 0
         self.slower: dict[str, float] = {}  # than the passes alone
 
-    def count(self, reading: int | None, right: int, tried: int) -> None:
-        """Of a pass the best reading, None: all were wrong at once, and its right words."""
-        self.passes += 1
+    def count(self, readings: int, reading: int | None, right: int, tried: int) -> None:
+        """Of a pass with so many readings the best, None: all were wrong at once.
+
+        right: its right words, of those that were tried.
+        """
+        for place in range(min(readings, len(FIRST))):
+            self.tried[place] += 1
         if reading is not None and reading < len(FIRST):
             self.first[reading] += 1
             self.right += right - 1
@@ -35,9 +39,10 @@ class Readings:
 
     def words(self, block: int, readings: int) -> float:
         """Of a pass, in the mean, its own word among them."""
-        hits = sum(self.first[:readings]) + WEIGHT * sum(FIRST[:readings])
+        each = zip(self.first[:readings], FIRST, self.tried, strict=False)
+        hit = sum((first + WEIGHT * usual) / (tried + WEIGHT) for first, usual, tried in each)
         share = (self.right + WEIGHT * NEXT) / (self.followed + WEIGHT)
-        return 1 + hits / (self.passes + WEIGHT) * sum(share**n for n in range(block))
+        return 1 + min(hit, 1.0) * sum(share**n for n in range(block))
 
     def best(
         self, length: float, passes: int, cost: Cost, block: int, readings: int

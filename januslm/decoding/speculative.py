@@ -183,7 +183,7 @@ class _Text:
         counts = [agreeing(tail, w, eos) for tail, w in zip(tails, word, strict=False)]
         right = max(counts)
         best = counts.index(right)
-        seen.count(best if right else None, right, len(tails[best]))
+        seen.count(len(tails), best if right else None, right, len(tails[best]))
         self.log_p += sum(value[best][: right + 1])
         self.right, self.ended = right, word[best][right] == eos
         self.words += word[best][: right + (not self.ended)]

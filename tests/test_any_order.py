@@ -102,6 +102,7 @@ def test_each_order_writes_what_plain_passes_write(name):
     assert len({holes for order, holes in random_orders if order == "random"}) > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("positions", ["learned", "rotary", "none t5"])
 @torch.no_grad()

@@ -64,6 +64,7 @@ def tensors(queries: Side, keys: Side) -> list[torch.Tensor]:
     return [torch.randn(n, H, D, dtype=torch.float64, requires_grad=True) for n in sizes]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("waste", [1.0, 1.4, 100.0])
 @pytest.mark.parametrize("name", [None, *RULES])
 def test_dense_is_plain_masked_attention_with_its_gradient(name, waste):
@@ -156,6 +157,7 @@ def test_prophetnets_buckets_are_the_published_formula():
     assert (ours == theirs).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_buckets_waste_no_more_than_asked(seed):
     queries, keys = sides(np.random.default_rng(seed), None, groups=200, most=90)
@@ -200,6 +202,7 @@ def test_flex_equals_dense(name):
     assert torch.allclose(found[asks], wanted, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [None, *RULES])
 def test_the_block_mask_is_what_the_rule_allows(name):
     rule, count, length = RULES.get(name), 3, 128

@@ -256,6 +256,7 @@ def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path):
         found(inputs)
 
 
+@pytest.mark.slow
 def test_a_damaged_dataset_is_one_line(tmp_path):
     import datasets
 

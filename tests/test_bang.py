@@ -123,6 +123,7 @@ def likeliest(log_p, ends: bool) -> int:
     return int(allowed.argmax())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["nar", "mixed"])
 @pytest.mark.parametrize("collapse", [True, False])
 @pytest.mark.parametrize("room", SHAPES)
@@ -147,6 +148,7 @@ def test_one_pass_reads_the_row_up_to_its_first_eos(way, collapse, room):
     assert len(lengths) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["streams", "semi"])
 @pytest.mark.parametrize("block", [0, 3])
 @pytest.mark.parametrize("room", SHAPES)
@@ -172,6 +174,7 @@ def test_blockwise_writes_the_chain_behind_the_words_again_and_again(way, block,
         assert output.passes == passes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
 @pytest.mark.parametrize("room", SHAPES)
 def test_its_chains_draft_what_greedy_writes(positions, room):

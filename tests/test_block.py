@@ -97,6 +97,7 @@ def test_slots_and_rule_are_those_of_the_description(given, causal):
     assert len(offsets) > 15
 
 
+@pytest.mark.slow
 def test_masked_words_weigh_as_much_as_all_words_in_the_mean():
     """Diffusion's bound: 1 / share for each of a share of the words."""
     objective, weights = resolved("block", given=True), []
@@ -164,6 +165,7 @@ def test_a_position_too_many_is_counted_before_the_start():
     assert resolved("block", size=8, source_room=9).positions(20) == 36
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", SHAPES)
 @pytest.mark.parametrize("positions", ["learned", "rotary", "sinusoidal"])
 def test_what_a_pass_reads_is_what_training_reads(positions, room):
@@ -196,6 +198,7 @@ def test_what_a_pass_reads_is_what_training_reads(positions, room):
             assert torch.allclose(behind[b, j], wanted, atol=1e-10, rtol=0), (b, j)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["block", "bang"])
 def test_every_way_through_a_tree_is_read_as_if_it_stood_alone(name):
     """Logits after each word, each block, and what follows the way that is kept."""

@@ -57,6 +57,7 @@ def test_without_its_journal_a_corpus_is_already_built_for_its_own_recipe_alone(
     assert shard_bytes(tmp_path / "out") == whole
 
 
+@pytest.mark.slow
 def test_a_journal_of_another_recipe_beside_a_finished_corpus_is_not_believed(built, tmp_path):
     again(built, "validation=0.3", f'out="{tmp_path / "other"}"')
     os.replace(tmp_path / "other" / "journal.jsonl", tmp_path / "out" / "journal.jsonl")
@@ -114,6 +115,7 @@ def test_a_file_that_changed_at_equal_size_and_time_is_not_already_built(built, 
 # --- what --fresh deletes
 
 
+@pytest.mark.slow
 def test_fresh_leaves_what_is_not_a_builds(built, tmp_path):
     strangers = ["train/shard-00000.tar", "train/notes.txt", "valid/mine/x", "mine"]
     for name in strangers:

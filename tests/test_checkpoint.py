@@ -183,6 +183,7 @@ def test_every_nth_update_stays_for_good(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["newest", *(f"step-{n:08d}" for n in (4, 8, 10, 11))]
 
 
+@pytest.mark.slow
 def test_a_copy_in_host_memory_is_the_same_file_and_its_memory_is_used_again(tmp_path):
     large = {"weights": torch.randn(5 << 20), "more": torch.arange(7)}  # more than a block
     for beside in (False, True):

@@ -143,6 +143,7 @@ def test_any_objective_may_have_either_length_model(name):
         model(length="token", length_offset=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positions", ["learned", "rotary_cross", "none"])
 @pytest.mark.parametrize("kind", [IncrementalDecoder, GraphedDecoder])
 def test_decoding_reads_the_length_as_training_does(kind, positions):

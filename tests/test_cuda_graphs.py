@@ -37,6 +37,7 @@ def test_every_way_writes_the_same_on_fixed_places(name, read, patience, room):
     assert len(decoder.recorded) == len(decoder.came) or patience
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", [None, 31])
 def test_sources_of_many_lengths_are_few_shapes(room):
     model, objective = built(room=room)

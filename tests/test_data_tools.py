@@ -127,6 +127,7 @@ def test_invalid_refuse_names_the_file_and_the_line(tmp_path, line):
         texts_of(jsonl.inputs(tmp_path, files=["a.jsonl"], invalid="refuse"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 def test_a_packed_file_that_was_cut_short_is_refused_by_name(tmp_path, suffix):
     pack = {".gz": gzip.compress, ".zst": zstandard.compress}[suffix]
@@ -265,6 +266,7 @@ def test_prose_leaves_out_code_tables_markup_and_unwanted_sections():
     )
 
 
+@pytest.mark.slow
 def test_a_package_that_is_not_installed_is_refused_with_the_nearest_name():
     with pytest.raises(Refused, match=r"package 'numpi' is not installed.*Did you mean 'numpy'"):
         docstrings.inputs(Path(), include=["numpi"])
@@ -370,6 +372,7 @@ def test_fresh_builds_anew_and_leaves_nothing_of_the_old(tmp_path, tokenizer):
     assert open_corpus(tmp_path / "out" / "train").documents == 50
 
 
+@pytest.mark.slow
 def test_a_corpus_with_nothing_in_it_is_refused_with_the_reasons(tmp_path, tokenizer):
     (tmp_path / "0.jsonl").touch()
     (tmp_path / "a.jsonl").write_bytes(lines(["", " "]))
@@ -426,6 +429,7 @@ def test_a_tokenizer_that_is_named_and_missing_is_refused(tmp_path):
     assert "none.json: cannot be read (No such file or directory)" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_build_learns_its_own_tokenizer_if_no_other_is_named(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(lines(sentences(50, 5)))
     path = recipe(tmp_path, "", '[sources.jsonl]\nfiles = ["*.jsonl"]', "vocabulary = 300")
@@ -552,6 +556,7 @@ def test_summaries_share_no_package_and_keep_their_rules(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_counts_of_pairs_account_for_every_docstring():
     found, counts = pairs(docstrings.chosen(["packaging"], [])[0], summaries.pairs)
     dropped = sum(number for key, number in counts.items() if key.startswith("dropped: "))

@@ -166,6 +166,7 @@ def every_text(table, source, most, least=0, ngram=0):
 SOURCES = [np.array([0, *range(5, 5 + n), 2]) for n in (1, 4, 2, 3, 6)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0, -0.5])
 @pytest.mark.parametrize(
     ("least", "ngram", "early"), [(0, 0, True), (2, 0, False), (0, 2, True), (1, 1, False)]
@@ -214,6 +215,7 @@ def test_without_early_stop_no_beam_is_worse():
 LIMITED = taking("min_length", "max_length", "max_ratio", "no_repeat_ngram")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LIMITED)
 def test_no_ngram_comes_twice_and_lengths_are_kept(name):
     for seed in range(5):
@@ -385,6 +387,7 @@ def test_a_text_has_words_a_score_and_the_passes_it_took(name, read):
             assert np.isfinite(one.score)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["ar", "cmlm"])
 @pytest.mark.parametrize("name", DECODERS)
 def test_a_checkpoint_that_writes_in_one_way_is_used_or_refused_by_name(name, objective):
@@ -514,6 +517,7 @@ def test_sampling_follows_the_table():
     assert set(sample.draw(scores, drawn, 1e-3, 0, 1.0)[1][:, 0].tolist()) == {0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "way"),
     [("cmlm", "greedy"), ("ar", "mask_predict"), ("ar", "speculative"), ("cmlm", "beam")],

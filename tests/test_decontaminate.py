@@ -61,6 +61,7 @@ def by_definition(text: str, tests: dict[str, list[str]], n: int, least: int):
     return name, len(hits), " ".join(found[at : at + length])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "least"), [(13, 8), (5, 5), (4, 2), (1, 1)])
 def test_it_finds_what_its_definition_finds_on_random_texts(tmp_path, n, least):
     rng = np.random.default_rng(n)
@@ -150,6 +151,7 @@ def test_own_test_sets_are_jsonl_or_lines_packed_or_not(tmp_path):
 # --- tasks
 
 
+@pytest.mark.slow
 def test_the_test_sets_of_all_tasks_that_are_there_are_read_as_the_tasks_read_them(data, tmp_path):
     asked = ready(data, tmp_path)
     assert "scitldr" in asked.files

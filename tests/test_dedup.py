@@ -347,6 +347,7 @@ def test_equal_numbers_of_a_signature_estimate_the_overlap_of_ngrams():
     assert 0.85 < np.std(errors) < 1.15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "deviation"), [(60, 0.015), (300, 0.015), (3000, 0.02)])
 def test_a_sketch_estimates_the_overlap_more_closely(size, deviation):
     """126 numbers of a signature err by 0.045 at an overlap of one half."""

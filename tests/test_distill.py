@@ -96,6 +96,7 @@ def test_validation_and_test_set_stay_what_they_are(root, tmp_path):
         assert list(iwslt14.read(tmp_path / "out", split)) == list(iwslt14.read(root, split))
 
 
+@pytest.mark.slow
 def test_after_a_failing_disk_it_goes_on_and_ends_the_same(root, tmp_path):
     run = teach(root)
     distill(asked(run, tmp_path / "whole"))
@@ -219,6 +220,7 @@ def test_a_folder_with_something_else_in_it_is_refused(root, tmp_path):
         distill(asked(teach(root), root))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["distill.json", ".portions/begun.json"])
 @pytest.mark.parametrize("text", ["{", "[]", "{}"])
 def test_a_note_that_somebody_damaged_is_refused_by_name(root, tmp_path, file, text):

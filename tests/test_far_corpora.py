@@ -59,6 +59,7 @@ def blocks_sent(server) -> dict:
     return {key: times for key, times in server.sent.items() if key[0].endswith(".bin")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranges", [True, False])
 def test_documents_pieces_and_windows_are_those_of_the_folder(place, tmp_path, ranges):
     with serving(place[0], ranges) as server:
@@ -88,6 +89,7 @@ def texts(data: PretrainData, words, seed: int = 7) -> Texts:
     return Texts(data, data.train, words, seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["pieces", "windows"])
 @pytest.mark.parametrize("shuffle", [0, 1, 2])
 def test_samples_come_in_the_same_order_and_with_the_same_bytes(
@@ -152,6 +154,7 @@ def test_a_block_damaged_in_the_cache_is_fetched_again(place, server, tmp_path):
     assert [*blocks_sent(server).values()] == [2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("suffix", "message"),
     [
@@ -173,6 +176,7 @@ def test_what_is_damaged_far_away_is_refused_by_its_name(place, tmp_path, suffix
     assert not [*(tmp_path / "cache").glob("*/0*")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_server_that_breaks_off_or_is_busy_is_asked_again(place, tmp_path, monkeypatch, ranges):
     monkeypatch.setattr(remote, "WAITS", (0.0,) * 4)

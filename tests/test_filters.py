@@ -74,6 +74,7 @@ def why(filter, text: str, address: str = "", **options) -> tuple[str, float | N
 # --- every filter
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OF_TEXT)
 @pytest.mark.parametrize("text", OTHERS, ids=lambda text: repr(text[:8]))
 def test_any_script_and_any_nothing_has_a_verdict_with_its_reason(name, text):
@@ -87,6 +88,7 @@ def test_any_script_and_any_nothing_has_a_verdict_with_its_reason(name, text):
     assert found == ask(find(PACKAGE, name), text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OF_TEXT)
 @given(text=st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=200))
 def test_no_text_breaks_a_filter(name, text):

@@ -45,6 +45,7 @@ def begun(plan) -> None:
     opened(plan.folder, plan.config, plan.train.steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "words", "message"),
     [

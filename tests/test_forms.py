@@ -22,6 +22,7 @@ def right_words(nodes: Tree, rights: list[int | None]) -> int:
     return len(nodes.walk(words, chosen, eos=99))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [0, 1, 2, 5])
 def test_lines_promise_what_rounds_give(most):
     rng = np.random.default_rng(most)

@@ -90,6 +90,7 @@ def test_a_model_of_another_task_is_reported(root, said):  # noqa: F811
     assert "by a model of task" not in said(run)[-2]
 
 
+@pytest.mark.slow
 def test_what_is_written_by_name_lies_where_the_user_stands(root, said, monkeypatch, tmp_path):  # noqa: F811
     run = teach(root)
     (tmp_path / "here").mkdir()
@@ -113,6 +114,7 @@ def test_verify_compares_with_what_greedy_writes_alone(root, said):  # noqa: F81
     assert about[0]["verified"]["identical"] == 7
 
 
+@pytest.mark.slow
 def test_a_difference_is_reported_by_id_and_ends_with_1(root, capsys, monkeypatch):  # noqa: F811
     def other(decoder, sources, special, **given):
         outputs = greedy.decode(decoder, sources, special, max_length=5)
@@ -231,6 +233,7 @@ def test_a_whole_number_may_have_an_exponent(root, said):  # noqa: F811
     assert (facts["batch"], facts["limit"], facts["settings"]["max_length"]) == (10, 3, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [

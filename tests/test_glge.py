@@ -35,6 +35,7 @@ def packed(kind: str, folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
 @pytest.mark.parametrize("name", leaderboard.COLUMNS)
 def test_a_prepared_archive_reads_as_the_official_layout_does(kind, name, tmp_path):

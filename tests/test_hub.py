@@ -400,6 +400,7 @@ def test_the_tasks_own_decoding_is_what_generate_does_by_itself(tmp_path, words)
     assert "/home/me" not in card
 
 
+@pytest.mark.slow
 def test_our_own_folder_is_half_the_size_and_brings_no_path(tmp_path, words):
     about = {"task": "multi30k", "data": {"root": "/home/me/data", "max_source": 40}}
     about |= {"tokenizer": "/home/me/words/tokenizer.json", "out": "runs/x"}

@@ -48,6 +48,7 @@ def with_change(key: str, value) -> dict:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [

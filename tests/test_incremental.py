@@ -103,6 +103,7 @@ ONE_ROW = itertools.product(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("read", "place", "norm", "positions", "tied", "name", "room"), [*ALL, *ONE_ROW]
 )
@@ -139,6 +140,7 @@ def test_step_by_step_logits_in_single_precision(packed):
     assert torch.allclose(torch.cat(logits, 1), want, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["janus", "cmlm", "cmlm ends"])
 @pytest.mark.parametrize(
     ("norm", "positions", "room"),
@@ -262,6 +264,7 @@ def test_hypotheses_that_change_places_take_their_past_with_them(room):
         assert torch.allclose(logits[b, w], decoder.block(alone, head[None])[0, 0, -1], atol=1e-10)
 
 
+@pytest.mark.slow
 def test_prepacked_weights_give_the_same_to_rounding():
     torch.manual_seed(1)
     weight, bias = torch.randn(1024, 600), torch.randn(1024)

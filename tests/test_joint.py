@@ -172,6 +172,7 @@ STYLES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", STYLES, ids=["bart", "fairseq"])
 @pytest.mark.parametrize("place", ["input", "target"])
 def test_the_joint_pass_equals_three_separate_passes(place, style):

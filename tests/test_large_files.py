@@ -65,6 +65,7 @@ def test_lines_and_paragraphs_belong_to_one_piece_each(tmp_path, rows, end, size
     same_in_pieces(text.inputs(tmp_path, files=["a.txt"], split=split), size)
 
 
+@pytest.mark.slow
 @FEW
 @given(LINES, ENDS, st.integers(1, 60), st.booleans())
 def test_rows_belong_to_one_piece_each(tmp_path, rows, end, size, mark):
@@ -94,6 +95,7 @@ PACKINGS: dict[str, Callable[[list[bytes]], bytes]] = {
 }
 
 
+@pytest.mark.slow
 @FEW
 @given(BLOCKS, st.integers(40, 400), st.sampled_from(list(PACKINGS)))
 def test_records_belong_to_one_piece_each(tmp_path, blocks, size, name):
@@ -102,6 +104,7 @@ def test_records_belong_to_one_piece_each(tmp_path, blocks, size, name):
     same_in_pieces(wet.inputs(tmp_path, files=[name]), size)
 
 
+@pytest.mark.slow
 @FEW
 @given(st.integers(0, 2**32), st.integers(60, 900), st.booleans())
 def test_a_damaged_archive_gives_the_same_in_pieces(tmp_path, seed, size, packed):

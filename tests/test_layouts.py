@@ -57,6 +57,7 @@ def test_streams_that_never_read_each_other_are_found_for_all_ranks(name, behind
     assert (rule.readable == reads.any(0)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", every_layout(), ids=case_name)
 def test_behind_a_source_all_is_as_it_was_and_the_source_is_seen_by_all(case):
     """Ragged cases, from one word and a source of nothing on."""

@@ -247,6 +247,7 @@ def test_distinct_adds_nothing_to_the_interval_of_its_mean(widths):
     assert 0 < half["mean"] <= (half["bleu-1"] + half["bleu-2"]) / 4 + 1e-9
 
 
+@pytest.mark.slow
 def test_intervals_need_no_meteor_but_its_means_do(tmp_path, capsys):
     run = uneven(tmp_path)
     text = said(capsys, "glge", run, "--intervals")

@@ -51,6 +51,7 @@ def instances(objective, seed: int = 0):
             yield sentence(rng, size), layout_of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=case_name)
 def test_no_slot_reaches_the_word_it_must_predict(case):
     objective = resolved(case[0], **hiding(case))
@@ -59,6 +60,7 @@ def test_no_slot_reaches_the_word_it_must_predict(case):
         assert not leaks(layout, dependence(layout_of, target)).any(), layout.draw()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=case_name)
 def test_a_slot_reaches_its_word_only_where_the_word_was_left_standing(case):
     """BERT's and MPNet's 10 %: the slot itself holds the word that it must predict."""
@@ -129,6 +131,7 @@ def ar_broken(q, k):
     return k.rank <= q.rank + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", [janus_broken, janus_through_two, ar_broken])
 def test_a_broken_rule_is_caught_both_ways(broken):
     objective, net = resolved(broken.__name__.partition("_")[0]), model()

@@ -90,6 +90,7 @@ def test_what_is_accepted_is_the_common_share_whatever_weighs_or_learns(chunk):
         assert all(torch.allclose(unlearnt[name], sums[name]) for name in both)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("detach", ["none", "first"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
 @pytest.mark.parametrize("chunk", [1, 4, 256])

@@ -313,6 +313,7 @@ def plainly_drawn(metric, predictions, references, draws: int, seed: int) -> lis
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", cases(RESAMPLED))
 def test_intervals_are_those_of_test_sets_that_are_drawn_and_scored(name, summaries):
     metric = find("januslm.metrics", name)

@@ -113,6 +113,7 @@ def close(net: Seq2Seq) -> float:
     return 1e-10 if net.config.positions == "learned" else 2e-5
 
 
+@pytest.mark.slow
 @STYLED
 def test_a_layout_of_one_stream_is_a_plain_transformer(style):
     net, objective = model(**style), resolved("ar", read="past")
@@ -169,6 +170,7 @@ def test_dropout_acts_in_training_alone():
     assert not torch.allclose(net.train()(batch)[0], net(batch)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", every_shape(), ids=case_name)
 def test_flops_are_those_of_the_products_that_are_run(case):
     objective = resolved(case[0], **case[1])

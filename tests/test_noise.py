@@ -58,6 +58,7 @@ def test_a_noise_is_a_function_hide_with_options_that_have_types_and_defaults(na
     assert set(options(hide, {}, name)) == set(list(parameters)[4:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NOISES)
 def test_a_noise_keeps_the_ends_and_the_length(name):
     for size in (2, 3, 5, 17, 40):
@@ -146,6 +147,7 @@ def test_spans_hide_the_published_shares():
     assert hidden("spans", 10, 1500)[:, 1:-1].mean() == pytest.approx(0.58, abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "chance"), [(4, 0.13), (5, 0.05), (6, 0.01)])
 def test_spans_hide_nothing_as_often_as_measured(size, chance):
     assert (~hidden("spans", size, 3000).any(1)).mean() == pytest.approx(chance, abs=0.02)
@@ -288,6 +290,7 @@ def spoilt(i: int, text: np.ndarray = TEXT, **given) -> np.ndarray:
     return source
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("share", "among"), [(1.0, 4), (0.75, 3), (0.3, 2), (0.2, 1)])
 def test_a_share_of_the_sentences_change_places_in_any_order(share, among):
     """fairseq's permute_sentences: ceil(share n) of n, chosen and ordered evenly."""

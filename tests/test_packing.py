@@ -36,6 +36,7 @@ def step(net, objective, batch, scale: dict[str, float]):
     return loss.item(), {k: v.item() for k, v in sums.items()}, gradients(trained, loss)
 
 
+@pytest.mark.slow
 @CASES
 def test_a_batch_of_many_is_the_sum_of_batches_of_one(case):
     objective = resolved(case[0], **case[1])
@@ -52,6 +53,7 @@ def test_a_batch_of_many_is_the_sum_of_batches_of_one(case):
         assert torch.allclose(slope, sum(a[2][name] for a in alone), atol=1e-10, rtol=0), name
 
 
+@pytest.mark.slow
 @CASES
 def test_counts_of_a_batch_add_up(case):
     objective = resolved(case[0], **case[1])
@@ -66,6 +68,7 @@ def test_counts_of_a_batch_add_up(case):
         assert together.sizes[name] == sum(one.sizes[name] for one in alone)
 
 
+@pytest.mark.slow
 @CASES
 def test_groups_hold_every_goal_once_under_its_distribution(case):
     objective = resolved(case[0], **case[1])
@@ -113,6 +116,7 @@ def test_two_encoder_passes_without_dropout_change_nothing(name):
         assert two.sizes["source"] == 2 * one.sizes["source"]
 
 
+@pytest.mark.slow
 def test_two_encoder_passes_draw_their_own_dropout():
     objective = resolved("janus")
     made = examples(objective, np.random.default_rng(4), [9])
@@ -155,6 +159,7 @@ def test_rows_of_flex_have_one_length_a_multiple_of_its_block():
     assert isinstance(batch.slots.plan, attention.Flex)
 
 
+@pytest.mark.slow
 @CASES
 def test_nothing_hidden_gives_a_finite_loss_and_finite_gradients(case):
     objective = resolved(case[0], **case[1])

@@ -60,6 +60,7 @@ def read(made, root, split: str) -> list[tuple[str, tuple[str, ...]]]:
     return [(pair.source, pair.targets) for pair in made.read(root, split)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "tsv", "parquet", "dataset", "text"])
 def test_every_kind_of_file_gives_the_same_pairs(kind, tmp_path):
     name = written(tmp_path, kind)
@@ -179,6 +180,7 @@ def test_prepared_pairs_are_made_anew_for_other_columns_and_for_another_file(tmp
     assert made(source="en", target="de")["counts"]["pairs"] == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [

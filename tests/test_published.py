@@ -80,6 +80,7 @@ def _memory(model, source):
 MODELS = itertools.product(("input", "target"), ("post", "pre"), ("learned", "rotary"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "norm", "positions"), MODELS)
 def test_a_doubled_cache_gives_the_logits_of_one_that_caches_twice(place, norm, positions):
     model, objective = built(query_position=place, norm=norm, positions=positions, decoder_layers=3)

@@ -175,6 +175,7 @@ def test_weights_that_change_are_noticed(root):  # noqa: F811
     assert model.generate(GERMAN, max_length=9) == before
 
 
+@pytest.mark.slow
 def test_a_copy_and_a_pickled_one_write_the_same_and_make_no_tokens_of_texts(root):  # noqa: F811
     model = januslm.load(teach(root))
     texts = ["<mask> satz </s>", GERMAN[1]]
@@ -211,6 +212,7 @@ def test_a_model_that_was_taught_no_lengths_says_so(root):  # noqa: F811
         model.generate(GERMAN, algorithm="mask_predict")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "message"),
     [

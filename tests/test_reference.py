@@ -34,6 +34,7 @@ def test_every_key_has_a_sentence(table):
     assert all(key.kind for key in table.keys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "name"), PLUGINS)
 def test_every_option_of_ours_has_a_sentence(kind, name):
     if str(ROOT) in registry.find(reference.KINDS[kind][0], name).__file__:

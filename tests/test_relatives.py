@@ -139,6 +139,7 @@ def test_bert_masks_replaces_and_keeps_as_published():
     assert shares / shares.sum() == pytest.approx([0.8, 0.1, 0.1], abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [0, 1, 4, 7])
 def test_chunks_come_one_after_another_in_one_order(chunk):
     """rank(c * chunk + k) = c * chunk + order(k), which all chunks share."""
@@ -234,6 +235,7 @@ def test_batches_beams_and_captured_passes_write_the_same(search):
         assert a.score == pytest.approx(c.score, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_a_block_of_one_is_one_word_ahead():
     """AR: each mask reads the words before it and itself; so does ProphetNet's `next`."""
     one, ahead = resolved("block", size=1), resolved("prophetnet", ahead=1)
@@ -252,6 +254,7 @@ def test_a_block_of_one_is_one_word_ahead():
             assert torch.allclose(logits, made["nar"][word], atol=1e-9, rtol=0), seed
 
 
+@pytest.mark.slow
 def test_one_block_with_given_words_is_cmlm_behind_a_bos():
     """The same masks, words and goals; all read all, and the BOS."""
     cmlm, size = resolved("cmlm"), 40

@@ -113,6 +113,7 @@ def test_pieces_of_a_remote_file_begin_where_they_lie(server):
     assert f"bytes={4 * len(RAW) - 1}-" in server.asked
 
 
+@pytest.mark.slow
 def test_packed_archives_are_read_over_broken_connections(server):
     head = "WARC/1.0\r\nWARC-Type: conversion\r\nContent-Length: {}\r\n\r\n"
     many = [head.format(len(one)).encode() + one.encode() + b"\r\n\r\n" for one in ROWS]

@@ -223,6 +223,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_file_is_named_and_the_rest_is_told(run, damage):
     (run / "done").write_text(sealed.document({"step": 30}))

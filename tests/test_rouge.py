@@ -38,6 +38,7 @@ def google(kinds: list[str], predictions, references) -> dict[str, np.ndarray]:
     return {kind: np.array([100 * one[kind].fmeasure for one in found]) for kind in kinds}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("texts", ["papers", "questions"])
 def test_rouge_without_stemming_equals_googles_on_every_line(texts, request):
     predictions, references = request.getfixturevalue(texts)

@@ -11,6 +11,7 @@ from januslm.data.sampler import BLOCK, Sampler, portions, schedule
 SEEDS = st.integers(0, 2**64 - 1)
 
 
+@pytest.mark.slow
 @given(size=st.integers(1, 3000), seed=SEEDS, epoch=st.integers(0, 50))
 def test_every_epoch_is_a_permutation(size, seed, epoch):
     ids = np.arange(epoch * size, (epoch + 1) * size)
@@ -29,6 +30,7 @@ def test_the_global_order_is_the_same_for_any_number_of_ranks(world):
             assert (one == np.concatenate(parts)).all()
 
 
+@pytest.mark.slow
 @given(steps=st.lists(st.integers(0, 10**7), max_size=6), seed=SEEDS)
 @settings(max_examples=40)
 def test_seeking_back_and_forth_never_changes_a_step(steps, seed):
@@ -76,6 +78,7 @@ def test_other_seeds_and_other_sources_have_other_orders():
     assert len({tuple(order) for order in orders}) == 21
 
 
+@pytest.mark.slow
 def test_neighbours_in_the_order_are_unrelated():
     index = Sampler([1_000_003], [1], seed=9).locate(np.arange(100_000))[1]
     assert abs(np.corrcoef(index[:-1], index[1:])[0, 1]) < 0.01
@@ -138,6 +141,7 @@ def test_every_epoch_in_groups_of_blocks_is_a_permutation(size, seed, epoch, blo
     assert (epochs == epoch).all()
 
 
+@pytest.mark.slow
 @given(
     blocks=st.integers(1, 40),
     block=st.integers(1, 50),
@@ -174,6 +178,7 @@ def test_groups_and_what_is_inside_them_come_in_another_order_each_epoch():
     assert (np.diff(inside) == 1).mean() < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [1, 2, 3, 4, 6, 12])
 def test_the_order_in_groups_is_the_same_for_any_number_of_ranks_and_from_any_step(world):
     def made():

@@ -377,6 +377,7 @@ def test_a_stack_of_plain_text_alone_reads_no_source(base, tmp_path):
 RUNS = ("bert", "mpnet", "xlnet", "block_lm")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_a_published_shape_is_what_its_run_file_says(name):
     run = load(PretrainRun, ROOT / "pretrain" / "runs" / f"{name}.toml")

@@ -105,6 +105,7 @@ def test_windows_are_the_token_stream_of_each_shard_in_order(folder, documents, 
     assert (corpus.window(len(wanted) - 1, length) == wanted[-1]).all()
 
 
+@pytest.mark.slow
 @given(length=st.integers(1, 1000))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_pieces_cover_every_document_and_none_is_longer_than_asked(folder, documents, length):

@@ -53,6 +53,7 @@ def test_a_source_is_a_function_inputs_with_options_that_are_checked(name):
         options(inputs_of(name), facts(name)["options"] | {"fiels": []}, f"sources.{name}")
 
 
+@pytest.mark.slow
 @EVERY
 def test_a_source_gives_the_documents_of_its_fixture_and_says_what_it_dropped(name):
     known, inputs = facts(name), opened(name)
@@ -66,6 +67,7 @@ def test_a_source_gives_the_documents_of_its_fixture_and_says_what_it_dropped(na
     assert documents[0].text.strip().startswith(known.get("first", ""))
 
 
+@pytest.mark.slow
 @EVERY
 def test_another_process_reads_the_same_every_time(name):
     inputs = opened(name)

@@ -87,6 +87,7 @@ def test_what_takes_long_is_said_within_five_seconds_with_how_far_it_is(
     assert status.SILENCE + 2 <= 5  # the watchdog looks every two seconds
 
 
+@pytest.mark.slow
 def test_a_call_that_cannot_say_how_far_it_is_says_how_long_it_takes(monkeypatch, capsys):
     monkeypatch.setattr(progress, "EVERY", 0.2)
     monkeypatch.setattr(progress, "LOOKS", 0.05)

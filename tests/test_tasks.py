@@ -66,6 +66,7 @@ def fixture_of(name: str) -> Path:
     pytest.fail(f"write tests/fixtures/tasks/{name}/: a few lines of each split")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", text_pairs.SPLITS)
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_reads_its_fixture_the_same_every_time(name, split):

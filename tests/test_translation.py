@@ -190,6 +190,7 @@ def test_run_files_hold_the_published_settings(name):
     assert (run.loss.normalize, run.packing.encoder_passes) == ("microbatch", 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "stem", "ends"),
     [

@@ -66,6 +66,7 @@ PAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_read_however_it_was_sent(tmp_path, name):
     headers, body = PAGES[name]
@@ -104,6 +105,7 @@ BROKEN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("encoding", "body"), BROKEN)
 def test_a_packed_page_that_was_cut_or_is_a_bomb_is_not_read_as_whole(tmp_path, encoding, body):
     got = read(tmp_path, response(body, HTML, f"Content-Encoding: {encoding}"))
@@ -309,6 +311,7 @@ def test_wikitext_becomes_plain_text(wikitext, wanted):
     assert plain(wikitext) == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece",
     ["{{", "[[", "<ref>", "<!--", "[http://", "<a ", "{|\n", "== a\n", "[[a|", "{{ [[", "'"],

@@ -92,6 +92,7 @@ LAST = {  # a tensor of the last layer of each
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_partial_or_foreign_file_is_refused_with_all_names(tmp_path, monkeypatch, capsys, kind):
     folder = tmp_path / "hf"
@@ -214,6 +215,7 @@ batch = 1
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["janus", "bang", "prophetnet", "xlnet"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_objective_starts_from_any_of_them_with_new_vectors_of_its_own(
@@ -251,6 +253,7 @@ batch = 1
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "words"),
     [

@@ -81,6 +81,7 @@ def fairseq_names(model, whole: bool = False) -> dict[str, torch.Tensor]:
 STREAMS = ("ar", "ahead2", "ahead3", "ahead4", "ahead5")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_prophetnets_streams_are_those_of_its_description(tmp_path, seed):
     rng = np.random.default_rng(seed)
@@ -116,6 +117,7 @@ def corrected(self, hidden_states, attn_weights, position_ids, buckets):
     return found.gather(-1, index)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_prophetnets_first_stream_is_transformers_where_its_axes_are_in_order(
     tmp_path, monkeypatch, seed
@@ -163,6 +165,7 @@ def memory_of(facts, model, source) -> torch.Tensor:
         return model.encode(batch.source)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoder", ["random", "encoder"])
 @pytest.mark.parametrize("kind", ["bert", "mpnet"])
 @pytest.mark.parametrize("seed", SEEDS)
@@ -202,6 +205,7 @@ def bang(path, rng, rows: int = 1, whole: bool = False, **changes):
     return state, model.config.num_encoder_attention_heads, tokenizer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_bangs_checkpoint_writes_as_its_description_says(tmp_path, monkeypatch, seed):
     from argparse import Namespace

@@ -2,7 +2,7 @@
 
     python -m benchmarks.corpus crawl                     # wget of Debian's documentation, as WARC
     python -m benchmarks.corpus duplicates                # recall, false removals
-    python -m benchmarks.corpus memory --gigabytes 0.1 1  # peak memory of a build; 10 takes hours
+    python -m benchmarks.corpus memory --gigabytes 0.1 1  # peak memory of a build; 10 takes an hour
     python -m benchmarks.corpus rate                      # CPU time against datasets.map
     python -m benchmarks.corpus scaling                   # two ranks against one
     python -m benchmarks.corpus chain --rival PYTHON      # FineWeb's rules, against datatrove
@@ -55,20 +55,34 @@ class Ran:
     output: str
 
 
+# The most memory of a process counts what its parent held at its start, so a small one starts it.
+# Its words: a file descriptor for its answer, the command.
+WATCHER = """
+import json, os, subprocess, sys
+child = subprocess.Popen(sys.argv[2:])
+_, status, used = os.wait4(child.pid, 0)
+found = [os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime, used.ru_maxrss]
+os.write(int(sys.argv[1]), json.dumps(found).encode())
+"""
+
+
 def run(*command: object) -> Ran:
     """Run a command to its end; ValueError, with what it said, where it fails."""
     began = time.monotonic()
-    with subprocess.Popen(
-        [str(word) for word in command], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    ) as child:
-        assert child.stdout is not None
-        output = child.stdout.read()
-        _, status, used = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise ValueError(f"{' '.join(map(str, command))}: exit code {child.returncode}\n{output}")
-    spent = used.ru_utime + used.ru_stime
-    return Ran(spent, time.monotonic() - began, used.ru_maxrss / 1024, output)
+    words = [str(word) for word in command]
+    into, out = os.pipe()
+    with os.fdopen(into) as answer:
+        try:
+            watcher = [sys.executable, "-c", WATCHER, str(out), *words]
+            done = subprocess.run(
+                watcher, cwd=ROOT, stdout=subprocess.PIPE, text=True, pass_fds=(out,)
+            )
+        finally:
+            os.close(out)
+        code, spent, kilobytes = json.loads(answer.read())
+    if code:
+        raise ValueError(f"{' '.join(words)}: exit code {code}\n{done.stdout}")
+    return Ran(spent, time.monotonic() - began, kilobytes / 1024, done.stdout)
 
 
 def build(
@@ -291,7 +305,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rival", default="", metavar="PYTHON")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     given.folder, given.packages = given.folder.resolve(), tuple(given.packages)
     given.folder.mkdir(parents=True, exist_ok=True)
     every = [name for name in SECTIONS if name != "chain" or given.rival]

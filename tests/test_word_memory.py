@@ -1,6 +1,7 @@
 """Texts joined from remembered pieces have the ids that they have as a whole."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -87,6 +88,15 @@ def test_a_long_piece_is_encoded_and_not_kept(tokenizer):
     memory = WordMemory(tokenizer._plain)
     memory.encode([text, text])
     assert max(map(len, memory._known)) <= word_memory.LONGEST
+
+
+def test_threads_share_it(tokenizer, monkeypatch):
+    monkeypatch.setattr(word_memory, "MOST", 20)
+    texts = [f"text {n % 17} {'x' * 70}{n % 5} and {n * n} more" for n in range(400)]
+    memory, whole = WordMemory(tokenizer._plain), tokenizer._plain(texts)
+    with ThreadPoolExecutor(8) as threads:
+        found = threads.map(lambda text: memory.encode([text])[0], texts)
+    assert all(map(np.array_equal, found, whole))
 
 
 def test_what_is_returned_may_be_changed(tokenizer):

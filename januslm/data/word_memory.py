@@ -8,6 +8,7 @@ enough: where all is ASCII it is that expression, and elsewhere a piece goes on 
 import re
 from collections.abc import Callable, Mapping
 from itertools import chain
+from threading import Lock
 
 import numpy as np
 
@@ -47,15 +48,23 @@ def divides(tree: Mapping) -> bool:
 
 
 class WordMemory:
-    """Encodes texts with `encode`, which is asked only for pieces that are not known yet."""
+    """Encodes texts with `encode`, which is asked only for pieces that are not known yet.
+
+    Threads may share it.
+    """
 
     def __init__(self, encode: Encode):
         self._encode = encode
         self._known: dict[str, bytes] = {}
+        self._lock = Lock()
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         """int32 [T] of each text."""
         pieces = [PIECES.findall(text) for text in texts]
+        with self._lock:
+            return self._joined(pieces)
+
+    def _joined(self, pieces: list[list[str]]) -> list[np.ndarray]:
         known = self._known
         if len(known) > MOST:
             known.clear()

@@ -86,7 +86,7 @@ BOTH = (
         Way(f"{way.name}, AR chooses", way.algorithm, way.options | {"rescore": True})
         for way in NAR
     ),
-    Way("speculative", "speculative"),
+    Way("speculative", "speculative", {"block": 8, "shifts": 3}),  # the same passes everywhere
 )
 DRAFTS = (
     Way("draft", "draft"),

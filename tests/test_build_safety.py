@@ -135,6 +135,7 @@ def test_fresh_refuses_what_nothing_proves_to_be_a_builds(built, tmp_path, name)
     assert place.read_text() == '{"shards": [], "version": 2}'
 
 
+@pytest.mark.slow
 def test_fresh_deletes_a_build_whose_manifest_is_damaged(built, tmp_path):
     whole = shard_bytes(tmp_path / "out")
     (tmp_path / "out" / "train" / "manifest.json").write_text('{"for')

@@ -272,6 +272,7 @@ def test_a_package_that_is_not_installed_is_refused_with_the_nearest_name():
         docstrings.inputs(Path(), include=["numpi"])
 
 
+@pytest.mark.slow
 def test_a_cap_per_package_counts_the_files_it_leaves_out():
     inputs = docstrings.inputs(Path(), include=["tqdm"], minimum_words=5, package_megabytes=0.001)
     found = [one for some in inputs for one in some.read()]
@@ -566,6 +567,7 @@ def test_the_counts_of_pairs_account_for_every_docstring():
 SENTENCE = "Returns the parsed version, or raises an error if the text isn't a well-known one."
 
 
+@pytest.mark.slow
 def test_damage_takes_case_signs_and_bounds_of_words_and_no_letter():
     found, _ = pairs(docstrings.chosen(["packaging"], [])[0], damaged.pairs)
     assert len(found) > 100

@@ -62,6 +62,7 @@ def test_another_weight_in_one_program_is_noticed(programs, part):
     assert same_bart.apart(programs, sentences(2, 7), 5)["past"] > ENOUGH
 
 
+@pytest.mark.slow
 def test_every_system_is_forced_to_the_length(programs):
     calls = systems(programs, sentences(2, 6), tokens=8)
     for call in calls.values():

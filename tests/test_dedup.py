@@ -180,6 +180,7 @@ def test_the_steps_find_what_the_definition_does(folder, ways, batch):
     assert lost > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", ["first", "longest"])
 def test_without_a_threshold_all_pairs_that_share_a_band_are_one_cluster(folder, keep):
     """The textbook's definition: compare every document with every other."""
@@ -215,6 +216,7 @@ def test_of_documents_that_are_all_equal_one_stays(folder, name):
     assert largest < 32 * 300 * 20  # each key once a run, however many documents have it
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=30), max_size=6),

@@ -198,6 +198,7 @@ def test_a_finished_one_says_so_and_decodes_nothing(root, tmp_path, capsys):
     assert len(said.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_other_settings_do_not_mix_with_what_is_there(root, tmp_path):
     run = teach(root)
     distill(asked(run, tmp_path / "out"))
@@ -205,6 +206,7 @@ def test_other_settings_do_not_mix_with_what_is_there(root, tmp_path):
         distill(asked(run, tmp_path / "out", "beam=2"))
 
 
+@pytest.mark.slow
 def test_a_training_set_that_changed_meanwhile_is_refused(root, tmp_path):
     run = teach(root)
     (tmp_path / "out" / ".portions" / "000001.jsonl").mkdir(parents=True)

@@ -82,6 +82,7 @@ def test_the_command_tells_sentences_tokens_passes_and_time(root):  # noqa: F811
     assert sum(row["passes"] for row in rows(out)) == pytest.approx(7 * passes)
 
 
+@pytest.mark.slow
 def test_a_model_of_another_task_is_reported(root, said):  # noqa: F811
     run = teach(root)
     lay(root, "test", {"de": ENGLISH, "en": GERMAN})
@@ -100,6 +101,7 @@ def test_what_is_written_by_name_lies_where_the_user_stands(root, said, monkeypa
     assert said(run, "--out", str(tmp_path / "y.jsonl"))[-1] == f"wrote {tmp_path / 'y.jsonl'}"
 
 
+@pytest.mark.slow
 def test_verify_compares_with_what_greedy_writes_alone(root, said):  # noqa: F811
     run = teach(root)
     said(run, "--algorithm", "speculative", "max_length=9", "no_repeat_ngram=2", "--verify")
@@ -160,6 +162,7 @@ def test_every_further_text_is_written_beside_the_first(
             assert len(set(texts)) > 1
 
 
+@pytest.mark.slow
 def test_predictions_come_in_the_order_of_the_test_set(root, said):  # noqa: F811
     run = teach(root)
     said(run, "--batch", "2", "--limit", "5")
@@ -181,6 +184,7 @@ def test_an_empty_line_is_counted_and_shifts_nothing(root, said):  # noqa: F811
     assert about["empty"] == {"empty source": 1}
 
 
+@pytest.mark.slow
 def test_a_long_source_is_cut_and_counted_or_refused(root, said, refused):  # noqa: F811
     run = teach(root)
     lay(root, "test", {"de": (*GERMAN[:-1], "wort " * 60), "en": ENGLISH})

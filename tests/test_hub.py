@@ -344,6 +344,7 @@ def test_damaged_weights_are_refused_and_leave_nothing(tmp_path, words):
     assert not list(tmp_path.rglob("*out*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "style", "to", "message"),
     [

@@ -181,6 +181,7 @@ def test_filled_logits_are_those_of_the_training_pass(name, norm, positions, roo
     assert torch.allclose(got, want, atol=1e-10, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read", ["next", "past"])
 @pytest.mark.parametrize(
     ("place", "positions", "room"),
@@ -216,6 +217,7 @@ def test_a_block_gives_what_single_steps_give_and_can_be_taken_back(read, place,
     assert torch.allclose(got[:, 0], want[[2, 0], 3], atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read", ["next", "past"])
 @pytest.mark.parametrize("room", [None, ROOM])
 def test_of_a_block_of_several_hypotheses_one_each_is_kept(read, room):

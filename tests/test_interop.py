@@ -81,6 +81,7 @@ def huggingface(folder, **changes):
     return model, fast
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"scale_embedding": True, "decoder_start_token_id": 0}])
 def test_bart_gives_the_logits_of_transformers_by_its_own_ids(tmp_path, changes):
     theirs, fast = huggingface(tmp_path / "hf", **changes)

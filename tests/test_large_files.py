@@ -57,6 +57,7 @@ LINES = st.lists(
 ENDS = st.sampled_from(["\n", "\r\n"])
 
 
+@pytest.mark.slow
 @FEW
 @given(LINES, ENDS, st.integers(1, 60), st.booleans(), st.sampled_from(["line", "blank"]))
 def test_lines_and_paragraphs_belong_to_one_piece_each(tmp_path, rows, end, size, mark, split):

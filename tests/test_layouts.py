@@ -31,6 +31,7 @@ def test_every_drawing_belongs_to_a_layout():
     assert {p.stem for p in DRAWINGS.glob("*.txt")} == {case_name(case) for case in every_layout()}
 
 
+@pytest.mark.slow
 @CASES
 def test_a_word_has_one_goal_per_stream_and_goals_are_words(case):
     rng = np.random.default_rng(0)
@@ -82,6 +83,7 @@ def test_behind_a_source_all_is_as_it_was_and_the_source_is_seen_by_all(case):
             assert (rest.weight == layout.slots.weight).all()
 
 
+@pytest.mark.slow
 @CASES
 def test_no_reader_is_blind(case):
     objective = resolved(case[0], **case[1])

@@ -270,6 +270,7 @@ def test_a_missing_prediction_is_an_error_and_not_a_shifted_score(name):
         find("januslm.metrics", name).score(["a"], [["a"], ["b"]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", cases(RESAMPLED))
 def test_the_score_follows_from_what_each_line_has(name, summaries):
     metric = find("januslm.metrics", name)

@@ -129,6 +129,7 @@ def test_a_layout_of_one_stream_is_a_plain_transformer(style):
         assert torch.allclose(rows, wanted, atol=close(net), rtol=0)
 
 
+@pytest.mark.slow
 @STYLED
 def test_length_logits_are_of_the_mean_of_the_source(style):
     net, objective = model(**style), resolved("ar")
@@ -145,6 +146,7 @@ def test_length_logits_are_of_the_mean_of_the_source(style):
         assert torch.allclose(row, every, atol=close(net), rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["pre", "post"])
 def test_activation_checkpointing_gives_the_same_gradients(norm):
     objective = resolved("janus")

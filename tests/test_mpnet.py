@@ -117,6 +117,7 @@ def test_janus_in_a_free_order_has_mpnets_aux_and_draws_every_order():
     assert len(orders) > 20
 
 
+@pytest.mark.slow
 def test_the_draws_are_the_published_ones():
     """15 % of the words, a uniform order, 80 / 10 / 10, the same in masks and queries."""
     counts, first, shares = [], [], np.zeros(3)

@@ -20,6 +20,7 @@ from januslm.objective import resolve_objective
 RECORDS = sorted(FOLDER.glob("multi30k_*.json"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", multi30k.ROWS)
 def test_every_row_is_a_run_with_terms_that_exist(row):
     file, changes = multi30k.ROWS[row]

@@ -291,6 +291,7 @@ def test_a_token_that_is_marked_goes_before_a_word_of_that_name(tmp_path):
     assert mine.encode(["a</s>"])[0].tolist() == theirs(tmp_path / "t.json")("a</s>")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("marks", [True, False])
 def test_words_of_a_file_that_marks_others_are_no_special_tokens(tmp_path, marks):
     tree = json.loads(t5().to_str())

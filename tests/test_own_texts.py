@@ -94,6 +94,7 @@ def test_jsonl_keeps_every_column_and_its_order(run, wanted, said, tmp_path):
     assert [row["second"] for row in twice] == wanted[:2]
 
 
+@pytest.mark.slow
 def test_further_texts_stand_beside_the_first(run, said, tmp_path):
     source = tmp_path / "in.jsonl"
     source.write_text(json.dumps({"source": GERMAN[0]}) + "\n")

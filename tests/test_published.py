@@ -111,6 +111,7 @@ def test_a_doubled_cache_gives_the_logits_of_one_that_caches_twice(place, norm, 
     assert apart[2:].min() > 1e-4
 
 
+@pytest.mark.slow
 def test_beams_over_a_doubled_cache_score_what_was_cached_twice():
     model, objective = built()
     rng = np.random.default_rng(8)
@@ -162,6 +163,7 @@ def janus_decoding(table, source, scores):
     return best
 
 
+@pytest.mark.slow
 def test_the_published_switches_of_mask_predict_do_what_the_published_code_does():
     written, padded = set(), set()
     for seed in range(6):

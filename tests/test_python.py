@@ -163,6 +163,7 @@ def test_writing_has_no_dropout_and_leaves_the_mode_as_it_was(words, tmp_path):
     assert model.score(list(zip(GERMAN, ENGLISH, strict=True))) == scores
 
 
+@pytest.mark.slow
 def test_weights_that_change_are_noticed(root):  # noqa: F811
     model = januslm.load(teach(root))
     before, kept = model.generate(GERMAN, max_length=9), copy.deepcopy(model.state_dict())

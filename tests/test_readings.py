@@ -23,6 +23,7 @@ def taught(first, share: float, passes: int = 20000) -> Readings:
     return seen
 
 
+@pytest.mark.slow
 def test_a_pass_promises_what_passes_gave():
     first, share = (0.5, 0.2, 0.1, 0.05, 0.05), 0.7
     seen = taught(first, share)

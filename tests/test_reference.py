@@ -58,6 +58,7 @@ def test_the_keys_are_those_of_the_files():
     assert "vocabulary" not in names["finetune.model"]  # a run file may not say it
 
 
+@pytest.mark.slow
 def test_the_page_in_docs_is_what_the_command_prints():
     """januslm config > docs/reference.md"""
     page = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")

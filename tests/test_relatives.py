@@ -188,6 +188,7 @@ def written(name: str = "prophetnet", **config):
     return net, objective, [sentence(rng, int(n)) for n in (3, 7, 4, 5)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [

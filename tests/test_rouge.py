@@ -48,6 +48,7 @@ def test_rouge_without_stemming_equals_googles_on_every_line(texts, request):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_summary_level_rouge_equals_googles_on_real_sentences(papers):
     predictions = ["\n".join(text.split(". ")) for text in papers[0][:60]]
     references = [["\n".join(one.split(", ")) for one in several] for several in papers[1][:60]]
@@ -56,6 +57,7 @@ def test_summary_level_rouge_equals_googles_on_real_sentences(papers):
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.text("abc .-\n", max_size=40), TEXTS)
 def test_rouge_equals_googles_on_any_text(prediction, references):

@@ -119,6 +119,7 @@ def test_a_long_preparation_says_how_far_it_is(tmp_path, words, monkeypatch, cap
     assert said == [f"{tmp_path}: train: {number}" for number in ("4,096", "8,192", "8,197")]
 
 
+@pytest.mark.slow
 def test_pairs_are_checked_without_remembering_them():
     """WMT14 has 4.5 million: their ids alone took half a gigabyte."""
     many = (Pair(f"train-{number}", "x", ("y",)) for number in range(30_000))

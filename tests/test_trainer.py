@@ -120,6 +120,7 @@ def test_a_resumed_log_has_every_step_once(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
 def test_the_machine_is_measured_in_plausible_numbers():
     cpu = torch.device("cpu")
     assert 1e9 < peak_flops(cpu, "fp32") < 1e15

@@ -234,6 +234,7 @@ def test_bangs_checkpoint_writes_as_its_description_says(tmp_path, monkeypatch, 
     assert ("ahead9", 9) in logits(facts, saved.model, source, target)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [False, True])
 def test_prophetnets_own_checkpoint_is_transformers_folder(tmp_path, monkeypatch, whole):
     torch.manual_seed(0)

@@ -18,6 +18,7 @@ results/corpus_SECTION.json only where that is equal.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -275,8 +276,8 @@ def scaling(given: argparse.Namespace) -> dict:
 
 def chain(given: argparse.Namespace) -> dict:
     """CPU seconds of FineWeb's chain here and in datatrove, from pages and from their texts."""
-    if not given.rival:
-        raise Refused("chain: name datatrove's interpreter with --rival")
+    if not shutil.which(given.rival):
+        raise Refused(f"chain: --rival names datatrove's interpreter, got {given.rival!r}")
     warc = given.folder / "warc"
     if not list(warc.glob("crawl-0*.warc.gz")):
         raise Refused(f"{warc}: no crawl; `python -m benchmarks.corpus crawl` writes it")
@@ -309,6 +310,8 @@ def main() -> int:
     given.folder, given.packages = given.folder.resolve(), tuple(given.packages)
     given.folder.mkdir(parents=True, exist_ok=True)
     every = [name for name in SECTIONS if name != "chain" or given.rival]
+    if given.section == "all" and not given.rival:
+        print("chain is left out: no --rival")
     for name in every if given.section == "all" else [given.section]:
         try:
             results = SECTIONS[name](given)

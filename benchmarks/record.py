@@ -27,7 +27,7 @@ def record(name: str, results: dict, folder: Path = FOLDER) -> Path:
     path = folder / f"{name}.json"
     document = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": "python -m benchmarks." + " ".join([Path(sys.argv[0]).stem, *sys.argv[1:]]),
+        "command": f"python -m benchmarks.{Path(sys.argv[0]).stem} {_words(sys.argv[1:])}".rstrip(),
         "machine": _machine(),
         "commit": _commit(),
         "versions": {p: v for p in PACKAGES if (v := _version(p))},
@@ -35,6 +35,11 @@ def record(name: str, results: dict, folder: Path = FOLDER) -> Path:
     }
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def _words(given: list[str]) -> str:
+    """As they were typed; of a path from the root, a place on this machine, the last name."""
+    return " ".join(Path(word).name if Path(word).is_absolute() else word for word in given)
 
 
 def _machine() -> dict:

@@ -436,6 +436,22 @@ def test_our_own_folder_is_half_the_size_and_brings_no_path(tmp_path, words):
     assert again == f"{tmp_path / 'out'}: is this export already (this project's folder, in bf16)"
 
 
+@pytest.mark.parametrize(
+    ("name", "style", "says", "calls"),
+    [
+        ("mlm", "modern", "that writes nothing yet, and is there to be fine-tuned, trained", []),
+        ("xlnet", "xlnet", "that writes in any order, trained", ["any_order"]),
+        ("ar", "modern", "that writes word by word (AR), trained", ["greedy"]),
+    ],
+)
+def test_our_own_card_says_what_a_model_can(tmp_path, words, name, style, says, calls):
+    run(words, tmp_path / "run", name, {}, style)
+    hub.export(tmp_path / "run", tmp_path / "out", "januslm")
+    assert says in (tmp_path / "out" / "README.md").read_text()
+    [code] = example(tmp_path / "out" / "README.md")
+    assert re.findall(r'algorithm="(\w+)"', code) == calls
+
+
 def test_a_class_of_its_own_is_nothing_to_start_from_and_says_what_is(tmp_path, words):
     run(words, tmp_path / "run", "cmlm", {}, "bart")
     hub.export(tmp_path / "run", tmp_path / "out", "hf")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from januslm.data import word_memory
-from januslm.data.tokenizer import Tokenizer, train_tokenizer
+from januslm.data.tokenizer import train_tokenizer
 from januslm.data.word_memory import PIECES, WordMemory, divides
 
 # What decides where GPT-2's expression divides: contractions, white space of all kinds, letters,
@@ -121,4 +121,8 @@ def test_what_is_returned_may_be_changed(tokenizer):
 )
 def test_only_what_never_merges_across_pieces_is_remembered(tokenizer, change, able):
     assert divides(json.loads(tokenizer.text) | change) is able
-    assert isinstance(Tokenizer._memory.func(tokenizer), WordMemory)
+
+
+def test_our_tokenizers_remember(tokenizer):
+    tokenizer.encode(["the cat's hats"])
+    assert tokenizer._memory._known

@@ -25,6 +25,7 @@ OWN_WAYS = {  # of januslm/decoding, with its options in the example and what it
     "greedy": ("", "word by word"),
     "mask_predict": (", iterations=4", "all at once, in four passes"),
     "one_pass": ("", "all at once, without a model of the length"),
+    "any_order": ("", "in the order of what is most certain"),
     "speculative": ("", "greedy's words, in fewer passes"),
     "draft": ("", "greedy's words, in fewer passes"),
     "blockwise": ("", "block by block, unchecked"),
@@ -54,7 +55,7 @@ print(tokenizer.batch_decode(written, skip_special_tokens=True))
 def model_card(facts: ExportFacts, exported: Exported, run: Path, place: str) -> str:
     """run: where its logs, data and scores may lie; place: the folder's name in the example."""
     run = run.parent if run.name == "export" else run
-    ways = " and ".join(_ways(facts, exported))
+    ways = " and ".join(_ways(facts, exported)) or "nothing yet, and is there to be fine-tuned"
     code = _own_code(facts, place) if exported.form == "januslm" else _code(exported, place)
     lines = [
         "---",
@@ -114,6 +115,7 @@ def _ways(facts: ExportFacts, exported: Exported) -> list[str]:
     return [
         *(["word by word (AR)"] if "greedy" in taught else []),
         *(["all at once (NAR)"] if at_once else []),
+        *(["in any order"] if exported.form == "januslm" and "any_order" in taught else []),
     ]
 
 
